@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV ?= .venv
+SEED ?= 0
+BIN := $(VENV)/bin
+RUN_DIR ?= outputs/quick
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(BIN)/.installed  ## make a virtual environment with l2lgd and all its extras
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev,embedded]'
+	touch $@
+
+run: install  ## meta-train on MNIST for ten minutes, compare with tuned optimizers, leave a picture
+	rm -rf $(RUN_DIR)
+	$(BIN)/l2lgd meta-train task=mnist opt=lstm experiment=mnist_quick seed=$(SEED) \
+		hydra.run.dir=$(RUN_DIR)/meta-train
+	$(BIN)/l2lgd evaluate task=mnist opt=lstm hydra.run.dir=$(RUN_DIR)/evaluate \
+		checkpoint=$(RUN_DIR)/meta-train/checkpoints/best.safetensors
+	@echo "the picture: $(RUN_DIR)/evaluate/curves.png"
+
+test: install lint  ## lint, then run the tests
+	$(BIN)/pytest
+
+lint: install  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the virtual environment and caches, keep outputs
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help install run test lint clean

@@ -1,0 +1,87 @@
+"""Checkpoints: safetensors files with JSON metadata, written so that a crash leaves them whole."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from l2lgd.errors import CheckpointError, UserError
+
+FORMAT = "l2lgd-checkpoint-1"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able metadata; the file at ``path`` is the old or the new one, whole.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    from safetensors.torch import save as serialize
+
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    fields = {"format": FORMAT, "content": json.dumps(metadata, sort_keys=True)}
+    write_atomically(path, serialize(own, fields))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file by way of a temporary one in the same folder.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """What to say when a file cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"the disk is full: could not write {path}; free some space and resume")
+    return UserError(f"could not write {path}: {error.strerror or error}")
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU and metadata of a file written by :func:`save`.
+
+    Raises:
+        CheckpointError: missing, unreadable, or not ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            fields = file.metadata() or {}
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({error}); give the path of a .safetensors file "
+            "that l2lgd meta-train wrote"
+        ) from error
+    if fields.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {fields.get('format')!r}, this version reads {FORMAT!r}; "
+            "give the path of a file that l2lgd meta-train wrote"
+        )
+    return tensors, json.loads(fields["content"])

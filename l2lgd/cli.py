@@ -1,0 +1,204 @@
+"""The command line: ``l2lgd VERB [Hydra overrides]``.
+
+Hydra has no subcommands, so the verb is taken off here and chooses the primary config. Errors a
+user can put right end in one line and exit status 2.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS = {
+    "meta-train": "meta-train a learned optimizer on a task",
+    "evaluate": "compare a trained optimizer with tuned hand-designed ones",
+    "tune": "search learning rates, or the meta-learning-rate",
+}
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+class _Stop(BaseException):
+    """Leaves a Hydra job without Hydra's own report of the error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        from l2lgd.help import overview
+
+        print(overview(VERBS))
+        return 0
+    if first == "--version":
+        print(f"l2lgd {version('l2lgd')}")
+        return 0
+    if first in ("-sc", "--shell-completion", "--shell_completion"):
+        return _complete(arguments)
+    if first not in VERBS:
+        return _fail(_unknown_verb(first, arguments))
+    rest = arguments[1:]
+    if {"-h", "--help"} & set(rest):
+        from l2lgd.help import verb_help
+
+        print(verb_help(first, VERBS[first]))
+        return 0
+    return _run(first, rest)
+
+
+def _run(verb: str, overrides: list[str]) -> int:
+    """Hand a verb to Hydra, and put what goes wrong into one line."""
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
+    try:
+        _hydra_main(verb, _resumed(overrides))
+    except KeyboardInterrupt:
+        print("l2lgd: interrupted; l2lgd meta-train resume=FOLDER goes on", file=sys.stderr)
+        return INTERRUPTED
+    except (_Stop, Exception) as caught:
+        error = caught.error if isinstance(caught, _Stop) else caught
+        message = _explanation(error)
+        if message is None or traceback_wanted:
+            raise error from None
+        return _fail(message)
+    return 0
+
+
+def _hydra_main(verb: str, overrides: list[str]) -> None:
+    import hydra
+
+    name = verb.replace("-", "_")
+
+    def job(config: "DictConfig") -> float:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from l2lgd.errors import UserError
+        from l2lgd.verbs import VERBS as functions
+
+        try:
+            return functions[name](config)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _Stop(error) from error
+
+    sys.argv = ["l2lgd", *overrides]
+    hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
+
+
+def _resumed(overrides: list[str]) -> list[str]:
+    """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
+    from l2lgd.errors import ConfigError
+
+    folders = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
+    if not folders or folders[-1] in ("", "null"):
+        return overrides
+    folder = Path(folders[-1].strip("'\"")).expanduser()
+    stored = folder / ".hydra" / "overrides.yaml"
+    if not stored.is_file():
+        raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
+    if {"-m", "--multirun"} & set(overrides):
+        raise ConfigError("resume= goes on with one run; leave --multirun out")
+    import yaml
+
+    own = [o for o in overrides if not o.startswith("resume=")]
+    before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
+    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    return [*before, *own, *where]
+
+
+def _explanation(error: BaseException) -> str | None:
+    """One line for the person at the terminal, or None for what is a defect of the program."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from l2lgd.config import nearest
+    from l2lgd.errors import UserError
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group and error.options:
+            return f"there is no {group}={choice}{nearest(choice, error.options)}"
+        return _one_line(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _misspelt_option(error) or _one_line(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "out of memory; take a smaller num_functions"
+    return None
+
+
+def _misspelt_option(error: BaseException) -> str | None:
+    """The nearest option to one that does not exist."""
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from l2lgd.config import nearest
+
+    cause = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException) or cause.full_key is None:
+        return None
+    if not isinstance(cause.parent_node, DictConfig) or cause.key in cause.parent_node:
+        return None
+    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+    return f"there is no option {cause.full_key}{nearest(str(cause.key), known)}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
+    return " ".join(text.split())
+
+
+def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
+    from l2lgd.config import nearest
+
+    verbs = [argument for argument in arguments if argument in VERBS]
+    if word.startswith("-") and verbs:
+        others = [argument for argument in arguments if argument != verbs[0]]
+        return f"the verb comes first: l2lgd {shlex.join([verbs[0], *others])}"
+    return f"there is no verb {word}{nearest(word, VERBS)}"
+
+
+def _fail(message: str) -> int:
+    print(f"l2lgd: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _complete(arguments: list[str]) -> int:
+    """Shell completion; Hydra knows nothing of verbs, so they are answered here."""
+    line = os.environ.get("COMP_LINE")
+    query = len(arguments) > 1 and arguments[1].startswith("query=")
+    if query and line is not None:
+        words = line.split()
+        finished = words[1:] if line.endswith(" ") else words[1:-1]
+        if not finished:
+            start = "" if line.endswith(" ") else words[-1]
+            print(" ".join(verb for verb in VERBS if verb.startswith(start) or len(words) == 1))
+            return 0
+        verb = finished[0]
+        if verb not in VERBS:
+            return 0
+        os.environ["COMP_LINE"] = line.replace(f" {verb}", "", 1)
+    else:
+        verb = "meta-train"
+    import hydra
+
+    def nothing(config: Any) -> None:
+        pass
+
+    sys.argv = ["l2lgd", *arguments]
+    name = verb.replace("-", "_")
+    hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(nothing)()
+    return 0

@@ -1,0 +1,200 @@
+"""Typed configs: the schema of each verb, and building objects from ``_target_`` nodes.
+
+A task's or optimizer's constructor is its schema: options are checked against its signature.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from l2lgd.errors import ConfigError
+
+NOT_FOR_CONSTRUCTORS = ("_target_", "recipe")
+
+
+@dataclasses.dataclass
+class Verb:
+    """Options that every verb has."""
+
+    task: Any
+    opt: Any
+    unroll: Any
+    logger: Any
+    seed: int
+    device: str
+    threads: int | None
+    data_dir: str
+    num_functions: int
+    num_steps: int
+    allow_targets: list[str]
+
+
+@dataclasses.dataclass
+class MetaTraining:
+    """Options of a meta-training, which tune has too."""
+
+    meta_steps: int
+    meta_learning_rate: float
+    meta_decay: str
+    meta_clip: float | None
+    validate_every: int
+    validation_functions: int
+    checkpoint_every: int
+
+
+@dataclasses.dataclass
+class MetaTrain(MetaTraining, Verb):
+    """``l2lgd meta-train``."""
+
+    resume: str | None
+
+
+@dataclasses.dataclass
+class Evaluate(Verb):
+    """``l2lgd evaluate``."""
+
+    checkpoint: str | None
+    split: str
+    baselines: list[str]
+    tuned_dir: str
+    tune_functions: int
+
+
+@dataclasses.dataclass
+class Tune(MetaTraining, Verb):
+    """``l2lgd tune``."""
+
+    search: str
+    baselines: list[str]
+    tuned_dir: str
+    trials: int
+    lowest_rate: float
+    highest_rate: float
+
+
+SCHEMAS: dict[str, type] = {"meta_train": MetaTrain, "evaluate": Evaluate, "tune": Tune}
+
+
+def validated(config: DictConfig, verb: str) -> Any:
+    """The composed config with the types of the verb's schema, interpolations resolved.
+
+    Raises:
+        ConfigError: an option that does not exist, is missing, or has the wrong type.
+    """
+    schema = SCHEMAS[verb]
+    return _typed(config, schema, "")
+
+
+def build(node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = ()) -> Any:
+    """The object that a ``_target_`` node describes.
+
+    Args:
+        node: constructor arguments and ``_target_``.
+        path: where the node is in the config, for messages.
+        allow_targets: packages that targets may come from, besides l2lgd.
+
+    Raises:
+        ConfigError: an unknown, missing, ill-typed or refused argument or target.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise ConfigError(f"{path} has no _target_: it must name the class to build")
+    allowed = ("l2lgd", *allow_targets)
+    if not target.startswith(tuple(f"{package}." for package in allowed)):
+        raise ConfigError(
+            f"{path}._target_={target} is outside {', '.join(allowed)}; if you trust that "
+            f"package, add allow_targets=[{target.split('.')[0]}]"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
+    arguments = {key: node[key] for key in node if key not in NOT_FOR_CONSTRUCTORS}
+    schema = _schema_of(kind)
+    values = _typed(OmegaConf.create(arguments), schema, f"{path}.")
+    try:
+        return kind(**{f.name: getattr(values, f.name) for f in dataclasses.fields(values)})
+    except ConfigError as error:
+        raise ConfigError(f"{path}.{error}") from error
+
+
+def _schema_of(kind: type) -> type:
+    """The constructor's signature as a dataclass."""
+    hints = typing.get_type_hints(kind.__init__)
+    fields: list[tuple[str, Any, Any]] = []
+    for parameter in list(inspect.signature(kind).parameters.values()):
+        default = parameter.default
+        if default is inspect.Parameter.empty:
+            default = dataclasses.MISSING
+        field = dataclasses.field(default=default)
+        fields.append((parameter.name, hints.get(parameter.name, Any), field))
+    return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True)
+
+
+def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
+    """``config`` as an instance of the dataclass ``schema``, nested dataclasses included."""
+    known = [field.name for field in dataclasses.fields(schema)]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"there is no option {prefix}{key}{nearest(str(key), known)}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(schema)
+        if (field.name in config and OmegaConf.is_missing(config, field.name))
+        or (
+            field.name not in config
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        )
+    ]
+    if missing:
+        raise ConfigError(f"{prefix}{missing[0]} has no value; give {prefix}{missing[0]}=…")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        option = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{option}: {reason}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint at the choice that was probably meant, to end a message with."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; choose one of {', '.join(choices)}" if choices else ""
+
+
+def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
+    """``key: stored → now`` for every option that differs, those in ``ignore`` left out."""
+    flat = []
+    for config in (stored, now):
+        plain = OmegaConf.to_container(config, resolve=True)
+        flat.append(_flattened({k: v for k, v in dict(plain).items() if k not in set(ignore)}))
+    before, after = flat
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def _flattened(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,122 @@
+"""Optimizers made ready for a comparison: trained weights loaded, learning rates tuned."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from l2lgd import checkpoint
+from l2lgd.config import nearest
+from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.run import Run
+from l2lgd.tracking import NullTracker
+from l2lgd.trainer import Trainer, load_weights
+from l2lgd.tuning import Search, TunedRates, grid_search
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "shipped"
+LOWEST_RATE, HIGHEST_RATE = 1e-4, 10.0  # where the grid begins; it grows when the best is at an end
+
+
+def opt_config(run: Run, name: str) -> dict[str, Any]:
+    """The config of a choice of the group ``opt``, as composed for this run's task.
+
+    Raises:
+        ConfigError: there is no such choice.
+    """
+    known = GlobalHydra.instance().config_loader().get_group_options("opt")
+    if name not in known:
+        raise ConfigError(f"baselines=[{name}]: there is no opt={name}{nearest(name, known)}")
+    overrides = [f"task={run.task_name}", f"opt={name}"]
+    composed = compose(HydraConfig.get().job.config_name, overrides=overrides)
+    node: Any = OmegaConf.to_container(composed.opt, resolve=True)
+    return node
+
+
+def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer, Path]:
+    """A learned optimizer with its weights: those of ``checkpoint=``, else the shipped ones.
+
+    Its options are those it was trained with, which the checkpoint carries.
+
+    Raises:
+        CheckpointError: there are no such weights, or they are not readable.
+    """
+    named = run.options.checkpoint
+    if named is None:
+        recipe = run.config["task"].get("recipe") or {}
+        path = SHIPPED / f"{recipe.get('weights_of', run.task_name)}-{name}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "
+                f"meta-train task={run.task_name} opt={name} and give its checkpoint=FILE"
+            )
+    else:
+        path = Path(named).expanduser()
+    _, metadata = checkpoint.load(path)
+    optimizer = run.build_optimizer(metadata.get("opt", node), f"{path}: opt")
+    if not isinstance(optimizer, LearnedOptimizer):
+        raise CheckpointError(f"{path} does not hold a learned optimizer")
+    load_weights(path, optimizer)
+    return optimizer, path
+
+
+def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]:
+    """A hand-designed optimizer at the best learning rate for this problem, and its search.
+
+    Found before, by the package's authors or the user, or searched now.
+    """
+    num_functions = run.options.tune_functions
+    rates = TunedRates(SHIPPED / "tuned", Path(run.options.tuned_dir).expanduser())
+    key = tuning_key(run, name, node, num_functions)
+    search = rates.find(key)
+    if search is None:
+        log.info("%s: no tuned learning rate for this problem yet, searching", name)
+        search = search_learning_rate(run, node, num_functions, LOWEST_RATE, HIGHEST_RATE)
+        rates.store(key, search, {"command": run.command()})
+    return run.build_optimizer({**node, "learning_rate": search.best_rate}), search
+
+
+def needs_tuning(node: dict[str, Any]) -> bool:
+    """Does an optimizer's config leave its learning rate open?"""
+    return "learning_rate" in node and node["learning_rate"] is None
+
+
+def search_learning_rate(
+    run: Run, node: dict[str, Any], num_functions: int, lowest: float, highest: float
+) -> Search:
+    """Grid search on the validation problems; the best final loss wins (section 3 of the paper)."""
+    trainer = Trainer(run.task, run.options.seed, NullTracker())
+
+    def final_loss(rate: float) -> float:
+        optimizer = run.build_optimizer({**node, "learning_rate": rate})
+        curves = trainer.evaluate(optimizer, "validation", num_functions, run.options.num_steps)
+        log.debug("learning rate %.4g: %.4g", rate, curves.final_loss())
+        return curves.final_loss()
+
+    return grid_search(final_loss, lowest, highest)
+
+
+def tuning_key(run: Run, name: str, node: dict[str, Any], num_functions: int) -> dict[str, Any]:
+    """What a tuned learning rate depends on."""
+    task = {k: v for k, v in run.config["task"].items() if k not in ("recipe", "data")}
+    optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
+    return {
+        "task_name": run.task_name,
+        "task": task,
+        "data": _without_source(run.task.data_description()),
+        "optimizer_name": name,
+        "optimizer": optimizer,
+        "num_steps": run.options.num_steps,
+        "num_functions": num_functions,
+    }
+
+
+def _without_source(data: dict[str, object] | None) -> dict[str, object] | None:
+    """The same images from another place are the same data."""
+    return data and {key: value for key, value in data.items() if key != "source"}

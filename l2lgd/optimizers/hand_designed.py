@@ -1,0 +1,62 @@
+"""Hand-designed optimizers: PyTorch's own, run on the stacked parameters."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import Optimizer
+
+
+class TorchState(NamedTuple):
+    """The state is changed in place by a step, so each one may be used once."""
+
+    parameters: Tensor  # (B, n), θ_t as PyTorch's optimizer has it
+    optimizer: torch.optim.Optimizer
+
+
+class HandDesigned(Optimizer):
+    """An optimizer of ``torch.optim`` that treats every coordinate alike and apart.
+
+    ``HandDesigned("SGD", 0.1, {"momentum": 0.9, "nesterov": True})`` is the NAG of the paper:
+    PyTorch keeps the look-ahead point as the parameter, so the loss is the one there.
+
+    Args:
+        algorithm: a class of ``torch.optim``; elementwise, as all B functions share a tensor.
+        learning_rate: None until it is tuned.
+        arguments: further arguments of that class.
+
+    Raises:
+        ConfigError: no such class, or it does not take these arguments.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        learning_rate: float | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        kind = getattr(torch.optim, algorithm, None)
+        if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+            raise ConfigError(f"algorithm={algorithm}: torch.optim has no such optimizer")
+        if learning_rate is not None and not learning_rate > 0:
+            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
+        self.algorithm, self.learning_rate = kind, learning_rate
+        self.arguments = dict(arguments or {})
+        try:
+            kind([torch.zeros(1)], lr=learning_rate or 0.1, **self.arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"torch.optim.{algorithm}: {error}") from error
+
+    def initial_state(self, parameters: Tensor) -> TorchState:
+        if self.learning_rate is None:
+            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
+        own = parameters.detach().clone()
+        return TorchState(own, self.algorithm([own], lr=self.learning_rate, **self.arguments))
+
+    def step(self, gradient: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        before = state.parameters.clone()
+        state.parameters.grad = gradient
+        state.optimizer.step()
+        return state.parameters - before, state

@@ -1,0 +1,113 @@
+"""Loss curves in the paper's look: learned solid, hand-designed dash-dotted, log loss axis."""
+
+import io
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2lgd.checkpoint import write_atomically
+from l2lgd.results import Band
+
+COLORS = {  # ColorBrewer Set1, as in the paper
+    "adam": "#e41a1c",
+    "rmsprop": "#377eb8",
+    "sgd": "#4daf4a",
+    "nag": "#984ea3",
+    "lstm": "#ff7f00",
+}
+OTHER_COLORS = ("#a65628", "#f781bf", "#17becf", "#666666")
+LABELS = {"adam": "ADAM", "rmsprop": "RMSprop", "sgd": "SGD", "nag": "NAG", "lstm": "LSTM"}
+
+
+def plot_curves(
+    path: Path,
+    bands: Mapping[str, Band],
+    learned: Collection[str],
+    title: str,
+    loss_label: str,
+    caption: str,
+) -> None:
+    """Mean loss against the step, one line an optimizer, with its 95 % interval as a band.
+
+    The axis leaves out what diverges far above the initial loss.
+    """
+    figure, axes = _figure((6.4, 4.8))
+    others = itertools.cycle(OTHER_COLORS)
+    for name, band in bands.items():
+        color = COLORS.get(name) or next(others)
+        style: dict[str, Any] = (
+            {"linewidth": 2.0, "zorder": 3}
+            if name in learned
+            else {
+                "linestyle": (0, (6, 1.5, 1.5, 1.5)),
+                "linewidth": 1.5,
+            }
+        )
+        steps = np.arange(len(band.mean))
+        axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
+        axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)
+    axes.set_yscale("log")
+    means = np.stack([band.mean for band in bands.values()])
+    finite = means[np.isfinite(means) & (means > 0)]
+    if finite.size:
+        initial = np.nanmax(means[:, 0])
+        axes.set_ylim(0.8 * finite.min(), 1.25 * min(finite.max(), 3 * initial))
+    axes.set_xlim(0, means.shape[1] - 1)
+    axes.set_xlabel("Step")
+    axes.set_ylabel(loss_label)
+    axes.set_title(title)
+    axes.legend(frameon=False)
+    _save(figure, path, caption)
+
+
+def plot_search(
+    path: Path,
+    searches: Mapping[str, Sequence[tuple[float, float]]],
+    xlabel: str,
+    title: str,
+    caption: str,
+) -> None:
+    """Validation loss against the searched rate, one line an optimizer, its best rate marked."""
+    figure, axes = _figure((6.4, 4.8))
+    others = itertools.cycle(OTHER_COLORS)
+    for name, search in searches.items():
+        finite = sorted((rate, loss) for rate, loss in search if np.isfinite(loss))
+        if not finite:
+            continue
+        rates, losses = zip(*finite, strict=True)
+        color = COLORS.get(name) or next(others)
+        axes.plot(rates, losses, marker=".", color=color, label=LABELS.get(name, name))
+        best = int(np.argmin(losses))
+        axes.plot(rates[best], losses[best], marker="*", markersize=14, color=color)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("final loss on validation problems")
+    axes.set_title(title)
+    axes.legend(frameon=False)
+    _save(figure, path, caption)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=size)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path, caption: str) -> None:
+    from matplotlib import pyplot
+
+    figure.text(0.01, 0.01, caption, fontsize=6.5, color="0.35", va="bottom", wrap=True)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    pyplot.close(figure)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,117 @@
+"""Curves and results of an evaluation: statistics, curves.csv, summary.json."""
+
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from l2lgd.checkpoint import write_atomically
+
+FINAL_WINDOW = 10  # steps averaged into the final loss of a stochastic optimizee
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses f(θ_0) … f(θ_T) of F functions under one optimizer, (T + 1, F)."""
+
+    losses: Tensor
+    stochastic: bool
+
+    def final_losses(self) -> np.ndarray:
+        """f(θ_T) of each function (F,); the mean of the last ten steps where it is stochastic."""
+        window = min(FINAL_WINDOW, len(self.losses) - 1) if self.stochastic else 1
+        return self.losses[-window:].double().mean(0).cpu().numpy()
+
+    def final_loss(self) -> float:
+        """Mean over functions, infinite when one has diverged: what selection minimises."""
+        mean = float(self.final_losses().mean())
+        return mean if math.isfinite(mean) else math.inf
+
+
+def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Percentile bootstrap interval of the mean over the last axis: (…, F) → (2, …).
+
+    Always the same resamples, so that the interval of given values is a fixed number.
+    """
+    count = values.shape[-1]
+    picks = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    means = values @ picks.T / count
+    tail = (1 - confidence) / 2
+    return np.quantile(means, [tail, 1 - tail], axis=-1)
+
+
+def summarize(curves: Curves) -> dict[str, Any]:
+    """``final_loss`` over the functions that stayed finite, and how many did not."""
+    final = curves.final_losses()
+    finite = final[np.isfinite(final)]
+    if not len(finite):
+        return {"final_loss": {"mean": None, "ci95": None}, "diverged": len(final)}
+    low, high = bootstrap_interval(finite)
+    return {
+        "final_loss": {"mean": float(finite.mean()), "ci95": [float(low), float(high)]},
+        "diverged": int(len(final) - len(finite)),
+    }
+
+
+@dataclass(frozen=True)
+class Band:
+    """The mean loss at every step with its 95 % interval, each (T + 1,)."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def band(curves: Curves) -> Band:
+    """Over the functions that stay finite to the end."""
+    losses = curves.losses.double().cpu().numpy()
+    finite = losses[:, np.isfinite(losses).all(0)]
+    if not finite.shape[1]:
+        nothing = np.full(len(losses), np.nan)
+        return Band(nothing, nothing, nothing)
+    low, high = bootstrap_interval(finite)
+    return Band(finite.mean(1), low, high)
+
+
+def write_curves(path: Path, bands: Mapping[str, Band]) -> None:
+    """One row a step; columns ``step``, and mean, low and high of each optimizer."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *(f"{name}{end}" for name in bands for end in ("", "_low", "_high"))])
+    columns = [column for b in bands.values() for column in (b.mean, b.low, b.high)]
+    for step, row in enumerate(zip(*columns, strict=True)):
+        writer.writerow([step, *(f"{value:.6g}" for value in row)])
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """``summary.json``; numbers that are not finite become null."""
+    text = json.dumps(_without_nonfinite(summary), indent=2)
+    write_atomically(path, (text + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "l2lgd": version("l2lgd"),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+    }
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nonfinite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nonfinite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

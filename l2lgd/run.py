@@ -1,0 +1,141 @@
+"""One run of a verb: its folder, its task on its device, and what it says about itself."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from l2lgd import config as configs
+from l2lgd import runtime
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.results import versions
+from l2lgd.tasks.base import Task
+from l2lgd.tracking import RunTracker
+
+LICENCE = "Apache-2.0"  # of trained weights
+
+
+@dataclasses.dataclass
+class Run:
+    """What every verb needs."""
+
+    verb: str
+    folder: Path
+    config: dict[str, Any]  # as composed, interpolations resolved
+    options: Any  # the same, typed by the verb's schema
+    task: Task
+    task_name: str
+    opt_name: str
+    device: torch.device
+    threads: int
+    began: float = dataclasses.field(default_factory=time.monotonic)
+
+    @classmethod
+    def prepare(cls, config: DictConfig, verb: str) -> "Run":
+        """Check the config, then set up device, threads and task.
+
+        Raises:
+            ConfigError: an option is unknown, of the wrong type or out of range.
+            DataUnavailable: the task's data cannot be had.
+        """
+        options = configs.validated(config, verb)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        for name in ("num_functions", "num_steps"):
+            if getattr(options, name) < 1:
+                raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")
+        runtime.keep_freed_memory()
+        threads = runtime.set_threads(options.threads)
+        device = runtime.pick_device(options.device)
+        task = configs.build(plain["task"], "task", options.allow_targets)
+        task.setup(options.data_dir, device)
+        hydra = HydraConfig.get().runtime
+        folder, choices = Path(hydra.output_dir), hydra.choices
+        return cls(
+            verb, folder, plain, options, task, choices["task"], choices["opt"], device, threads
+        )
+
+    def build_optimizer(self, node: Mapping[str, Any], path: str = "opt") -> Optimizer:
+        """The optimizer that a config node describes, on the run's device."""
+        optimizer = configs.build(node, path, self.options.allow_targets)
+        if isinstance(optimizer, LearnedOptimizer):
+            optimizer.to(self.device, self.task.dtype)
+        return optimizer
+
+    def tracker(
+        self,
+        labels: tuple[str, str],
+        resume_at: int | None = None,
+        wandb_id: str | None = None,
+        folder: Path | None = None,
+    ) -> RunTracker:
+        """Metrics of this run; to be closed."""
+        wandb = dict(self.options.logger)["wandb"]
+        if wandb is not None:
+            wandb = {
+                **wandb,
+                "name": f"{self.verb}-{self.task_name}-{self.opt_name}",
+                "config": self.config,
+                "id": wandb_id,
+            }
+        quiet = HydraConfig.get().mode == RunMode.MULTIRUN
+        return RunTracker(folder or self.folder, labels, wandb, resume_at, quiet)
+
+    def command(self) -> str:
+        """The command line that gives this run."""
+        return " ".join(["l2lgd", self.verb, *HydraConfig.get().overrides.task])
+
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint says about where it comes from."""
+        return {
+            "opt": self.config["opt"],
+            "opt_name": self.opt_name,
+            "task": self.config["task"],
+            "task_name": self.task_name,
+            "data": self.task.data_description(),
+            "command": self.command(),
+            "seed": self.options.seed,
+            "threads": self.threads,
+            "device": str(self.device),
+            "versions": versions(),
+            "licence": LICENCE,
+        }
+
+    def summary(self, split: str, seconds: float | None = None, **found: Any) -> dict[str, Any]:
+        """``summary.json``: what was run, then what was found, then where and how long."""
+        data = self.task.data_description()
+        if data:
+            data = {**data, "num_examples": data["num_examples"][split]}  # type: ignore[index]
+        return {
+            "verb": self.verb,
+            "task": self.task_name,
+            "split": split,
+            "num_functions": self.options.num_functions,
+            "num_steps": self.options.num_steps,
+            "seed": self.options.seed,
+            "data": data,
+            **found,
+            "command": self.command(),
+            "versions": versions(),
+            "device": str(self.device),
+            "threads": self.threads,
+            "seconds": time.monotonic() - self.began if seconds is None else seconds,
+        }
+
+    def caption(self, split: str, band: str = "") -> str:
+        """One line under a picture: what it shows, how many functions, which data."""
+        options = self.options
+        parts = [f"{options.num_functions} {split} functions", f"seed {options.seed}"]
+        if band:
+            parts.insert(1, band)
+        data = self.task.data_description()
+        if data:
+            parts.append(f"data: {data['name']} from {data['source']}")
+            parts += [str(data["note"])] if "note" in data else []
+        return ", ".join([*parts, str(self.device)])

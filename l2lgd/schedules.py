@@ -1,0 +1,72 @@
+"""What changes in the course of meta-training: unroll length, loss weights, meta-learning-rate."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+
+LOSS_WEIGHTS: dict[str, Callable[[float], float]] = {  # w_t as a function of t/T
+    "uniform": lambda fraction: 1.0,
+    "linear": lambda fraction: 2.0 * fraction,
+    "last": lambda fraction: float(fraction == 1.0),
+}
+META_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"loss": lambda f: f, "log": torch.log}
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2,
+}
+
+
+class Unroll:
+    """How trajectories are cut into unrolls, and what their meta-loss is.
+
+    Args:
+        lengths: U. Several lengths share the meta-training in equal parts, one after the other.
+        loss_weights: w_t of the meta-loss Σ_t w_t f(θ_t): ``uniform`` (the paper), ``linear`` in t,
+            or ``last`` (only t = T counts, which needs unrolls as long as the trajectory).
+        meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
+            easy and hard functions the same say.
+        second_derivatives: keep ∂∇_t/∂φ, which the paper drops.
+    """
+
+    def __init__(
+        self,
+        lengths: list[int],
+        loss_weights: str = "uniform",
+        meta_loss: str = "loss",
+        second_derivatives: bool = False,
+    ) -> None:
+        if not lengths or min(lengths) < 1:
+            raise ConfigError(f"lengths={list(lengths)}: needs one or more lengths of at least 1")
+        for name, value, choices in (
+            ("loss_weights", loss_weights, LOSS_WEIGHTS),
+            ("meta_loss", meta_loss, META_LOSSES),
+        ):
+            if value not in choices:
+                raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
+        self.lengths, self.second_derivatives = list(lengths), second_derivatives
+        self.loss_weights, self.meta_loss = loss_weights, meta_loss
+
+    def length(self, progress: float) -> int:
+        """U when the fraction ``progress`` of the meta-training is done."""
+        return self.lengths[min(int(progress * len(self.lengths)), len(self.lengths) - 1)]
+
+    def objective(self, num_steps: int) -> Callable[[Tensor, range], Tensor]:
+        """The summands w_t f(θ_t) of a trajectory of T = ``num_steps``: (U, B), steps → (U, B)."""
+        weight, transform = LOSS_WEIGHTS[self.loss_weights], META_LOSSES[self.meta_loss]
+
+        def summands(losses: Tensor, steps: range) -> Tensor:
+            weights = [weight(step / num_steps) for step in steps]
+            return losses.new_tensor(weights).unsqueeze(1) * transform(losses)
+
+        return summands
+
+
+def decay_factor(kind: str, progress: float) -> float:
+    """Factor on the meta-learning-rate when the fraction ``progress`` is done."""
+    if kind not in DECAYS:
+        raise ConfigError(f"meta_decay={kind}: choose one of {', '.join(DECAYS)}")
+    return DECAYS[kind](progress)

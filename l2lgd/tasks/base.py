@@ -1,0 +1,90 @@
+"""The contract between a task and everything else.
+
+A task is a distribution over optimizees. It hands them out stacked: B independent functions of n
+coordinates each, with parameters (B, n), losses (B,) and gradients (B, n).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+
+
+class Optimizee(ABC):
+    """B independent functions f_1 … f_B, stacked.
+
+    A function is the same whenever and wherever it is evaluated: ``loss`` depends on its
+    parameters and on the step alone, since the minibatch of step t belongs to the function. All
+    optimizers can therefore be compared on the same functions and the same minibatches.
+    """
+
+    initial_parameters: Tensor  # (B, n)
+    shapes: Mapping[str, tuple[int, ...]]  # named parameter tensors, in the order of coordinates
+    stochastic: bool  # does the loss depend on a minibatch?
+
+    @abstractmethod
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        """f(θ) on the minibatch of ``step``; (B, n) → (B,), differentiable."""
+
+    @abstractmethod
+    def select(self, rows: slice) -> Self:
+        """The same functions, only those of ``rows``."""
+
+    def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Losses (B,) and ∇f (B, n), both without a graph.
+
+        The functions are independent, so the gradient of the sum is each one's own gradient.
+        """
+        leaf = parameters.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self.loss(leaf, step)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), gradient
+
+    def parameter_slices(self) -> dict[str, slice]:
+        """Where each named parameter tensor lies among the n coordinates."""
+        slices, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + torch.Size(shape).numel()
+            slices[name] = slice(start, stop)
+            start = stop
+        return slices
+
+    def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
+        """Views of ``parameters`` (B, n) under their names, each (B, *shape)."""
+        sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        pieces = parameters.split(sizes, dim=1)
+        return {
+            name: piece.unflatten(1, shape)
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
+
+class Task(ABC):
+    """A distribution over optimizees. The constructor takes options only, and is cheap."""
+
+    name: str
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def setup(
+        self, data_dir: str, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Load what the task needs; called once, before the first ``sample``.
+
+        Raises:
+            DataUnavailable: a data set could neither be found nor downloaded.
+        """
+        self.device, self.dtype = device, dtype
+
+    @abstractmethod
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Optimizee:
+        """Draw ``num_functions`` optimizees. Splits never share data; generator is on the CPU."""
+
+    def data_description(self) -> dict[str, object] | None:
+        """Name, source and size of the data in use, or None for a task without data."""
+        return None

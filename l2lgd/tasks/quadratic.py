@@ -1,0 +1,70 @@
+"""Random quadratics f(θ) = ‖Wθ − y‖² (section 3.1 of the paper).
+
+The text says that W and y are i.i.d. Gaussian; the published figure agrees with the authors' code,
+which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+from l2lgd.tasks.base import Optimizee, Split, Task
+
+DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "gaussian": torch.randn}
+
+
+class Quadratics(Optimizee):
+    """B quadratics with matrices W (B, n, n), targets y (B, n)."""
+
+    stochastic = False
+
+    def __init__(self, matrices: Tensor, targets: Tensor, initial_parameters: Tensor) -> None:
+        self.matrices, self.targets = matrices, targets
+        self.initial_parameters = initial_parameters
+        self.shapes = {"theta": (initial_parameters.shape[1],)}
+
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        residual = torch.bmm(self.matrices, parameters.unsqueeze(2)).squeeze(2) - self.targets
+        return residual.square().sum(1)
+
+    def select(self, rows: slice) -> Self:
+        return type(self)(self.matrices[rows], self.targets[rows], self.initial_parameters[rows])
+
+
+class QuadraticTask(Task):
+    """Quadratics of a given dimension; every split draws fresh ones.
+
+    Args:
+        dimension: n, the number of coordinates of each function.
+        distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y.
+        initial_std: standard deviation of θ_0.
+    """
+
+    def __init__(
+        self,
+        name: str = "quadratic",
+        dimension: int = 10,
+        distribution: str = "uniform",
+        initial_std: float = 0.01,
+    ) -> None:
+        if distribution not in DISTRIBUTIONS:
+            raise ConfigError(
+                f"distribution={distribution}: choose one of {', '.join(DISTRIBUTIONS)}"
+            )
+        if dimension < 1:
+            raise ConfigError(f"dimension={dimension}: must be at least 1")
+        if initial_std < 0:
+            raise ConfigError(f"initial_std={initial_std}: must not be negative")
+        self.name, self.dimension = name, dimension
+        self.distribution, self.initial_std = distribution, initial_std
+
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Quadratics:
+        draw, n = DISTRIBUTIONS[self.distribution], self.dimension
+        matrices = draw(num_functions, n, n, generator=generator)
+        targets = draw(num_functions, n, generator=generator)
+        initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
+        where = {"device": self.device, "dtype": self.dtype}
+        return Quadratics(matrices.to(**where), targets.to(**where), initial.to(**where))

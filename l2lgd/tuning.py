@@ -1,0 +1,131 @@
+"""Searching rates: a growing grid for learning rates, random search for the meta-learning-rate."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l2lgd.checkpoint import write_atomically
+from l2lgd.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RATES_PER_DECADE = 3
+MOST_EXTENSIONS = 15  # five decades beyond either end of the grid
+
+
+@dataclass(frozen=True)
+class Search:
+    """Rates that were tried, in ascending order, each with its final validation loss."""
+
+    trials: tuple[tuple[float, float], ...]
+
+    @property
+    def best_rate(self) -> float:
+        return min(self.trials, key=lambda trial: trial[1])[0]
+
+    @property
+    def best_loss(self) -> float:
+        return min(loss for _, loss in self.trials)
+
+
+def grid_search(final_loss: Callable[[float], float], lowest: float, highest: float) -> Search:
+    """Three rates a decade from ``lowest`` to ``highest``, then half-way on both sides of the best.
+
+    While the best rate is at an end of the grid, the grid grows beyond it.
+
+    Raises:
+        UserError: every rate diverges.
+    """
+    losses: dict[int, float] = {}  # by sixths of a decade, so that half-way rates are integers too
+    spacing = 2
+
+    def rate(index: int) -> float:
+        return 10 ** (index / (spacing * RATES_PER_DECADE))
+
+    def visit(index: int) -> None:
+        if index not in losses:
+            losses[index] = final_loss(rate(index))
+
+    first = round(math.log10(lowest) * RATES_PER_DECADE) * spacing
+    last = round(math.log10(highest) * RATES_PER_DECADE) * spacing
+    for index in range(first, last + 1, spacing):
+        visit(index)
+    for _ in range(MOST_EXTENSIONS):
+        best = min(losses, key=lambda index: losses[index])
+        if not math.isfinite(losses[best]):
+            raise UserError("every learning rate of the grid diverges; try a smaller lowest_rate")
+        if best == min(losses):
+            visit(best - spacing)
+        elif best == max(losses):
+            visit(best + spacing)
+        else:
+            break
+    best = min(losses, key=lambda index: losses[index])
+    for index in (best - 1, best + 1):
+        visit(index)
+    return Search(tuple((rate(index), losses[index]) for index in sorted(losses)))
+
+
+def random_search(
+    final_loss: Callable[[float], float],
+    lowest: float,
+    highest: float,
+    trials: int,
+    generator: torch.Generator,
+) -> Search:
+    """``trials`` rates, log-uniform between ``lowest`` and ``highest`` (section 3 of the paper)."""
+    share = torch.rand(trials, generator=generator, dtype=torch.float64).tolist()
+    rates = [lowest * (highest / lowest) ** part for part in share]
+    return Search(tuple(sorted((rate, final_loss(rate)) for rate in rates)))
+
+
+class TunedRates:
+    """Learning rates found earlier: those shipped with the package, and the user's own.
+
+    A rate belongs to a key: the task, its data, the optimizer, the number of steps and how the
+    search was done. Anything else is tuned anew.
+    """
+
+    def __init__(self, shipped: Path, own: Path) -> None:
+        self._shipped, self._own = shipped, own
+
+    @staticmethod
+    def _file_name(key: Mapping[str, Any]) -> str:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return f"{key['task_name']}-{key['optimizer_name']}-{digest[:12]}.json"
+
+    def find(self, key: Mapping[str, Any]) -> Search | None:
+        """The stored search of a key."""
+        for folder in (self._own, self._shipped):
+            path = folder / self._file_name(key)
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                trials = ((rate, math.inf if f is None else f) for rate, f in stored["search"])
+                return Search(tuple(trials))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("ignoring the unreadable tuning result %s (%s)", path, error)
+        return None
+
+    def store(self, key: Mapping[str, Any], search: Search, about: Mapping[str, Any]) -> None:
+        """Keep a search; where that is not possible, say so and go on."""
+        content = {
+            **about,
+            "learning_rate": search.best_rate,
+            "validation_loss": search.best_loss,
+            "search": [[rate, f if math.isfinite(f) else None] for rate, f in search.trials],
+            "key": dict(key),
+        }
+        try:
+            text = json.dumps(content, indent=1) + "\n"
+            write_atomically(self._own / self._file_name(key), text.encode())
+        except UserError as error:
+            log.warning("the tuned learning rate is not kept for next time: %s", error)

@@ -1,0 +1,266 @@
+"""The verbs: from a composed config to the trainer, and the files of the run folder."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from l2lgd import checkpoint
+from l2lgd import config as configs
+from l2lgd.contestants import (
+    needs_tuning,
+    opt_config,
+    search_learning_rate,
+    trained,
+    tuned,
+    tuning_key,
+)
+from l2lgd.errors import ConfigError, UserError
+from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.plotting import plot_curves, plot_search
+from l2lgd.results import Curves, band, summarize, write_curves, write_summary
+from l2lgd.run import Run
+from l2lgd.schedules import Unroll
+from l2lgd.seeding import generator
+from l2lgd.tasks.base import Split
+from l2lgd.tracking import RunTracker
+from l2lgd.trainer import MetaProgress, MetaSettings, Trainer
+from l2lgd.tuning import Search, TunedRates, random_search
+
+log = logging.getLogger(__name__)
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
+
+
+def meta_train(config: DictConfig) -> float:
+    """Meta-train; returns the best validation loss, for sweeps to minimise."""
+    run = Run.prepare(config, "meta_train")
+    stored = _stored_run(run, config)
+    resume_at = None if stored is None else stored["progress"]["meta_step"]
+    tracker = run.tracker(
+        ("meta-steps", "trajectory"), resume_at, stored["wandb_id"] if stored else None
+    )
+    with contextlib.closing(tracker):
+        progress = _meta_train_once(
+            run, tracker, run.options.meta_learning_rate, run.folder, resume_at is not None
+        )
+    best = run.folder / "checkpoints" / "best.safetensors"
+    write_summary(
+        run.folder / "summary.json",
+        run.summary(
+            "validation",
+            seconds=progress.seconds,
+            opt=run.opt_name,
+            best_validation_loss=progress.best_validation_loss,
+            best_meta_step=progress.best_meta_step,
+            meta_steps=progress.meta_step,
+            skipped=progress.skipped,
+            coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
+            checkpoint=str(best),
+        ),
+    )
+    log.info(
+        "best validation loss %.4g at meta-step %d; to compare it with tuned optimizers:",
+        progress.best_validation_loss,
+        progress.best_meta_step,
+    )
+    log.info("l2lgd evaluate task=%s opt=%s checkpoint=%s", run.task_name, run.opt_name, best)
+    return progress.best_validation_loss
+
+
+def evaluate(config: DictConfig) -> float:
+    """Compare optimizers on the same functions; returns the final loss of ``opt``."""
+    run = Run.prepare(config, "evaluate")
+    options, split = run.options, run.options.split
+    if split not in SPLITS:
+        raise ConfigError(f"split={split}{configs.nearest(split, SPLITS)}")
+    names = list(dict.fromkeys([run.opt_name, *options.baselines]))
+    nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
+    nodes = {run.opt_name: run.config["opt"], **nodes}
+    curves: dict[str, Curves] = {}
+    results: dict[str, dict[str, Any]] = {}
+    learned = []
+    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
+        trainer = Trainer(run.task, options.seed, tracker)
+        for done, name in enumerate(names):
+            tracker.progress(done, len(names), 0, options.num_steps, name)
+            optimizer, about = _ready(run, name, nodes[name])
+            curves[name] = trainer.evaluate(
+                optimizer, split, options.num_functions, options.num_steps
+            )
+            results[name] = summarize(curves[name]) | about
+            if isinstance(optimizer, LearnedOptimizer):
+                learned.append(name)
+        bands = {name: band(c) for name, c in curves.items()}
+        for step in range(options.num_steps + 1):
+            tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
+    write_curves(run.folder / "curves.csv", bands)
+    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
+    caption = run.caption(split, "mean and 95 % interval")
+    picture = run.folder / "curves.png"
+    plot_curves(picture, bands, learned, run.task_name, label, caption)
+    write_summary(run.folder / "summary.json", run.summary(split, results=results))
+    _show_results(results, learned)
+    log.info("summary: %s", run.folder / "summary.json")
+    log.info("picture: %s", picture)
+    return curves[run.opt_name].final_loss()
+
+
+def tune(config: DictConfig) -> float:
+    """Search learning rates or the meta-learning-rate; returns the best validation loss."""
+    run = Run.prepare(config, "tune")
+    kinds = {"learning_rate": _tune_baselines, "meta_learning_rate": _tune_meta_learning_rate}
+    kind = run.options.search
+    if kind not in kinds:
+        raise ConfigError(f"search={kind}{configs.nearest(kind, kinds)}")
+    if not 0 < run.options.lowest_rate < run.options.highest_rate:
+        raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
+    searches = kinds[kind](run)
+    results = {
+        name: {kind: s.best_rate, "validation_loss": s.best_loss, "trials": s.trials}
+        for name, s in searches.items()
+    }
+    trials = {name: search.trials for name, search in searches.items()}
+    axis = kind.replace("meta_", "meta-").replace("_", " ")
+    picture = run.folder / "search.png"
+    plot_search(picture, trials, axis, run.task_name, run.caption("validation"))
+    write_summary(
+        run.folder / "summary.json", run.summary("validation", search=kind, results=results)
+    )
+    for name, search in searches.items():
+        log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
+    log.info("picture: %s", picture)
+    return min(search.best_loss for search in searches.values())
+
+
+VERBS: dict[str, Callable[[DictConfig], float]] = {
+    "meta_train": meta_train,
+    "evaluate": evaluate,
+    "tune": tune,
+}
+
+
+def _meta_train_once(
+    run: Run, tracker: RunTracker, meta_learning_rate: float, folder: Path, resume: bool = False
+) -> MetaProgress:
+    optimizer = run.build_optimizer(run.config["opt"])
+    if not isinstance(optimizer, LearnedOptimizer):
+        raise ConfigError(
+            f"opt={run.opt_name} is hand-designed, there is nothing to meta-train; "
+            "choose a learned one such as opt=lstm"
+        )
+    target = f"{Unroll.__module__}.{Unroll.__qualname__}"
+    unroll = configs.build({"_target_": target, **run.config["unroll"]}, "unroll")
+    names = [field.name for field in dataclasses.fields(MetaSettings)]
+    values = {name: getattr(run.options, name) for name in names}
+    settings = MetaSettings(**{**values, "meta_learning_rate": meta_learning_rate})
+    trainer = Trainer(run.task, run.options.seed, tracker)
+    provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
+    return trainer.meta_train(
+        optimizer, unroll, settings, folder / "checkpoints", provenance, resume
+    )
+
+
+def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
+    """What the last checkpoint of the run to go on with says; None to begin from the start.
+
+    Raises:
+        ConfigError: the configs differ, or a new run would overwrite an old one.
+    """
+    last = run.folder / "checkpoints" / "last.safetensors"
+    if run.options.resume is None:
+        if last.exists():
+            raise ConfigError(
+                f"{run.folder} already holds a run; go on with resume={run.folder}, "
+                "or choose another hydra.run.dir"
+            )
+        return None
+    stored: Any = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
+    changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
+    if changed:
+        raise ConfigError(
+            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
+            "options as they were, or begin a new run"
+        )
+    return checkpoint.load(last)[1] if last.exists() else None
+
+
+def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:
+    """An optimizer fit to be evaluated, and where its weights or its learning rate come from."""
+    if needs_tuning(node):
+        optimizer, search = tuned(run, name, node)
+        return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
+    optimizer = run.build_optimizer(node)
+    if isinstance(optimizer, LearnedOptimizer):
+        optimizer, path = trained(run, name, node)
+        return optimizer, {"learning_rate": None, "checkpoint": str(path)}
+    return optimizer, {"learning_rate": node.get("learning_rate")}
+
+
+def _tune_baselines(run: Run) -> dict[str, Search]:
+    options, searches = run.options, {}
+    rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
+    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
+        for done, name in enumerate(options.baselines):
+            tracker.progress(done, len(options.baselines), 0, options.num_steps, name)
+            node = opt_config(run, name)
+            if "learning_rate" not in node:
+                raise ConfigError(f"baselines=[{name}]: opt={name} has no learning rate to tune")
+            search = search_learning_rate(
+                run, node, options.num_functions, options.lowest_rate, options.highest_rate
+            )
+            key = tuning_key(run, name, node, options.num_functions)
+            rates.store(key, search, {"command": run.command()})
+            searches[name] = search
+            tracker.log(done, {f"{name}_learning_rate": search.best_rate, name: search.best_loss})
+    return searches
+
+
+def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
+    """Random search over short meta-trainings, each in a folder of its own."""
+    options = run.options
+
+    def final_loss(rate: float) -> float:
+        folder = run.folder / f"meta_learning_rate={rate:.3g}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
+            try:
+                loss = _meta_train_once(run, own, rate, folder).best_validation_loss
+            except UserError as error:
+                log.warning("meta learning rate %.3g: %s", rate, error)
+                return float("inf")
+        log.info("meta learning rate %.3g: %.4g", rate, loss)
+        return loss
+
+    draw = generator(options.seed, "meta_learning_rate")
+    found = random_search(
+        final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
+    )
+    return {run.opt_name: found}
+
+
+def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> None:
+    """The comparison as a table on standard output, best first."""
+    table = Table()
+    for column in ("optimizer", "final loss", "95 % interval", "learning rate", "diverged"):
+        table.add_column(column, justify="left" if column == "optimizer" else "right")
+    unknown = float("inf")
+    for name, result in sorted(
+        results.items(), key=lambda item: item[1]["final_loss"]["mean"] or unknown
+    ):
+        loss, rate = result["final_loss"], result["learning_rate"]
+        table.add_row(
+            f"{name} (learned)" if name in learned else name,
+            "–" if loss["mean"] is None else f"{loss['mean']:.4g}",
+            "–" if loss["ci95"] is None else "{:.4g} … {:.4g}".format(*loss["ci95"]),
+            "–" if rate is None else f"{rate:.4g}",
+            str(result["diverged"]),
+        )
+    Console().print(table)
