@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SEED ?= 0
 BIN := $(VENV)/bin
-RUN_DIR ?= outputs/quick
+RUN_DIR := outputs/quick/$(shell date +%Y-%m-%d_%H-%M-%S)
 
 .DEFAULT_GOAL := help
 
@@ -17,7 +17,6 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 run: install  ## meta-train on MNIST for ten minutes, compare with tuned optimizers, leave a picture
-	rm -rf $(RUN_DIR)
 	$(BIN)/l2lgd meta-train task=mnist opt=lstm experiment=mnist_quick seed=$(SEED) \
 		hydra.run.dir=$(RUN_DIR)/meta-train
 	$(BIN)/l2lgd evaluate task=mnist opt=lstm hydra.run.dir=$(RUN_DIR)/evaluate \

@@ -102,14 +102,8 @@ def replay(optimizer: LearnedOptimizer, record: Record, objective: MetaObjective
         gradients = record.gradients[:, rows, columns]
         weighted = weights[:, rows, None] * gradients[1:]
         cotangents = weighted.flip(0).cumsum(0).flip(0)  # ∂L/∂g_t, (U, …)
-        updates = []
-        with torch.enable_grad():
-            for gradient in gradients[:-1]:
-                update, state = optimizer.step(gradient, state)
-                updates.append(update)
-        for into, part in zip(
-            total, torch.autograd.grad(updates, phi, list(cotangents)), strict=True
-        ):
+        parts = optimizer.vector_jacobian_product(gradients[:-1], state, cotangents)
+        for into, part in zip(total, parts, strict=True):
             into += part
     for weight, gradient in zip(phi, total, strict=True):
         weight.grad = gradient if weight.grad is None else weight.grad + gradient

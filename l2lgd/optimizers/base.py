@@ -5,6 +5,7 @@ The update is added to the parameters: θ_{t+1} = θ_t + g_t.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,23 @@ class LearnedOptimizer(nn.Module, Optimizer):
     @abstractmethod
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the initial φ."""
+
+    def vector_jacobian_product(
+        self, gradients: Tensor, state: State, cotangents: Tensor
+    ) -> Sequence[Tensor]:
+        """Σ_t ⟨∂L/∂g_t, ∂g_t/∂φ⟩ for each weight, through the recurrence.
+
+        Args:
+            gradients: ∇_0 … ∇_{U−1} (U, B, n), constants.
+            state: before the first of these steps, a constant.
+            cotangents: ∂L/∂g_0 … ∂L/∂g_{U−1} (U, B, n).
+        """
+        updates = []
+        with torch.enable_grad():
+            for gradient in gradients:
+                update, state = self.step(gradient, state)
+                updates.append(update)
+            return torch.autograd.grad(updates, list(self.parameters()), list(cotangents))
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""

@@ -5,14 +5,18 @@ states are not, so it can be applied to any number of coordinates in any order.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
+from l2lgd.kernels import coordinatewise as kernel
 from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
+
+BACKENDS = ("auto", "torch")
 
 
 class LSTMState(NamedTuple):
@@ -33,6 +37,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         forget_bias: added to the forget gate's input, not trained.
         initial_output: factor on the initial weights of the output layer; small values start
             with small updates.
+        backend: ``auto`` runs rollout and replay in compiled code where that can be had, ``torch``
+            never; the numbers are the same to rounding.
     """
 
     def __init__(
@@ -44,12 +50,15 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         output_scale: float = 0.1,
         forget_bias: float = 1.0,
         initial_output: float = 1.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if preprocessing not in PREPROCESSINGS:
             raise ConfigError(
                 f"preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSINGS)}"
             )
+        if backend not in BACKENDS:
+            raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
         if min(num_layers, hidden_size) < 1:
             raise ConfigError("num_layers and hidden_size must be at least 1")
         if p <= 0 or output_scale <= 0:
@@ -57,7 +66,10 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         self.num_layers, self.hidden_size = num_layers, hidden_size
         self.preprocessing, self.p = preprocessing, p
         self.output_scale, self.forget_bias = output_scale, forget_bias
-        self.initial_output = initial_output
+        self.initial_output, self.backend = initial_output, backend
+        self._settings = kernel.Settings(
+            num_layers, hidden_size, preprocessing, p, output_scale, forget_bias
+        )
         inputs = [PREPROCESSINGS[preprocessing]] + [hidden_size] * (num_layers - 1)
         self.weights = nn.ParameterList(  # gates in the order input, forget, output, candidate
             torch.empty(4 * hidden_size, width + hidden_size) for width in inputs
@@ -84,6 +96,11 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         return LSTMState((zeros,) * self.num_layers, (zeros,) * self.num_layers)
 
     def step(self, gradient: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        if not torch.is_grad_enabled() and self._compiled():
+            flat = gradient.reshape(-1).contiguous()
+            threads = torch.get_num_threads()
+            update, *following = kernel.step(self._settings, self._phi(), flat, *state, threads)
+            return update.view_as(gradient), LSTMState(*following)
         activation = preprocess(gradient.reshape(-1), self.preprocessing, self.p)  # (F, B·n)
         hidden, cell = [], []
         for weight, bias, h, c in zip(self.weights, self.biases, *state, strict=True):
@@ -102,8 +119,39 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * _tanh(candidate)
         return torch.sigmoid(o) * _tanh(c), c
 
+    def vector_jacobian_product(
+        self, gradients: Tensor, state: LSTMState, cotangents: Tensor
+    ) -> Sequence[Tensor]:
+        if not self._compiled():
+            return super().vector_jacobian_product(gradients, state, cotangents)
+        phi = self._phi()
+        total = torch.zeros_like(phi)
+        arrays = (part.flatten(1).contiguous() for part in (gradients, cotangents))
+        kernel.replay(self._settings, phi, *arrays, *state, total, torch.get_num_threads())
+        by_tensor = dict(
+            zip(
+                self._in_kernel_order(),
+                kernel.unflatten(total, self._in_kernel_order()),
+                strict=True,
+            )
+        )
+        return [by_tensor[weight] for weight in self.parameters()]
+
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
+        if self._compiled():  # which cuts its work into blocks itself
+            return super().blocks(num_functions, n, size)
         return coordinate_blocks(num_functions, n, size)
+
+    def _compiled(self) -> bool:
+        on_cpu = self.output_weight.device.type == "cpu"
+        return self.backend == "auto" and on_cpu and kernel.is_available()
+
+    def _in_kernel_order(self) -> list[nn.Parameter]:
+        layers = zip(self.weights, self.biases, strict=True)
+        return [*(part for layer in layers for part in layer), self.output_weight, self.output_bias]
+
+    def _phi(self) -> Tensor:
+        return torch.cat([weight.detach().reshape(-1) for weight in self._in_kernel_order()])
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         if self.preprocessing == "none":

@@ -1,0 +1,68 @@
+"""Compile the kernel on first use and load it with ctypes."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("coordinatewise.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+TIMEOUT = 120  # seconds
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None (and the reason in the log) if this machine cannot build it."""
+    compiler = find_compiler()
+    if compiler is None:
+        logger.warning("no C++ compiler ($CXX, c++, g++, clang++): using PyTorch")
+        return None
+    try:
+        return ctypes.CDLL(str(build(compiler)))
+    except subprocess.CalledProcessError as error:
+        logger.warning("%s failed, using PyTorch: %s", compiler, error.stderr.strip())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("no compiled kernel, using PyTorch: %s", error)
+    return None
+
+
+def find_compiler() -> str | None:
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def build(compiler: str) -> Path:
+    """The shared library, compiled unless the cache has it."""
+    path = cache_folder() / f"coordinatewise-{fingerprint(compiler)}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when complete, so that processes that build at the same time do no harm.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            run(compiler, *FLAGS, str(SOURCE), "-o", str(unfinished))
+            unfinished.replace(path)
+    return path
+
+
+def fingerprint(compiler: str) -> str:
+    """Changes with source, flags, compiler and CPU; predefined macros tell the last two apart."""
+    macros = run(compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull)
+    parts = (compiler, *FLAGS, macros, SOURCE.read_text(encoding="utf-8"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "l2lgd"
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
+    return done.stdout

@@ -1,0 +1,179 @@
+"""The compiled coordinatewise LSTM on PyTorch tensors: N coordinates, L layers of H units.
+
+Weights φ are lists as in :class:`l2lgd.optimizers.coordinatewise.CoordinatewiseLSTM`. Its hidden
+and cell states are sequences of L tensors (H, N), or one tensor (L, H, N). All tensors are on the
+CPU, contiguous, and of one type, float32 or float64.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from l2lgd.kernels.build import library
+
+SUFFIXES = {torch.float32: "float", torch.float64: "double"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the network has besides weights; the names of CoordinatewiseLSTM."""
+
+    num_layers: int
+    hidden_size: int
+    preprocessing: str
+    p: float
+    output_scale: float
+    forget_bias: float
+
+    @property
+    def num_weights(self) -> int:
+        """The size of the flat φ: for each layer weight and bias, then those of the output."""
+        features = 2 if self.preprocessing == "log_sign" else 1
+        size = self.hidden_size
+        inputs = features + size * (self.num_layers - 1)
+        return 4 * size * (inputs + (size + 1) * self.num_layers) + size + 1
+
+
+class _Network(ctypes.Structure):
+    """``Network`` of coordinatewise.cpp."""
+
+    _fields_ = [
+        ("layers", ctypes.c_int32),
+        ("hidden", ctypes.c_int32),
+        ("log_sign", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("p", ctypes.c_double),
+        ("output_scale", ctypes.c_double),
+        ("forget_bias", ctypes.c_double),
+    ]
+
+
+def is_available() -> bool:
+    return library() is not None
+
+
+def step(
+    settings: Settings,
+    weights: Tensor,
+    gradient: Tensor,
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    threads: int = 1,
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """One step of every coordinate.
+
+    Args:
+        weights: the flat φ (P,).
+        gradient: (N,).
+        hidden, cell: L × (H, N).
+
+    Returns:
+        The update (N,), and the next hidden and cell states, L × (H, N).
+    """
+    (n,) = gradient.shape
+    _check(settings, weights, hidden, cell, n, (gradient, (n,)))
+    update = torch.empty_like(gradient)
+    new_hidden = tuple(torch.empty_like(h) for h in hidden)
+    new_cell = tuple(torch.empty_like(c) for c in cell)
+    _call(
+        "step",
+        gradient.dtype,
+        _network(settings, threads),
+        weights.data_ptr(),
+        gradient.data_ptr(),
+        *(_pointers(state) for state in (hidden, cell, new_hidden, new_cell)),
+        update.data_ptr(),
+        ctypes.c_int64(n),
+    )
+    return update, new_hidden, new_cell
+
+
+def replay(
+    settings: Settings,
+    weights: Tensor,
+    gradients: Tensor,
+    cotangents: Tensor,
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    into: Tensor,
+    threads: int = 1,
+) -> None:
+    """Add the vector–Jacobian product of an unroll with respect to φ to ``into`` (P,).
+
+    Args:
+        weights: the flat φ (P,).
+        gradients: ∇_t (U, N).
+        cotangents: ∂L/∂g_t (U, N).
+        hidden, cell: the states before the first step, L × (H, N).
+    """
+    num_steps, n = gradients.shape
+    arrays = ((gradients, (num_steps, n)), (cotangents, (num_steps, n)))
+    _check(settings, weights, hidden, cell, n, *arrays, (into, weights.shape))
+    _call(
+        "replay",
+        gradients.dtype,
+        _network(settings, threads),
+        weights.data_ptr(),
+        gradients.data_ptr(),
+        cotangents.data_ptr(),
+        _pointers(hidden),
+        _pointers(cell),
+        into.data_ptr(),
+        ctypes.c_int64(n),
+        ctypes.c_int(num_steps),
+    )
+
+
+def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a flat tensor (P,) with the shapes of ``like``, in the order of φ."""
+    sizes = [part.numel() for part in like]
+    return [piece.view_as(part) for piece, part in zip(flat.split(sizes), like, strict=True)]
+
+
+def _check(
+    settings: Settings,
+    weights: Tensor,
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    n: int,
+    *arrays: tuple[Tensor, tuple[int, ...]],
+) -> None:
+    """Raise ValueError unless every tensor is as the kernel will read it."""
+    if len(hidden) != settings.num_layers or len(cell) != settings.num_layers:
+        raise ValueError(f"need the states of {settings.num_layers} layers")
+    states = [(state, (settings.hidden_size, n)) for state in (*hidden, *cell)]
+    for tensor, shape in (*arrays, *states, (weights, (settings.num_weights,))):
+        if tensor.shape != shape:
+            raise ValueError(f"shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+        if tensor.dtype != weights.dtype or tensor.dtype not in SUFFIXES:
+            raise ValueError(f"{tensor.dtype}: need one type, float32 or float64")
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            raise ValueError("need contiguous tensors on the CPU")
+
+
+def _network(settings: Settings, threads: int) -> ctypes.Array:
+    return ctypes.byref(
+        _Network(
+            settings.num_layers,
+            settings.hidden_size,
+            settings.preprocessing == "log_sign",
+            threads,
+            settings.p,
+            settings.output_scale,
+            settings.forget_bias,
+        )
+    )
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _call(name: str, dtype: torch.dtype, network, *arguments) -> None:
+    function = getattr(library(), f"{name}_{SUFFIXES[dtype]}")
+    pointers = (ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)
+    if function(network, *pointers):
+        raise MemoryError(f"not enough memory for {name}")

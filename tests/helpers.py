@@ -1,0 +1,159 @@
+"""What several test modules need: the config folder, small optimizees, runs of the command."""
+
+import functools
+import importlib
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from l2lgd.config import build
+from l2lgd.data import Images
+from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.seeding import generator
+from l2lgd.tasks.base import Optimizee
+from l2lgd.tasks.classification import Classifiers
+from l2lgd.tasks.quadratic import QuadraticTask
+
+CONF = Path(str(files("l2lgd.conf")))
+VERBS = ("meta_train", "evaluate", "tune")
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+# A proxy that refuses connections: no download, and no waiting for one.
+NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
+
+
+def choices(group: str) -> list[str]:
+    """The YAML files of a config group."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+@functools.cache
+def composed(verb: str, *overrides: str) -> Any:
+    """A verb's config as the command line composes it."""
+    with initialize_config_module("l2lgd.conf", version_base="1.3"):
+        return compose(verb, overrides=list(overrides))
+
+
+def node(verb: str, group: str, *overrides: str) -> dict[str, Any]:
+    """One group of a composed config, interpolations resolved."""
+    config = composed(verb, *overrides)
+    found: Any = OmegaConf.to_container(config, resolve=True)
+    return dict(found[group])
+
+
+def optimizer_node(name: str) -> dict[str, Any]:
+    """The config of ``opt=name`` on quadratics; a learning rate to be tuned is set to 0.01."""
+    found = node("evaluate", "opt", "task=quadratic", f"opt={name}")
+    if "learning_rate" in found and found["learning_rate"] is None:
+        found["learning_rate"] = 0.01
+    return found
+
+
+def optimizer(name: str, dtype: torch.dtype = torch.float64) -> Any:
+    """The optimizer of ``opt=name``."""
+    built: Optimizer = build(optimizer_node(name), "opt")
+    return built.to(dtype) if isinstance(built, LearnedOptimizer) else built
+
+
+def _is_learned(name: str) -> bool:
+    module, _, kind = optimizer_node(name)["_target_"].rpartition(".")
+    return issubclass(getattr(importlib.import_module(module), kind), LearnedOptimizer)
+
+
+OPTIMIZERS = choices("opt")
+LEARNED = [name for name in OPTIMIZERS if _is_learned(name)]
+HAND_DESIGNED = [name for name in OPTIMIZERS if name not in LEARNED]
+
+
+def quadratics(num_functions: int = 3, n: int = 10, dtype: torch.dtype = torch.float64) -> Any:
+    """Stacked quadratics, always the same ones."""
+    task = QuadraticTask(dimension=n)
+    task.setup("", torch.device("cpu"), dtype)
+    return task.sample("train", num_functions, generator(0, "quadratics"))
+
+
+def classifiers(num_functions: int = 3, dtype: torch.dtype = torch.float64) -> Classifiers:
+    """Stacked MLPs 9-4-3 on random images; initial weights large enough for real gradients."""
+    draw = generator(0, "classifiers")
+    pixels = torch.randint(0, 256, (40, 3, 3), generator=draw, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (40,), generator=draw)
+    shapes: dict[str, tuple[int, ...]] = {
+        "layer0.weight": (9, 4),
+        "layer0.bias": (4,),
+        "layer1.weight": (4, 3),
+        "layer1.bias": (3,),
+    }
+    initial = 0.5 * torch.randn(num_functions, 9 * 4 + 4 + 4 * 3 + 3, generator=draw)
+    return Classifiers(
+        Images(pixels, labels, 3),
+        shapes,
+        torch.sigmoid,
+        batch_size=5,
+        initial_parameters=initial.to(dtype),
+        seed=1,
+        stacked=num_functions,
+    )
+
+
+OPTIMIZEES = {"quadratics": quadratics, "classifiers": classifiers}
+
+
+def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
+    """θ_0 … θ_T (T + 1, B, n) by the plain loop: no blocks, no unrolls."""
+    parameters = optimizee.initial_parameters
+    state = chosen.initial_state(parameters)
+    visited = [parameters]
+    with torch.no_grad():
+        for step in range(num_steps):
+            _, gradient = optimizee.loss_and_gradient(parameters, step)
+            update, state = chosen.step(gradient, state)
+            parameters = parameters + update
+            visited.append(parameters)
+    return torch.stack(visited)
+
+
+def tensors_of(state: Any) -> list[Tensor]:
+    """Every tensor in a state, however it is nested."""
+    if isinstance(state, Tensor):
+        return [state]
+    if isinstance(state, dict):
+        return [tensor for part in state.values() for tensor in tensors_of(part)]
+    if isinstance(state, list | tuple):
+        return [tensor for part in state for tensor in tensors_of(part)]
+    return []
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Of a run: one thread, nothing of W&B or Hydra inherited."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WANDB_", "HYDRA_", "COMP_"))
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **changes}
+
+
+def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "l2lgd", *arguments],
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,135 @@
+"""The contract of every optimizer in conf/opt; a new YAML file is tested without an edit here."""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import LEARNED, OPTIMIZEES, OPTIMIZERS, optimizer, quadratics, run_steps
+
+from l2lgd.schedules import Unroll
+from l2lgd.seeding import generator
+from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.tracking import NullTracker
+from l2lgd.trainer import MetaSettings, Trainer
+from l2lgd.unroll import replay, rollout, start
+
+all_of_them = pytest.mark.parametrize("name", OPTIMIZERS)
+learned_ones = pytest.mark.parametrize("name", LEARNED)
+
+
+def gradients(steps: int = 4, num_functions: int = 3, n: int = 6) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(steps, num_functions, n, generator=draw, dtype=torch.float64)
+
+
+def updates(chosen: Any, stream: torch.Tensor) -> torch.Tensor:
+    """What an optimizer proposes on a stream of gradients (U, B, n)."""
+    state = chosen.initial_state(torch.zeros_like(stream[0]))
+    proposed = []
+    with torch.no_grad():
+        for gradient in stream:
+            update, state = chosen.step(gradient, state)
+            proposed.append(update)
+    return torch.stack(proposed)
+
+
+@all_of_them
+@pytest.mark.parametrize("optimizee", OPTIMIZEES)
+def test_stacked_functions_are_optimized_as_if_alone(name: str, optimizee: str) -> None:
+    functions = OPTIMIZEES[optimizee]()
+    together = run_steps(optimizer(name), functions, 5)
+    for row in range(len(functions.initial_parameters)):
+        alone = run_steps(optimizer(name), functions.select(slice(row, row + 1)), 5)
+        torch.testing.assert_close(together[:, row : row + 1], alone, rtol=1e-10, atol=1e-13)
+
+
+@all_of_them
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-6, 1.0, 1e6, 1e18])
+def test_updates_have_the_shape_of_the_gradient_and_are_finite(name: str, scale: float) -> None:
+    stream = scale * gradients().float()
+    proposed = updates(optimizer(name, torch.float32), stream)
+    assert proposed.shape == stream.shape
+    assert proposed.dtype == stream.dtype
+    assert proposed.isfinite().all()
+
+
+@all_of_them
+def test_a_step_leaves_the_gradient_as_it_was(name: str) -> None:
+    stream = gradients()
+    before = stream.clone()
+    updates(optimizer(name), stream)
+    assert stream.equal(before)
+
+
+@all_of_them
+def test_a_run_does_not_leak_into_the_next_one(name: str) -> None:
+    chosen, functions = optimizer(name), quadratics()
+    initial = functions.initial_parameters.clone()
+    first, second = run_steps(chosen, functions, 5), run_steps(chosen, functions, 5)
+    assert first.equal(second)
+    assert functions.initial_parameters.equal(initial)
+    assert not first[-1].equal(first[0])
+
+
+@all_of_them
+def test_permuting_coordinates_permutes_updates(name: str) -> None:
+    stream, order = gradients(), torch.tensor([3, 0, 5, 1, 4, 2])
+    straight, permuted = (
+        updates(optimizer(name), stream),
+        updates(optimizer(name), stream[..., order]),
+    )
+    torch.testing.assert_close(straight[..., order], permuted, rtol=1e-10, atol=1e-13)
+
+
+@all_of_them
+@pytest.mark.parametrize("size", [1, 4, 6, 13, 1000])
+def test_blocks_hold_every_coordinate_once_and_give_the_same_updates(name: str, size: int) -> None:
+    stream = gradients()
+    blocks = optimizer(name).blocks(*stream.shape[1:], size)
+    times_seen = torch.zeros(stream.shape[1:])
+    for block in blocks:
+        times_seen[block] += 1
+    assert times_seen.equal(torch.ones_like(times_seen))
+    together = updates(optimizer(name), stream)
+    for rows, columns in blocks:
+        apart = updates(optimizer(name), stream[:, rows, columns])
+        torch.testing.assert_close(together[:, rows, columns], apart, rtol=1e-10, atol=1e-13)
+
+
+@learned_ones
+def test_every_weight_gets_a_meta_gradient(name: str) -> None:
+    learned = optimizer(name)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # a weight that starts at zero may hide another one's meta-gradient
+        for weight in learned.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
+    record, _ = rollout(learned, start(learned, quadratics()), 5)
+    replay(learned, record, Unroll([5]).objective(5))
+    for key, weight in learned.named_parameters():
+        assert weight.grad.isfinite().all(), key
+        assert (weight.grad != 0).all(), key
+
+
+@learned_ones
+def test_every_weight_changes_in_one_meta_step(name: str, tmp_path: Any) -> None:
+    learned, untrained = optimizer(name, torch.float32), optimizer(name, torch.float32)
+    untrained.reset_parameters(generator(0, "phi"))
+    settings = MetaSettings(1, 0.01, "constant", None, 4, 5, 1, 2, 1)
+    trainer = Trainer(QuadraticTask(), 0, NullTracker())
+    trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
+    for (key, after), before in zip(
+        learned.state_dict().items(), untrained.state_dict().values(), strict=True
+    ):
+        assert not after.equal(before), key
+
+
+@learned_ones
+def test_the_seed_decides_the_initial_weights(name: str) -> None:
+    first, same, other = optimizer(name), optimizer(name), optimizer(name)
+    for learned, seed in ((first, 1), (same, 1), (other, 2)):
+        learned.reset_parameters(torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(first.state_dict(), same.state_dict(), rtol=0, atol=0)
+    assert any(
+        not mine.equal(theirs)
+        for mine, theirs in zip(first.parameters(), other.parameters(), strict=True)
+    )
