@@ -6,6 +6,7 @@ user can put right end in one line and exit status 2.
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -61,8 +62,9 @@ def _run(verb: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
         _hydra_main(verb, _resumed(overrides))
-    except KeyboardInterrupt:
-        print("l2lgd: interrupted; l2lgd meta-train resume=FOLDER goes on", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        way_on = f"; to go on: l2lgd meta-train resume={interrupt}" if str(interrupt) else ""
+        print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
         return INTERRUPTED
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
@@ -87,11 +89,15 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
 
         try:
             return functions[name](config)
+        except KeyboardInterrupt:
+            folder = HydraConfig.get().runtime.output_dir if verb == "meta-train" else ""
+            raise KeyboardInterrupt(folder) from None
         except UserError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             raise _Stop(error) from error
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     sys.argv = ["l2lgd", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 

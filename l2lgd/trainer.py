@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from l2lgd import checkpoint
-from l2lgd.errors import CheckpointError, ConfigError, UserError
+from l2lgd.errors import ConfigError, UserError
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.results import Curves
+from l2lgd.saved import MetaProgress, load_last, load_weights, save_last
 from l2lgd.schedules import Unroll, decay_factor
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking import Tracker
+from l2lgd.trajectories import Trajectory
 from l2lgd.unroll import Record, advance, replay, rollout, start, textbook
 
 log = logging.getLogger(__name__)
@@ -46,19 +48,6 @@ class MetaSettings:
             if isinstance(value, int | float) and not value > 0:
                 raise ConfigError(f"{name}={value}: must be positive")
         decay_factor(self.meta_decay, 0.0)
-
-
-@dataclass
-class MetaProgress:
-    """How far a meta-training is; saved with every checkpoint."""
-
-    meta_step: int = 0
-    trajectory: int = 0
-    best_validation_loss: float = math.inf
-    best_meta_step: int = 0
-    seconds: float = 0.0
-    coordinate_steps: int = 0
-    skipped: int = 0
 
 
 class Trainer:
@@ -102,31 +91,43 @@ class Trainer:
         Raises:
             UserError: one trajectory after another diverged, or a file could not be written.
         """
+        if settings.num_functions % unroll.phases:
+            raise ConfigError(
+                f"num_functions={settings.num_functions} must be a multiple of "
+                f"unroll.phases={unroll.phases}"
+            )
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
-        progress = MetaProgress()
+        progress, trajectories = MetaProgress(), []
         if resume:
-            progress = load_last(folder / "last.safetensors", optimizer, meta_optimizer)
+            saved = load_last(folder / "last.safetensors", optimizer, meta_optimizer)
+            progress = saved.progress
+            trajectories = [
+                self._restored(optimizer, settings, unroll, numbers, tensors)
+                for numbers, tensors in saved.trajectories
+            ]
         else:
             optimizer.reset_parameters(generator(self.seed, "phi"))
-        flat, diverged = _FlatnessWatch(), 0
+            for phase in range(unroll.phases):
+                # The first trajectories differ in length, so that later ones are staggered.
+                end = math.ceil(settings.num_steps * (phase + 1) / unroll.phases)
+                trajectories.append(self._begun(optimizer, settings, unroll, progress, end))
+        watch = _Watch()
         while progress.meta_step < settings.meta_steps:
-            before, began = progress.meta_step, time.monotonic()
-            ratio = self._trajectory(optimizer, meta_optimizer, unroll, settings, progress)
+            began = time.monotonic()
+            self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectories)
+            for index, trajectory in enumerate(trajectories):
+                if trajectory.finished():
+                    watch.ended(trajectory, progress.meta_step)
+                    trajectories[index] = self._begun(
+                        optimizer, settings, unroll, progress, settings.num_steps
+                    )
             progress.seconds += time.monotonic() - began
-            flat.watch(ratio)
-            diverged = 0 if math.isfinite(ratio) else diverged + 1
-            if diverged >= MAX_DIVERGED:
-                raise UserError(
-                    f"{diverged} trajectories in a row diverged at meta-step {progress.meta_step}; "
-                    "try a smaller meta_learning_rate or opt.output_scale"
-                )
-            done = progress.meta_step >= settings.meta_steps
-            if done or _passed(before, progress.meta_step, settings.validate_every):
+            done = progress.meta_step == settings.meta_steps
+            if done or progress.meta_step % settings.validate_every == 0:
                 self._validate(optimizer, settings, folder, provenance, progress)
-            if done or _passed(before, progress.meta_step, settings.checkpoint_every):
-                save_last(
-                    folder / "last.safetensors", optimizer, meta_optimizer, progress, provenance
-                )
+            if done or progress.meta_step % settings.checkpoint_every == 0:
+                last = folder / "last.safetensors"
+                save_last(last, optimizer, meta_optimizer, progress, trajectories, provenance)
         if not math.isfinite(progress.best_validation_loss):
             raise UserError(
                 "every validation diverged, so there is no best optimizer; try a smaller "
@@ -135,65 +136,86 @@ class Trainer:
         load_weights(folder / "best.safetensors", optimizer)
         return progress
 
-    def _trajectory(
+    def _restored(
+        self,
+        optimizer: LearnedOptimizer,
+        settings: MetaSettings,
+        unroll: Unroll,
+        numbers: dict[str, int],
+        tensors: dict[str, Tensor],
+    ) -> Trajectory:
+        count = settings.num_functions // unroll.phases
+        trajectory = Trajectory.begin(
+            self.task, optimizer, self.seed, numbers["number"], count, numbers["end"]
+        )
+        trajectory.restore(numbers["step"], tensors)
+        return trajectory
+
+    def _begun(
+        self,
+        optimizer: LearnedOptimizer,
+        settings: MetaSettings,
+        unroll: Unroll,
+        progress: MetaProgress,
+        end: int,
+    ) -> Trajectory:
+        number, count = progress.trajectories, settings.num_functions // unroll.phases
+        progress.trajectories += 1
+        return Trajectory.begin(self.task, optimizer, self.seed, number, count, end)
+
+    def _meta_step(
         self,
         optimizer: LearnedOptimizer,
         meta_optimizer: torch.optim.Optimizer,
         unroll: Unroll,
         settings: MetaSettings,
         progress: MetaProgress,
-    ) -> float:
-        """Optimize B fresh functions for T steps, with a meta-step after every unroll.
-
-        Returns:
-            The ratio of their mean loss at the end to that at the start.
-        """
-        draw = generator(self.seed, "train", progress.trajectory)
-        optimizee = self.task.sample("train", settings.num_functions, draw)
+        trajectories: list[Trajectory],
+    ) -> None:
+        """Unroll every trajectory once, then update φ by the mean of their meta-gradients."""
+        fraction = progress.meta_step / settings.meta_steps
         objective = unroll.objective(settings.num_steps)
-        at = start(optimizer, optimizee)
-        initial = at.loss.mean().item()
-        while at.step < settings.num_steps and progress.meta_step < settings.meta_steps:
-            fraction = progress.meta_step / settings.meta_steps
-            length = min(unroll.length(fraction), settings.num_steps - at.step)
-            meta_optimizer.zero_grad(set_to_none=True)
+        records, meta_losses = [], []
+        meta_optimizer.zero_grad(set_to_none=True)
+        for trajectory in trajectories:
+            at = trajectory.position
+            length = min(unroll.length(fraction), trajectory.end - at.step)
             if unroll.second_derivatives:
                 meta_loss, record, at = textbook(optimizer, at, length, objective, True)
             else:
                 record, at = rollout(optimizer, at, length)
                 meta_loss = replay(optimizer, record, objective)
-            norm = torch.nn.utils.clip_grad_norm_(
-                optimizer.parameters(), settings.meta_clip or math.inf
-            ).item()
-            rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
-            if math.isfinite(norm):
-                for group in meta_optimizer.param_groups:
-                    group["lr"] = rate
-                meta_optimizer.step()
-            else:
-                progress.skipped += 1
-            progress.meta_step += 1
-            progress.coordinate_steps += record.gradients[1:].numel()
-            self.tracker.log(
-                progress.meta_step,
-                {
-                    "meta_loss": meta_loss.item(),
-                    "mean_loss": record.losses.mean().item(),
-                    "meta_gradient_norm": norm,
-                    "meta_learning_rate": rate,
-                    "unroll_length": length,
-                    "trajectory": progress.trajectory,
-                    "skipped": progress.skipped,
-                    **_sizes(optimizer, record),
-                },
-            )
-            self.tracker.progress(
-                progress.meta_step, settings.meta_steps, at.step, settings.num_steps
-            )
-            if not math.isfinite(norm):
-                break  # the trajectory has diverged, the next one starts afresh
-        progress.trajectory += 1
-        return at.loss.mean().item() / initial
+            trajectory.position = at
+            records.append(record)
+            meta_losses.append(meta_loss.item())
+        for weight in optimizer.parameters():
+            weight.grad /= len(trajectories)
+        norm = torch.nn.utils.clip_grad_norm_(
+            optimizer.parameters(), settings.meta_clip or math.inf
+        ).item()
+        rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
+        if math.isfinite(norm):
+            for group in meta_optimizer.param_groups:
+                group["lr"] = rate
+            meta_optimizer.step()
+        else:
+            progress.skipped += 1
+        progress.meta_step += 1
+        progress.coordinate_steps += sum(record.gradients[1:].numel() for record in records)
+        values = {
+            "meta_loss": _mean(meta_losses),
+            "mean_loss": _mean([record.losses.mean().item() for record in records]),
+            "meta_gradient_norm": norm,
+            "meta_learning_rate": rate,
+            "unroll_length": _mean([len(record.steps) for record in records]),
+            "trajectories": progress.trajectories,
+            "skipped": progress.skipped,
+        }
+        self.tracker.log(progress.meta_step, values | _sizes(optimizer, records))
+        inner = trajectories[0]
+        self.tracker.progress(
+            progress.meta_step, settings.meta_steps, inner.position.step, settings.num_steps
+        )
 
     def _validate(
         self,
@@ -224,21 +246,34 @@ class Trainer:
         log.info("meta-step %d of %d: %s", progress.meta_step, settings.meta_steps, note)
 
 
-class _FlatnessWatch:
-    """Warns when trajectory after trajectory ends where it began."""
+class _Watch:
+    """Warns when trajectory after trajectory ends where it began, gives up when all diverge."""
 
     def __init__(self) -> None:
         self._ratios: list[float] = []
+        self._diverged = 0
 
-    def watch(self, ratio: float) -> None:
+    def ended(self, trajectory: Trajectory, meta_step: int) -> None:
+        """Look at a trajectory that has reached its end.
+
+        Raises:
+            UserError: many in a row have diverged.
+        """
+        ratio = trajectory.position.loss.mean().item() / trajectory.initial_loss
+        self._diverged = 0 if math.isfinite(ratio) else self._diverged + 1
+        if self._diverged >= MAX_DIVERGED:
+            raise UserError(
+                f"{self._diverged} trajectories in a row diverged by meta-step {meta_step}; "
+                "try a smaller meta_learning_rate or opt.output_scale"
+            )
         self._ratios.append(ratio)
         if len(self._ratios) == FLAT_TRAJECTORIES:
             if not sorted(self._ratios)[FLAT_TRAJECTORIES // 2] < FLAT_RATIO:
                 log.warning(
                     "the meta-loss is flat: half of the last %d trajectories ended above %g of "
-                    "their initial loss. Try a smaller opt.initial_output or opt.output_scale, "
-                    "another meta_learning_rate (l2lgd tune search=meta_learning_rate), or "
-                    "unroll.meta_loss=log; update_size, gradient_size and clipped_inputs in "
+                    "their initial loss. Try a smaller opt.output_scale or opt.initial_output, "
+                    "another meta_learning_rate (l2lgd tune search=meta_learning_rate) or more "
+                    "functions at once; update_size, gradient_size and clipped_inputs in "
                     "metrics.jsonl tell whether updates are too small or drowned in noise",
                     FLAT_TRAJECTORIES,
                     FLAT_RATIO,
@@ -246,70 +281,18 @@ class _FlatnessWatch:
             self._ratios.clear()
 
 
-def _passed(before: int, after: int, every: int) -> bool:
-    return after // every > before // every
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
-def _sizes(optimizer: LearnedOptimizer, record: Record) -> dict[str, float]:
+def _sizes(optimizer: LearnedOptimizer, records: list[Record]) -> dict[str, float]:
     """Root mean squares of updates and gradients, and what the optimizer says of its inputs."""
-    return {
-        "update_size": record.update_size.item(),
-        "gradient_size": record.gradients.square().mean().sqrt().item(),
-        **optimizer.input_statistics(record.gradients),
-    }
-
-
-def save_last(
-    path: Path,
-    optimizer: LearnedOptimizer,
-    meta_optimizer: torch.optim.Optimizer,
-    progress: MetaProgress,
-    provenance: dict[str, Any],
-) -> None:
-    """Everything needed to go on, at the end of a trajectory."""
-    tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
-    for index, state in meta_optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    checkpoint.save(path, tensors, provenance | {"progress": asdict(progress)})
-
-
-def load_last(
-    path: Path, optimizer: LearnedOptimizer, meta_optimizer: torch.optim.Optimizer
-) -> MetaProgress:
-    """Undo :func:`save_last`.
-
-    Raises:
-        CheckpointError: unreadable, or of another optimizer.
-    """
-    tensors, metadata = checkpoint.load(path)
-    phi = {name[4:]: value for name, value in tensors.items() if name.startswith("phi.")}
-    _fill(optimizer, phi, path)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, index, field = name.split(".")
-            moments.setdefault(int(index), {})[field] = value
-    meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
-    if "progress" not in metadata:
-        raise CheckpointError(f"{path} holds no meta-training to go on with")
-    return MetaProgress(**metadata["progress"])
-
-
-def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:
-    """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
-
-    Raises:
-        CheckpointError: unreadable, or of another optimizer.
-    """
-    tensors, metadata = checkpoint.load(path)
-    phi = {name[4:]: value for name, value in tensors.items() if name.startswith("phi.")}
-    _fill(optimizer, phi or tensors, path)
-    return metadata
-
-
-def _fill(optimizer: LearnedOptimizer, tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        optimizer.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not fit this optimizer: {reason}") from error
+    rows = [
+        {
+            "update_size": record.update_size.item(),
+            "gradient_size": record.gradients.square().mean().sqrt().item(),
+            **optimizer.input_statistics(record.gradients),
+        }
+        for record in records
+    ]
+    return {name: _mean([row[name] for row in rows]) for name in rows[0]}

@@ -42,15 +42,14 @@ MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "ch
 def meta_train(config: DictConfig) -> float:
     """Meta-train; returns the best validation loss, for sweeps to minimise."""
     run = Run.prepare(config, "meta_train")
+    recipe = _recipe(run)
     stored = _stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     tracker = run.tracker(
         ("meta-steps", "trajectory"), resume_at, stored["wandb_id"] if stored else None
     )
     with contextlib.closing(tracker):
-        progress = _meta_train_once(
-            run, tracker, run.options.meta_learning_rate, run.folder, resume_at is not None
-        )
+        progress = _meta_train(run, tracker, *recipe, run.folder, resume_at is not None)
     best = run.folder / "checkpoints" / "best.safetensors"
     write_summary(
         run.folder / "summary.json",
@@ -87,11 +86,14 @@ def evaluate(config: DictConfig) -> float:
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
+    contestant = _ready(run, run.opt_name, nodes[run.opt_name])  # fails before anything is begun
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
         trainer = Trainer(run.task, options.seed, tracker)
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
-            optimizer, about = _ready(run, name, nodes[name])
+            if name != run.opt_name:
+                contestant = _ready(run, name, nodes[name])
+            optimizer, about = contestant
             curves[name] = trainer.evaluate(
                 optimizer, split, options.num_functions, options.num_steps
             )
@@ -147,9 +149,8 @@ VERBS: dict[str, Callable[[DictConfig], float]] = {
 }
 
 
-def _meta_train_once(
-    run: Run, tracker: RunTracker, meta_learning_rate: float, folder: Path, resume: bool = False
-) -> MetaProgress:
+def _recipe(run: Run) -> tuple[LearnedOptimizer, Unroll, MetaSettings]:
+    """What is meta-trained, and how."""
     optimizer = run.build_optimizer(run.config["opt"])
     if not isinstance(optimizer, LearnedOptimizer):
         raise ConfigError(
@@ -159,8 +160,19 @@ def _meta_train_once(
     target = f"{Unroll.__module__}.{Unroll.__qualname__}"
     unroll = configs.build({"_target_": target, **run.config["unroll"]}, "unroll")
     names = [field.name for field in dataclasses.fields(MetaSettings)]
-    values = {name: getattr(run.options, name) for name in names}
-    settings = MetaSettings(**{**values, "meta_learning_rate": meta_learning_rate})
+    settings = MetaSettings(**{name: getattr(run.options, name) for name in names})
+    return optimizer, unroll, settings
+
+
+def _meta_train(
+    run: Run,
+    tracker: RunTracker,
+    optimizer: LearnedOptimizer,
+    unroll: Unroll,
+    settings: MetaSettings,
+    folder: Path,
+    resume: bool = False,
+) -> MetaProgress:
     trainer = Trainer(run.task, run.options.seed, tracker)
     provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
     return trainer.meta_train(
@@ -226,13 +238,15 @@ def _tune_baselines(run: Run) -> dict[str, Search]:
 def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
     """Random search over short meta-trainings, each in a folder of its own."""
     options = run.options
+    optimizer, unroll, settings = _recipe(run)
 
     def final_loss(rate: float) -> float:
         folder = run.folder / f"meta_learning_rate={rate:.3g}"
         folder.mkdir(parents=True, exist_ok=True)
+        trial = dataclasses.replace(settings, meta_learning_rate=rate)
         with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
             try:
-                loss = _meta_train_once(run, own, rate, folder).best_validation_loss
+                loss = _meta_train(run, own, optimizer, unroll, trial, folder).best_validation_loss
             except UserError as error:
                 log.warning("meta learning rate %.3g: %s", rate, error)
                 return float("inf")

@@ -1,0 +1,107 @@
+"""What a meta-training keeps on disk: trained weights φ, and everything needed to go on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2lgd import checkpoint
+from l2lgd.errors import CheckpointError
+from l2lgd.optimizers.base import LearnedOptimizer
+from l2lgd.trajectories import Trajectory
+
+
+@dataclass
+class MetaProgress:
+    """How far a meta-training is."""
+
+    meta_step: int = 0
+    trajectories: int = 0  # begun so far
+    best_validation_loss: float = math.inf
+    best_meta_step: int = 0
+    seconds: float = 0.0
+    coordinate_steps: int = 0
+    skipped: int = 0  # meta-steps without a finite meta-gradient
+
+
+@dataclass
+class Saved:
+    """Besides the weights and the meta-optimizer's moments, what :func:`save_last` has kept."""
+
+    progress: MetaProgress
+    trajectories: list[tuple[dict[str, int], dict[str, Tensor]]]  # numbers and tensors of each
+
+
+def save_last(
+    path: Path,
+    optimizer: LearnedOptimizer,
+    meta_optimizer: torch.optim.Optimizer,
+    progress: MetaProgress,
+    trajectories: Sequence[Trajectory],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write everything needed to go on to the same numbers."""
+    tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
+    for index, state in meta_optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    for index, trajectory in enumerate(trajectories):
+        own = trajectory.tensors()
+        tensors |= {f"trajectory.{index}.{name}": value for name, value in own.items()}
+    numbers = [trajectory.numbers() for trajectory in trajectories]
+    kept = {"progress": asdict(progress), "trajectories": numbers}
+    checkpoint.save(path, tensors, {**provenance, **kept})
+
+
+def load_last(
+    path: Path, optimizer: LearnedOptimizer, meta_optimizer: torch.optim.Optimizer
+) -> Saved:
+    """Undo :func:`save_last`; fills the optimizer and the meta-optimizer.
+
+    Raises:
+        CheckpointError: unreadable, or of another optimizer.
+    """
+    tensors, metadata = checkpoint.load(path)
+    if "progress" not in metadata:
+        raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
+    _fill(optimizer, _below("phi.", tensors), path)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below("adam.", tensors).items():
+        index, _, field = name.partition(".")
+        moments.setdefault(int(index), {})[field] = value
+    meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
+    trajectories = [
+        (numbers, _below(f"trajectory.{index}.", tensors))
+        for index, numbers in enumerate(metadata["trajectories"])
+    ]
+    return Saved(MetaProgress(**metadata["progress"]), trajectories)
+
+
+def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:
+    """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
+
+    Raises:
+        CheckpointError: unreadable, or of another optimizer.
+    """
+    tensors, metadata = checkpoint.load(path)
+    _fill(optimizer, _below("phi.", tensors) or tensors, path)
+    return metadata
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _fill(optimizer: LearnedOptimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        optimizer.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not fit this optimizer: {reason}") from error

@@ -1,0 +1,82 @@
+"""Trajectories that a meta-training is in the middle of, and their tensors for a checkpoint."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from l2lgd.optimizers.base import LearnedOptimizer, State
+from l2lgd.seeding import generator
+from l2lgd.tasks.base import Task
+from l2lgd.unroll import Position, start
+
+
+@dataclasses.dataclass
+class Trajectory:
+    """B optimizees on their way to step ``end``; the ``number`` decides which ones they are."""
+
+    number: int
+    end: int
+    initial_loss: float  # mean over the functions
+    position: Position
+
+    @classmethod
+    def begin(
+        cls,
+        task: Task,
+        optimizer: LearnedOptimizer,
+        seed: int,
+        number: int,
+        num_functions: int,
+        end: int,
+    ) -> "Trajectory":
+        """Draw fresh functions."""
+        optimizee = task.sample("train", num_functions, generator(seed, "train", number))
+        position = start(optimizer, optimizee)
+        return cls(number, end, position.loss.mean().item(), position)
+
+    def finished(self) -> bool:
+        return self.position.step >= self.end
+
+    def numbers(self) -> dict[str, float]:
+        """What :meth:`restore` needs besides tensors."""
+        return {"number": self.number, "end": self.end, "step": self.position.step}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """θ, f(θ), ∇ and the optimizer's states."""
+        position = self.position
+        states = [tensor for state in position.states for tensor in leaves(state)]
+        return {
+            "parameters": position.parameters,
+            "loss": position.loss,
+            "gradient": position.gradient,
+            **{f"state.{index}": tensor for index, tensor in enumerate(states)},
+        }
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Go to where a trajectory of the same number was when its tensors were taken."""
+        position = self.position
+        device = position.parameters.device
+        saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))
+        position.states = [rebuilt(state, saved) for state in position.states]
+        position.parameters = tensors["parameters"].to(device)
+        position.loss, position.gradient = (
+            tensors["loss"].to(device),
+            tensors["gradient"].to(device),
+        )
+        position.step = step
+
+
+def leaves(state: State) -> list[Tensor]:
+    """The tensors of a state, a tensor or nested tuples of them."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [tensor for part in state for tensor in leaves(part)]
+
+
+def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
+    """A state of the same structure with other tensors, taken in the order of :func:`leaves`."""
+    if isinstance(state, Tensor):
+        return next(tensors)
+    parts = [rebuilt(part, tensors) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
