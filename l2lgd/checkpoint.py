@@ -84,4 +84,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} has format {fields.get('format')!r}, this version reads {FORMAT!r}; "
             "give the path of a file that l2lgd meta-train wrote"
         )
-    return tensors, json.loads(fields["content"])
+    try:
+        return tensors, dict(json.loads(fields["content"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: its metadata cannot be read") from error

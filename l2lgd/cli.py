@@ -22,6 +22,26 @@ VERBS = {
     "tune": "search learning rates, or the meta-learning-rate",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
+HYDRA_FLAGS = {  # and whether a value must follow
+    "--multirun": False,
+    "-m": False,
+    "--run": False,
+    "-r": False,
+    "--cfg": True,
+    "-c": True,
+    "--resolve": False,
+    "--package": True,
+    "-p": True,
+    "--info": False,
+    "-i": False,
+    "--config-dir": True,
+    "-cd": True,
+    "--config-path": True,
+    "-cp": True,
+    "--config-name": True,
+    "-cn": True,
+    "--hydra-help": False,
+}
 
 
 class _Stop(BaseException):
@@ -61,7 +81,7 @@ def _run(verb: str, overrides: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
-        _hydra_main(verb, _resumed(overrides))
+        _hydra_main(verb, _resumed(_flags_first(overrides)))
     except KeyboardInterrupt as interrupt:
         way_on = f"; to go on: l2lgd meta-train resume={interrupt}" if str(interrupt) else ""
         print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
@@ -102,14 +122,36 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 
 
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser wants its flags before the overrides; people put them anywhere."""
+    from l2lgd.config import nearest
+    from l2lgd.errors import ConfigError
+
+    flags, overrides, rest = [], [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flag, given, _ = word.partition("=")
+        if flag not in HYDRA_FLAGS:
+            raise ConfigError(f"there is no flag {flag}{nearest(flag, HYDRA_FLAGS)}")
+        if HYDRA_FLAGS[flag] and not given:
+            if not rest:
+                raise ConfigError(f"{flag} needs a value")
+            word = f"{flag}={rest.pop(0)}" if flag.startswith("--") else f"{flag}{rest.pop(0)}"
+        flags.append("--info=all" if word in ("--info", "-i") else word)
+    return [*flags, *overrides]
+
+
 def _resumed(overrides: list[str]) -> list[str]:
     """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
     from l2lgd.errors import ConfigError
 
-    folders = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not folders or folders[-1] in ("", "null"):
+    folder = _path_override(overrides, "resume")
+    if folder is None:
+        _refuse_to_overwrite(_path_override(overrides, "hydra.run.dir"))
         return overrides
-    folder = Path(folders[-1].strip("'\"")).expanduser()
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
         raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
@@ -122,6 +164,24 @@ def _resumed(overrides: list[str]) -> list[str]:
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
     return [*before, *own, *where]
+
+
+def _path_override(overrides: list[str], option: str) -> Path | None:
+    values = [o.partition("=")[2] for o in overrides if o.startswith(f"{option}=")]
+    if not values or values[-1] in ("", "null"):
+        return None
+    return Path(values[-1].strip("'\"")).expanduser()
+
+
+def _refuse_to_overwrite(folder: Path | None) -> None:
+    """A folder with a meta-training in it is only touched to go on with it."""
+    from l2lgd.errors import ConfigError
+
+    if folder is not None and any(folder.glob("checkpoints/*.safetensors")):
+        raise ConfigError(
+            f"{folder} already holds a run; go on with resume={folder}, "
+            "or choose another hydra.run.dir"
+        )
 
 
 def _explanation(error: BaseException) -> str | None:
@@ -141,6 +201,8 @@ def _explanation(error: BaseException) -> str | None:
         return _one_line(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or _one_line(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"could not use {error.filename}: {error.strerror}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "out of memory; take a smaller num_functions"
     return None

@@ -157,13 +157,22 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
     ]
     if missing:
         raise ConfigError(f"{prefix}{missing[0]} has no value; give {prefix}{missing[0]}=…")
+    typed = OmegaConf.structured(schema)
+    for field in dataclasses.fields(schema):
+        if field.name not in config:
+            continue
+        value = config[field.name]
+        if dataclasses.is_dataclass(field.type) and isinstance(value, DictConfig):
+            value = OmegaConf.structured(
+                _typed(value, field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            )
+        try:
+            typed = OmegaConf.merge(typed, {field.name: value})
+        except OmegaConfBaseException as error:
+            option = f"{prefix}{error.full_key or field.name}"
+            raise ConfigError(f"{option}: {str(error).splitlines()[0]}") from error
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
-        return OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        option = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{option}: {reason}") from error
+        return OmegaConf.to_object(typed)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from error
 

@@ -88,10 +88,12 @@ def load_images(config: DataConfig, data_dir: str, device: torch.device) -> Imag
     """
     source, train, test = _find(config, Path(data_dir).expanduser())
     num_classes = int(train[1].max()) + 1
-    held_out = min(VALIDATION_EXAMPLES, len(train[1]) // 10)
+    kept = len(train[1]) - min(VALIDATION_EXAMPLES, max(1, len(train[1]) // 10))
+    if kept < 1:
+        raise _unavailable(config, Path(data_dir), "it has fewer than two training images")
     ranges = {
-        "train": tuple(tensor[:-held_out] for tensor in train),
-        "validation": tuple(tensor[-held_out:] for tensor in train),
+        "train": tuple(tensor[:kept] for tensor in train),
+        "validation": tuple(tensor[kept:] for tensor in train),
         "test": test,
     }
     parts = {
@@ -185,7 +187,8 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
     from torchvision.transforms.functional import pil_to_tensor
 
     data_set, root = DATA_SETS[config.name], _folder_root(config, data_dir)
-    arrays = []
+    arrays: list[Arrays] = []
+    classes: dict[str, int] = {}
     for seed, part in enumerate(("train", "test")):
         try:
             folder = ImageFolder(str(root / part))
@@ -196,7 +199,11 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
         # ImageFolder raises FileNotFoundError, PIL its own kinds for files that are no images.
         except Exception as error:
             raise _unavailable(config, root, error) from error
-        labels = torch.tensor(folder.targets)
+        classes = classes or folder.class_to_idx
+        unknown = folder.class_to_idx.keys() - classes.keys()
+        if unknown:
+            raise _unavailable(config, root, f"{part} has classes that train lacks: {unknown}")
+        labels = torch.tensor([classes[folder.classes[target]] for target in folder.targets])
         arrays.append(_shuffled(torch.stack(images).squeeze(1), labels, seed))
     return arrays[0], arrays[1]
 

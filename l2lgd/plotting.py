@@ -49,10 +49,10 @@ def plot_curves(
         steps = np.arange(len(band.mean))
         axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
         axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)
-    axes.set_yscale("log")
     means = np.stack([band.mean for band in bands.values()])
     finite = means[np.isfinite(means) & (means > 0)]
     if finite.size:
+        axes.set_yscale("log")
         initial = np.nanmax(means[:, 0])
         axes.set_ylim(0.8 * finite.min(), 1.25 * min(finite.max(), 3 * initial))
     axes.set_xlim(0, means.shape[1] - 1)
@@ -75,7 +75,7 @@ def plot_search(
     others = itertools.cycle(OTHER_COLORS)
     for name, search in searches.items():
         finite = sorted((rate, loss) for rate, loss in search if np.isfinite(loss))
-        if not finite:
+        if not finite:  # of one optimizer among several; a search as a whole has found something
             continue
         rates, losses = zip(*finite, strict=True)
         color = COLORS.get(name) or next(others)
@@ -87,7 +87,8 @@ def plot_search(
     axes.set_xlabel(xlabel)
     axes.set_ylabel("final loss on validation problems")
     axes.set_title(title)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     _save(figure, path, caption)
 
 

@@ -1,6 +1,7 @@
 """One run of a verb: its folder, its task on its device, and what it says about itself."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,15 @@ class Run:
         hydra = HydraConfig.get().runtime
         folder, choices = Path(hydra.output_dir), hydra.choices
         return cls(
-            verb, folder, plain, options, task, choices["task"], choices["opt"], device, threads
+            verb.replace("_", "-"),
+            folder,
+            plain,
+            options,
+            task,
+            choices["task"],
+            choices["opt"],
+            device,
+            threads,
         )
 
     def build_optimizer(self, node: Mapping[str, Any], path: str = "opt") -> Optimizer:
@@ -89,7 +98,7 @@ class Run:
 
     def command(self) -> str:
         """The command line that gives this run."""
-        return " ".join(["l2lgd", self.verb, *HydraConfig.get().overrides.task])
+        return shlex.join(["l2lgd", self.verb, *HydraConfig.get().overrides.task])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""

@@ -1,7 +1,7 @@
 """What a meta-training keeps on disk: trained weights φ, and everything needed to go on."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class MetaProgress:
     """How far a meta-training is."""
 
     meta_step: int = 0
-    trajectories: int = 0  # begun so far
+    trajectory: int = 0  # number of the one under way
     best_validation_loss: float = math.inf
     best_meta_step: int = 0
     seconds: float = 0.0
@@ -33,7 +33,9 @@ class Saved:
     """Besides the weights and the meta-optimizer's moments, what :func:`save_last` has kept."""
 
     progress: MetaProgress
-    trajectories: list[tuple[dict[str, int], dict[str, Tensor]]]  # numbers and tensors of each
+    step: int  # t of the trajectory under way
+    diverged: bool  # and whether it has
+    tensors: dict[str, Tensor]  # of that trajectory
 
 
 def save_last(
@@ -41,18 +43,19 @@ def save_last(
     optimizer: LearnedOptimizer,
     meta_optimizer: torch.optim.Optimizer,
     progress: MetaProgress,
-    trajectories: Sequence[Trajectory],
+    trajectory: Trajectory,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write everything needed to go on to the same numbers."""
     tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
     for index, state in meta_optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    for index, trajectory in enumerate(trajectories):
-        own = trajectory.tensors()
-        tensors |= {f"trajectory.{index}.{name}": value for name, value in own.items()}
-    numbers = [trajectory.numbers() for trajectory in trajectories]
-    kept = {"progress": asdict(progress), "trajectories": numbers}
+    tensors |= {f"trajectory.{name}": value for name, value in trajectory.tensors().items()}
+    kept = {
+        "progress": asdict(progress),
+        "step": trajectory.position.step,
+        "diverged": trajectory.diverged,
+    }
     checkpoint.save(path, tensors, {**provenance, **kept})
 
 
@@ -73,11 +76,9 @@ def load_last(
         index, _, field = name.partition(".")
         moments.setdefault(int(index), {})[field] = value
     meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
-    trajectories = [
-        (numbers, _below(f"trajectory.{index}.", tensors))
-        for index, numbers in enumerate(metadata["trajectories"])
-    ]
-    return Saved(MetaProgress(**metadata["progress"]), trajectories)
+    progress = MetaProgress(**metadata["progress"])
+    own = _below("trajectory.", tensors)
+    return Saved(progress, metadata["step"], metadata["diverged"], own)
 
 
 def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:

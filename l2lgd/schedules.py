@@ -30,8 +30,6 @@ class Unroll:
         meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
             easy and hard functions the same say.
         second_derivatives: keep ∂∇_t/∂φ, which the paper drops.
-        phases: how many trajectories run side by side, staggered, so that a meta-step averages
-            over early and late steps; the B functions are shared among them. The paper has 1.
     """
 
     def __init__(
@@ -40,19 +38,15 @@ class Unroll:
         loss_weights: str = "uniform",
         meta_loss: str = "loss",
         second_derivatives: bool = False,
-        phases: int = 1,
     ) -> None:
         if not lengths or min(lengths) < 1:
             raise ConfigError(f"lengths={list(lengths)}: needs one or more lengths of at least 1")
-        if phases < 1:
-            raise ConfigError(f"phases={phases}: must be at least 1")
         for name, value, choices in (
             ("loss_weights", loss_weights, LOSS_WEIGHTS),
             ("meta_loss", meta_loss, META_LOSSES),
         ):
             if value not in choices:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
-        self.phases = phases
         self.lengths, self.second_derivatives = list(lengths), second_derivatives
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
 

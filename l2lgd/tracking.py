@@ -1,5 +1,6 @@
 """Where numbers go while a run is under way: metrics.jsonl, the terminal, W&B."""
 
+import contextlib
 import json
 import logging
 import math
@@ -94,7 +95,8 @@ class RunTracker:
         """Flush and end everything; safe to call twice."""
         if self._bars:
             self._bars.stop()
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a line that was reported as not written
+            self._file.close()
         if self._run:
             self._run.finish()
             self._run = None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from l2lgd import checkpoint
 from l2lgd.errors import ConfigError, UserError
@@ -20,7 +19,7 @@ from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking import Tracker
 from l2lgd.trajectories import Trajectory
-from l2lgd.unroll import Record, advance, replay, rollout, start, textbook
+from l2lgd.unroll import advance, replay, rollout, start, textbook
 
 log = logging.getLogger(__name__)
 
@@ -91,43 +90,32 @@ class Trainer:
         Raises:
             UserError: one trajectory after another diverged, or a file could not be written.
         """
-        if settings.num_functions % unroll.phases:
-            raise ConfigError(
-                f"num_functions={settings.num_functions} must be a multiple of "
-                f"unroll.phases={unroll.phases}"
-            )
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
-        progress, trajectories = MetaProgress(), []
+        last = folder / "last.safetensors"
         if resume:
-            saved = load_last(folder / "last.safetensors", optimizer, meta_optimizer)
+            saved = load_last(last, optimizer, meta_optimizer)
             progress = saved.progress
-            trajectories = [
-                self._restored(optimizer, settings, unroll, numbers, tensors)
-                for numbers, tensors in saved.trajectories
-            ]
+            trajectory = self._begun(optimizer, settings, progress)
+            trajectory.restore(saved.step, saved.tensors)
+            trajectory.diverged = saved.diverged
         else:
             optimizer.reset_parameters(generator(self.seed, "phi"))
-            for phase in range(unroll.phases):
-                # The first trajectories differ in length, so that later ones are staggered.
-                end = math.ceil(settings.num_steps * (phase + 1) / unroll.phases)
-                trajectories.append(self._begun(optimizer, settings, unroll, progress, end))
+            progress = MetaProgress()
+            trajectory = self._begun(optimizer, settings, progress)
         watch = _Watch()
         while progress.meta_step < settings.meta_steps:
             began = time.monotonic()
-            self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectories)
-            for index, trajectory in enumerate(trajectories):
-                if trajectory.finished():
-                    watch.ended(trajectory, progress.meta_step)
-                    trajectories[index] = self._begun(
-                        optimizer, settings, unroll, progress, settings.num_steps
-                    )
+            if trajectory.diverged or trajectory.position.step >= settings.num_steps:
+                watch.ended(trajectory, progress.meta_step)
+                progress.trajectory += 1
+                trajectory = self._begun(optimizer, settings, progress)
+            self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
             progress.seconds += time.monotonic() - began
             done = progress.meta_step == settings.meta_steps
             if done or progress.meta_step % settings.validate_every == 0:
                 self._validate(optimizer, settings, folder, provenance, progress)
             if done or progress.meta_step % settings.checkpoint_every == 0:
-                last = folder / "last.safetensors"
-                save_last(last, optimizer, meta_optimizer, progress, trajectories, provenance)
+                save_last(last, optimizer, meta_optimizer, progress, trajectory, provenance)
         if not math.isfinite(progress.best_validation_loss):
             raise UserError(
                 "every validation diverged, so there is no best optimizer; try a smaller "
@@ -136,32 +124,12 @@ class Trainer:
         load_weights(folder / "best.safetensors", optimizer)
         return progress
 
-    def _restored(
-        self,
-        optimizer: LearnedOptimizer,
-        settings: MetaSettings,
-        unroll: Unroll,
-        numbers: dict[str, int],
-        tensors: dict[str, Tensor],
-    ) -> Trajectory:
-        count = settings.num_functions // unroll.phases
-        trajectory = Trajectory.begin(
-            self.task, optimizer, self.seed, numbers["number"], count, numbers["end"]
-        )
-        trajectory.restore(numbers["step"], tensors)
-        return trajectory
-
     def _begun(
-        self,
-        optimizer: LearnedOptimizer,
-        settings: MetaSettings,
-        unroll: Unroll,
-        progress: MetaProgress,
-        end: int,
+        self, optimizer: LearnedOptimizer, settings: MetaSettings, progress: MetaProgress
     ) -> Trajectory:
-        number, count = progress.trajectories, settings.num_functions // unroll.phases
-        progress.trajectories += 1
-        return Trajectory.begin(self.task, optimizer, self.seed, number, count, end)
+        """Fresh functions; which ones depends on the trajectory's number alone."""
+        draw = generator(self.seed, "train", progress.trajectory)
+        return Trajectory.begin(optimizer, self.task.sample("train", settings.num_functions, draw))
 
     def _meta_step(
         self,
@@ -170,26 +138,20 @@ class Trainer:
         unroll: Unroll,
         settings: MetaSettings,
         progress: MetaProgress,
-        trajectories: list[Trajectory],
+        trajectory: Trajectory,
     ) -> None:
-        """Unroll every trajectory once, then update φ by the mean of their meta-gradients."""
+        """One unroll of the trajectory, one update of φ."""
         fraction = progress.meta_step / settings.meta_steps
         objective = unroll.objective(settings.num_steps)
-        records, meta_losses = [], []
+        at = trajectory.position
+        length = min(unroll.length(fraction), settings.num_steps - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
-        for trajectory in trajectories:
-            at = trajectory.position
-            length = min(unroll.length(fraction), trajectory.end - at.step)
-            if unroll.second_derivatives:
-                meta_loss, record, at = textbook(optimizer, at, length, objective, True)
-            else:
-                record, at = rollout(optimizer, at, length)
-                meta_loss = replay(optimizer, record, objective)
-            trajectory.position = at
-            records.append(record)
-            meta_losses.append(meta_loss.item())
-        for weight in optimizer.parameters():
-            weight.grad /= len(trajectories)
+        if unroll.second_derivatives:
+            meta_loss, record, at = textbook(optimizer, at, length, objective, True)
+        else:
+            record, at = rollout(optimizer, at, length)
+            meta_loss = replay(optimizer, record, objective)
+        trajectory.position = at
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.parameters(), settings.meta_clip or math.inf
         ).item()
@@ -200,22 +162,25 @@ class Trainer:
             meta_optimizer.step()
         else:
             progress.skipped += 1
+            trajectory.diverged = True
         progress.meta_step += 1
-        progress.coordinate_steps += sum(record.gradients[1:].numel() for record in records)
-        values = {
-            "meta_loss": _mean(meta_losses),
-            "mean_loss": _mean([record.losses.mean().item() for record in records]),
-            "meta_gradient_norm": norm,
-            "meta_learning_rate": rate,
-            "unroll_length": _mean([len(record.steps) for record in records]),
-            "trajectories": progress.trajectories,
-            "skipped": progress.skipped,
-        }
-        self.tracker.log(progress.meta_step, values | _sizes(optimizer, records))
-        inner = trajectories[0]
-        self.tracker.progress(
-            progress.meta_step, settings.meta_steps, inner.position.step, settings.num_steps
+        progress.coordinate_steps += record.gradients[1:].numel()
+        self.tracker.log(
+            progress.meta_step,
+            {
+                "meta_loss": meta_loss.item(),
+                "mean_loss": record.losses.mean().item(),
+                "meta_gradient_norm": norm,
+                "meta_learning_rate": rate,
+                "unroll_length": length,
+                "trajectory": progress.trajectory,
+                "update_size": record.update_size.item(),
+                "gradient_size": record.gradients.square().mean().sqrt().item(),
+                "skipped": progress.skipped,
+                **optimizer.input_statistics(record.gradients),
+            },
         )
+        self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, settings.num_steps)
 
     def _validate(
         self,
@@ -279,20 +244,3 @@ class _Watch:
                     FLAT_RATIO,
                 )
             self._ratios.clear()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _sizes(optimizer: LearnedOptimizer, records: list[Record]) -> dict[str, float]:
-    """Root mean squares of updates and gradients, and what the optimizer says of its inputs."""
-    rows = [
-        {
-            "update_size": record.update_size.item(),
-            "gradient_size": record.gradients.square().mean().sqrt().item(),
-            **optimizer.input_statistics(record.gradients),
-        }
-        for record in records
-    ]
-    return {name: _mean([row[name] for row in rows]) for name in rows[0]}

@@ -1,46 +1,28 @@
-"""Trajectories that a meta-training is in the middle of, and their tensors for a checkpoint."""
+"""The trajectory that a meta-training is in the middle of, and its tensors for a checkpoint."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from l2lgd.optimizers.base import LearnedOptimizer, State
-from l2lgd.seeding import generator
-from l2lgd.tasks.base import Task
+from l2lgd.tasks.base import Optimizee
 from l2lgd.unroll import Position, start
 
 
-@dataclasses.dataclass
+@dataclass
 class Trajectory:
-    """B optimizees on their way to step ``end``; the ``number`` decides which ones they are."""
+    """B optimizees on their way from θ_0 to θ_T."""
 
-    number: int
-    end: int
     initial_loss: float  # mean over the functions
     position: Position
+    diverged: bool = False  # a meta-gradient was not finite; going on is no use
 
     @classmethod
-    def begin(
-        cls,
-        task: Task,
-        optimizer: LearnedOptimizer,
-        seed: int,
-        number: int,
-        num_functions: int,
-        end: int,
-    ) -> "Trajectory":
-        """Draw fresh functions."""
-        optimizee = task.sample("train", num_functions, generator(seed, "train", number))
+    def begin(cls, optimizer: LearnedOptimizer, optimizee: Optimizee) -> "Trajectory":
+        """At step 0."""
         position = start(optimizer, optimizee)
-        return cls(number, end, position.loss.mean().item(), position)
-
-    def finished(self) -> bool:
-        return self.position.step >= self.end
-
-    def numbers(self) -> dict[str, float]:
-        """What :meth:`restore` needs besides tensors."""
-        return {"number": self.number, "end": self.end, "step": self.position.step}
+        return cls(position.loss.mean().item(), position)
 
     def tensors(self) -> dict[str, Tensor]:
         """θ, f(θ), ∇ and the optimizer's states."""
@@ -54,7 +36,7 @@ class Trajectory:
         }
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Go to where a trajectory of the same number was when its tensors were taken."""
+        """Go to where a trajectory of the same functions was when its tensors were taken."""
         position = self.position
         device = position.parameters.device
         saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))

@@ -80,10 +80,17 @@ def random_search(
     trials: int,
     generator: torch.Generator,
 ) -> Search:
-    """``trials`` rates, log-uniform between ``lowest`` and ``highest`` (section 3 of the paper)."""
+    """``trials`` rates, log-uniform between ``lowest`` and ``highest`` (section 3 of the paper).
+
+    Raises:
+        UserError: every rate diverges.
+    """
     share = torch.rand(trials, generator=generator, dtype=torch.float64).tolist()
     rates = [lowest * (highest / lowest) ** part for part in share]
-    return Search(tuple(sorted((rate, final_loss(rate)) for rate in rates)))
+    found = Search(tuple(sorted((rate, final_loss(rate)) for rate in rates)))
+    if not math.isfinite(found.best_loss):
+        raise UserError("every rate that was tried diverges; try a smaller highest_rate")
+    return found
 
 
 class TunedRates:
@@ -107,7 +114,12 @@ class TunedRates:
             path = folder / self._file_name(key)
             try:
                 stored = json.loads(path.read_text(encoding="utf-8"))
-                trials = ((rate, math.inf if f is None else f) for rate, f in stored["search"])
+                trials = [
+                    (float(rate), math.inf if loss is None else float(loss))
+                    for rate, loss in stored["search"]
+                ]
+                if not any(math.isfinite(loss) for _, loss in trials):
+                    raise ValueError("no rate with a finite loss")
                 return Search(tuple(trials))
             except FileNotFoundError:
                 continue

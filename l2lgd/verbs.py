@@ -184,16 +184,11 @@ def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     """What the last checkpoint of the run to go on with says; None to begin from the start.
 
     Raises:
-        ConfigError: the configs differ, or a new run would overwrite an old one.
+        ConfigError: the configs differ.
     """
-    last = run.folder / "checkpoints" / "last.safetensors"
     if run.options.resume is None:
-        if last.exists():
-            raise ConfigError(
-                f"{run.folder} already holds a run; go on with resume={run.folder}, "
-                "or choose another hydra.run.dir"
-            )
         return None
+    last = run.folder / "checkpoints" / "last.safetensors"
     stored: Any = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
     changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
     if changed:
@@ -265,10 +260,11 @@ def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> Non
     table = Table()
     for column in ("optimizer", "final loss", "95 % interval", "learning rate", "diverged"):
         table.add_column(column, justify="left" if column == "optimizer" else "right")
-    unknown = float("inf")
-    for name, result in sorted(
-        results.items(), key=lambda item: item[1]["final_loss"]["mean"] or unknown
+    means = {name: result["final_loss"]["mean"] for name, result in results.items()}
+    for name in sorted(
+        results, key=lambda name: float("inf") if means[name] is None else means[name]
     ):
+        result = results[name]
         loss, rate = result["final_loss"], result["learning_rate"]
         table.add_row(
             f"{name} (learned)" if name in learned else name,

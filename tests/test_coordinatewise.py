@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 
 
 def sigmoid(x: float) -> float:
@@ -50,11 +50,18 @@ def plain_updates(learned: CoordinatewiseLSTM, stream: list[float]) -> list[floa
     return updates
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("preprocessing", ["log_sign", "none"])
-def test_every_coordinate_has_an_lstm_of_its_own(preprocessing: str, num_layers: int) -> None:
+def test_every_coordinate_has_an_lstm_of_its_own(
+    preprocessing: str, num_layers: int, backend: str
+) -> None:
     learned = CoordinatewiseLSTM(
-        num_layers, 3, preprocessing, p=4.0, output_scale=0.3, forget_bias=0.7
+        *(num_layers, 3, preprocessing),
+        p=4.0,
+        output_scale=0.3,
+        forget_bias=0.7,
+        backend=backend,
     ).double()
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():  # biases start at zero, where a forgotten one would not be seen
@@ -65,7 +72,8 @@ def test_every_coordinate_has_an_lstm_of_its_own(preprocessing: str, num_layers:
     stream *= 10.0 ** torch.randint(-4, 2, stream.shape, generator=draw)
     state = learned.initial_state(stream[0])
     for step, gradient in enumerate(stream):
-        update, state = learned.step(gradient, state)
+        with torch.no_grad():
+            update, state = learned.step(gradient, state)
         for function in range(2):
             for coordinate in range(4):
                 own = stream[: step + 1, function, coordinate].tolist()
@@ -93,7 +101,8 @@ def test_initial_weights_are_truncated_normal_and_biases_zero() -> None:
 
 
 def test_initial_output_scales_the_first_updates_only_through_the_output_layer() -> None:
-    plain, small = CoordinatewiseLSTM().double(), CoordinatewiseLSTM(initial_output=0.01).double()
+    plain = CoordinatewiseLSTM().double()
+    small = CoordinatewiseLSTM(initial_output=0.01).double()
     gradient = torch.tensor([[0.5, -2.0, 1e-6]], dtype=torch.float64)
     first, second = (m.step(gradient, m.initial_state(gradient))[0] for m in (plain, small))
     torch.testing.assert_close(second, 0.01 * first)
@@ -103,6 +112,7 @@ def test_initial_output_scales_the_first_updates_only_through_the_output_layer()
     "options",
     [
         {"preprocessing": "logsign"},
+        {"backend": "cuda"},
         {"num_layers": 0},
         {"hidden_size": 0},
         {"p": 0.0},

@@ -1,7 +1,6 @@
 """The meta-gradient: replay against the textbook loop and against finite differences."""
 
 import gc
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +18,14 @@ Gradients = dict[str, Tensor]
 
 
 def make(name: str) -> Any:
-    if name == "lstm without preprocessing":
+    if name == "lstm, no preprocessing":
         return CoordinatewiseLSTM(preprocessing="none", output_scale=1.0).double()
+    if name == "lstm, backend torch":  # block by block, and where there is no compiler
+        return CoordinatewiseLSTM(backend="torch").double()
     return optimizer(name)
 
 
-MAKES = [*LEARNED, "lstm without preprocessing"]
+MAKES = [*LEARNED, "lstm, no preprocessing", "lstm, backend torch"]
 
 
 def gradients_of(learned: Any) -> Gradients:
@@ -69,7 +70,7 @@ def assert_same_trajectory(learned: Any, optimizee: Any, block_size: int, unroll
             assert difference <= 1e-10 * true.norm(), f"{name}: {difference / true.norm():.1e}"
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 10, 25, BLOCK_SIZE])
+@pytest.mark.parametrize("block_size", [3, 7, 10, 25, BLOCK_SIZE])
 @pytest.mark.parametrize("optimizee", OPTIMIZEES)
 @pytest.mark.parametrize("name", MAKES)
 def test_replay_equals_the_textbook_loop_whatever_the_blocks(
@@ -84,7 +85,7 @@ def test_replay_equals_the_textbook_loop_whatever_the_blocks(
 def test_replay_equals_the_textbook_loop_for_every_meta_loss(
     optimizee: str, loss_weights: str, meta_loss: str
 ) -> None:
-    unroll = Unroll([U], loss_weights, meta_loss)
+    unroll = Unroll([U], loss_weights=loss_weights, meta_loss=meta_loss)
     assert_same_trajectory(make("lstm"), OPTIMIZEES[optimizee](), 7, unroll)
 
 
@@ -157,7 +158,7 @@ def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
     name: str, optimizee: str, loss_weights: str
 ) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
-    objective = Unroll([U], loss_weights).objective(U)
+    objective = Unroll([U], loss_weights=loss_weights).objective(U)
     record, _ = rollout(learned, start(learned, functions), U)
     replay(learned, record, objective)
 
@@ -268,9 +269,10 @@ def test_the_number_of_live_tensors_stays_the_same_over_many_steps() -> None:
     objective = Unroll([U]).objective(1000)
     at = start(learned, functions)
     alive = []
-    for _ in range(30):
+    for unroll in range(40):
         record, at = rollout(learned, at, U)
         replay(learned, record, objective)
-        gc.collect()
-        alive.append(sum(isinstance(thing, Tensor) for thing in gc.get_objects()))
-    assert all(before == after for before, after in itertools.pairwise(alive[2:]))
+        if unroll in (2, 39):  # the first unrolls fill caches
+            gc.collect()
+            alive.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
+    assert alive[0] == alive[1]

@@ -40,10 +40,7 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;  // NEON, SSE
 #endif
-#ifndef KV
-#define KV 2
-#endif
-constexpr int kVectors = KV;  // a block is this many vectors wide
+constexpr int kVectors = 2;  // a block is this many vectors wide
 
 // exp2(f) ≈ Σ_k kExp2[k] f^k for |f| <= 1/2, minimax in the relative error; kBias and kShift put
 // an integer n into the exponent of a number.
@@ -124,11 +121,13 @@ template <class T> INLINE Pack<T> tanh(Pack<T> x) {
 // acc[m] += Σ_k weights[k, m] x[k]
 template <int M, class T>
 INLINE void multiply(Pack<T> (&acc)[M], const T* weights, const Pack<T>* x, int count) {
-  for (int k = 0; k < count; ++k, weights += M)
+  for (int k = 0; k < count; ++k, weights += M) {
+    const Pack<T> factor = x[k];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) acc[m].v[i] += weights[m] * x[k].v[i];
+      for (int i = 0; i < kVectors; ++i) acc[m].v[i] += weights[m] * factor.v[i];
+  }
 }
 
 // Calls f(begin, constant M) for tiles [begin, begin + M) of [0, count). Five accumulators a
@@ -145,48 +144,48 @@ template <class F> INLINE void for_tiles(int count, F f) {
   }
 }
 
-// A matrix (rows, columns), packed so that the product with its transpose reads it in order.
-template <class T> struct Transposed {
+// A matrix (rows, columns), packed so that a product reads it in order.
+template <class T> struct Matrix {
   int rows, columns;
-  std::vector<T> packed;  // tiles of columns, each (rows, M)
+  std::vector<T> packed;  // tiles of M rows, each (columns, M)
 
-  Transposed(const T* matrix, int rows, int columns, int stride) : rows(rows), columns(columns) {
-    for_tiles(columns, [&](int begin, auto tile) {
-      for (int r = 0; r < rows; ++r)
-        for (int m = 0; m < tile; ++m) packed.push_back(matrix[r * stride + begin + m]);
+  // Element (r, c) is at from[r * row_stride + c * column_stride].
+  Matrix(const T* from, int rows, int columns, int row_stride, int column_stride)
+      : rows(rows), columns(columns) {
+    for_tiles(rows, [&](int begin, auto tile) {
+      for (int c = 0; c < columns; ++c)
+        for (int r = begin; r < begin + tile; ++r)
+          packed.push_back(from[r * row_stride + c * column_stride]);
     });
   }
 
-  // y = Aᵀ x, from (rows) to (columns)
-  void product(const Pack<T>* x, Pack<T>* y) const {
-    for_tiles(columns, [&](int begin, auto tile) {
-      Pack<T> acc[tile] = {};
-      multiply<tile>(acc, packed.data() + begin * rows, x, rows);
+  // y = A x + bias
+  void product(const Pack<T>* x, Pack<T>* y, const T* bias) const {
+    for_tiles(rows, [&](int begin, auto tile) {
+      Pack<T> acc[tile];
+      for (int m = 0; m < tile; ++m) acc[m] = broadcast(bias ? bias[begin + m] : T(0));
+      multiply<tile>(acc, &packed[begin * columns], x, columns);
       for (int m = 0; m < tile; ++m) y[begin + m] = acc[m];
     });
   }
 };
 
 template <class T> struct Layer {
-  int inputs, hidden;
-  int64_t offset;               // of its weight among the flat weights
-  std::vector<T> gates;         // (H, 1 + in + H, 4): a unit's biases, then its weights
-  Transposed<T> from_input, from_hidden;
+  int inputs, hidden, width;     // width = inputs + hidden
+  int64_t offset, bias_offset;   // of weight and bias in the flat weights
+  Matrix<T> gates;               // (4H, in + H)
+  Matrix<T> to_input, to_hidden;  // the parts of its transpose
+  std::vector<T> bias;
 
   Layer(const T* flat, int64_t offset, int inputs, int hidden, T forget_bias)
-      : inputs(inputs), hidden(hidden), offset(offset),
-        from_input(flat + offset, 4 * hidden, inputs, width()),
-        from_hidden(flat + offset + inputs, 4 * hidden, hidden, width()) {
-    const T *weight = flat + offset, *bias = flat + bias_offset();
-    for (int j = 0; j < hidden; ++j) {
-      for (int g = 0; g < 4; ++g) gates.push_back(bias[g * hidden + j] + (g == 1 ? forget_bias : 0));
-      for (int k = 0; k < width(); ++k)
-        for (int g = 0; g < 4; ++g) gates.push_back(weight[(g * hidden + j) * width() + k]);
-    }
+      : inputs(inputs), hidden(hidden), width(inputs + hidden), offset(offset),
+        bias_offset(offset + int64_t(4) * hidden * width),
+        gates(flat + offset, 4 * hidden, width, width, 1),
+        to_input(flat + offset, inputs, 4 * hidden, 1, width),
+        to_hidden(flat + offset + inputs, hidden, 4 * hidden, 1, width),
+        bias(flat + bias_offset, flat + bias_offset + 4 * hidden) {
+    for (int j = hidden; j < 2 * hidden; ++j) bias[j] += forget_bias;
   }
-  int width() const { return inputs + hidden; }
-  int64_t bias_offset() const { return offset + int64_t(4) * hidden * width(); }
-  int64_t end() const { return bias_offset() + 4 * hidden; }
 };
 
 template <class T> struct Weights {
@@ -200,7 +199,7 @@ template <class T> struct Weights {
     int64_t offset = 0;
     for (int l = 0; l < net.layers; ++l) {
       layers.emplace_back(flat, offset, l ? net.hidden : features, net.hidden, T(net.forget_bias));
-      offset = layers.back().end();
+      offset = layers.back().bias_offset + 4 * net.hidden;
     }
     output = flat + offset;
     size = offset + net.hidden + 1;
@@ -209,28 +208,34 @@ template <class T> struct Weights {
 
 // A block's activations in a layer. The deltas of the backward pass overwrite the gates.
 template <class T> struct Trace {
-  std::vector<Pack<T>> hidden, cell;  // (U + 1, H), the first is the state before the unroll
-  std::vector<Pack<T>> gates;         // (U, 4H)
-  std::vector<Pack<T>> squashed;      // (U, H), tanh of the new cell
+  std::vector<Pack<T>> inputs;    // (U + 1, in + H), a step's input and the hidden state before it
+  std::vector<Pack<T>> cell;      // (U + 1, H), before each step
+  std::vector<Pack<T>> gates;     // (U, 4H)
+  std::vector<Pack<T>> squashed;  // (U, H), tanh of the new cell
   std::vector<Pack<T>> d_hidden, d_cell, d_recurrent;  // (H), of the step that is worked on
 
-  Trace(int steps, int hidden_size)
-      : hidden((steps + 1) * hidden_size), cell((steps + 1) * hidden_size),
-        gates(steps * 4 * hidden_size), squashed(steps * hidden_size),
-        d_hidden(hidden_size), d_cell(hidden_size), d_recurrent(hidden_size) {}
+  Trace(const Layer<T>& layer, int steps)
+      : inputs((steps + 1) * layer.width), cell((steps + 1) * layer.hidden),
+        gates(steps * 4 * layer.hidden), squashed(steps * layer.hidden),
+        d_hidden(layer.hidden), d_cell(layer.hidden), d_recurrent(layer.hidden) {}
 };
 
 // What one thread works in.
 template <class T> struct Scratch {
   std::vector<Pack<T>> gradients, cotangents;  // (U); the cotangents times the output scale
-  std::vector<Pack<T>> features;               // (U, F)
   std::vector<Trace<T>> layers;
   std::vector<Sum<T>> total;  // a chunk's weight gradient, flat
 
   Scratch(const Weights<T>& w, int steps, bool backward)
-      : gradients(steps), cotangents(steps), features(steps * w.features),
-        layers(w.net.layers, Trace<T>(steps, w.net.hidden)), total(backward ? w.size : 0) {}
+      : gradients(steps), cotangents(steps), total(backward ? w.size : 0) {
+    for (const Layer<T>& layer : w.layers) layers.emplace_back(layer, steps);
+  }
 };
+
+// The hidden state before step t.
+template <class T> Pack<T>* hidden(const Weights<T>& w, Scratch<T>& s, int l, int t) {
+  return &s.layers[l].inputs[t * w.layers[l].width + w.layers[l].inputs];
+}
 
 // -- forward ------------------------------------------------------------------------------------
 
@@ -244,65 +249,63 @@ template <class T> void log_sign(T gradient, T p, T scale, T& magnitude, T& dire
   if (direction > 1) direction = 1;
 }
 
-template <class T> void preprocess(const Weights<T>& w, Scratch<T>& s, int t) {
-  Pack<T>* out = &s.features[t * w.features];
+template <class T>
+void preprocess(const Weights<T>& w, const Pack<T>& gradient, Pack<T>* features) {
   if (!w.net.log_sign) {
-    *out = s.gradients[t];
+    *features = gradient;
     return;
   }
   const T p = T(w.net.p), scale = T(std::exp(w.net.p));
   for (int i = 0; i < kVectors; ++i)
     for (int lane = 0; lane < kWidth<T> / kVectors; ++lane) {
       T magnitude, direction;
-      log_sign<T>(s.gradients[t].v[i][lane], p, scale, magnitude, direction);
-      out[0].v[i][lane] = magnitude;
-      out[1].v[i][lane] = direction;
+      log_sign<T>(gradient.v[i][lane], p, scale, magnitude, direction);
+      features[0].v[i][lane] = magnitude;
+      features[1].v[i][lane] = direction;
     }
 }
 
+// Gates (4H), from the inputs of their activation functions; c, squashed and h (H).
 template <class T>
-void forward_layer(const Layer<T>& layer, const Pack<T>* input, Trace<T>& trace, int t) {
-  const int H = layer.hidden;
-  const Pack<T>*h = &trace.hidden[t * H], *c = &trace.cell[t * H];
-  Pack<T>*new_h = &trace.hidden[(t + 1) * H], *new_c = &trace.cell[(t + 1) * H];
-  Pack<T>*gates = &trace.gates[t * 4 * H], *squashed = &trace.squashed[t * H];
-  const T* weights = layer.gates.data();
-  for (int j = 0; j < H; ++j, weights += 4 * (1 + layer.width())) {
-    Pack<T> acc[4];
-    for (int g = 0; g < 4; ++g) acc[g] = broadcast(weights[g]);
-    multiply<4>(acc, weights + 4, input, layer.inputs);
-    multiply<4>(acc, weights + 4 * (1 + layer.inputs), h, H);
-    const Pack<T> i = gates[j] = sigmoid(acc[0]);
-    const Pack<T> f = gates[H + j] = sigmoid(acc[1]);
-    const Pack<T> o = gates[2 * H + j] = sigmoid(acc[2]);
-    const Pack<T> candidate = gates[3 * H + j] = tanh(acc[3]);
+void forward_cell(int H, Pack<T>* gates, const Pack<T>* c, Pack<T>* new_c, Pack<T>* squashed,
+                  Pack<T>* h) {
+  for (int j = 0; j < H; ++j) {
+    const Pack<T> i = gates[j] = sigmoid(gates[j]);
+    const Pack<T> f = gates[H + j] = sigmoid(gates[H + j]);
+    const Pack<T> o = gates[2 * H + j] = sigmoid(gates[2 * H + j]);
+    const Pack<T> candidate = gates[3 * H + j] = tanh(gates[3 * H + j]);
     new_c[j] = f * c[j] + i * candidate;
     squashed[j] = tanh(new_c[j]);
-    new_h[j] = o * squashed[j];
+    h[j] = o * squashed[j];
   }
 }
 
-// The input of layer l at step t.
-template <class T> const Pack<T>* input(const Weights<T>& w, const Scratch<T>& s, int l, int t) {
-  return l ? &s.layers[l - 1].hidden[(t + 1) * w.net.hidden] : &s.features[t * w.features];
-}
-
 template <class T> void forward(const Weights<T>& w, Scratch<T>& s, int t) {
-  preprocess(w, s, t);
-  for (int l = 0; l < w.net.layers; ++l)
-    forward_layer(w.layers[l], input(w, s, l, t), s.layers[l], t);
+  const int H = w.net.hidden;
+  preprocess(w, s.gradients[t], &s.layers[0].inputs[t * w.layers[0].width]);
+  for (int l = 0; l < w.net.layers; ++l) {
+    const Layer<T>& layer = w.layers[l];
+    Trace<T>& trace = s.layers[l];
+    Pack<T>*gates = &trace.gates[t * 4 * H], *c = &trace.cell[t * H], *h = hidden(w, s, l, t + 1);
+    layer.gates.product(&trace.inputs[t * layer.width], gates, layer.bias.data());
+    forward_cell(H, gates, c, c + H, &trace.squashed[t * H], h);
+    if (l + 1 < w.net.layers)
+      std::copy(h, h + H, &s.layers[l + 1].inputs[t * w.layers[l + 1].width]);
+  }
 }
 
 // -- backward -----------------------------------------------------------------------------------
 
 // From d_hidden, without the recurrent part, to the deltas: gradients of the gates' inputs.
-template <class T> void backward_layer(const Layer<T>& layer, Trace<T>& trace, Sum<T>* d_bias, int t) {
+template <class T>
+void backward_layer(const Layer<T>& layer, Trace<T>& trace, Sum<T>* d_bias, int t) {
   const int H = layer.hidden;
   const Pack<T>*c = &trace.cell[t * H], *squashed = &trace.squashed[t * H];
   Pack<T>* gates = &trace.gates[t * 4 * H];
   const Pack<T> one = broadcast(T(1));
   for (int j = 0; j < H; ++j) {
-    const Pack<T> i = gates[j], f = gates[H + j], o = gates[2 * H + j], candidate = gates[3 * H + j];
+    const Pack<T> i = gates[j], f = gates[H + j], o = gates[2 * H + j];
+    const Pack<T> candidate = gates[3 * H + j];
     const Pack<T> d_h = trace.d_hidden[j] + trace.d_recurrent[j];
     const Pack<T> d_c = trace.d_cell[j] + d_h * o * (one - squashed[j] * squashed[j]);
     trace.d_cell[j] = d_c * f;
@@ -322,7 +325,7 @@ template <class T> void backward_layer(const Layer<T>& layer, Trace<T>& trace, S
 template <class T> void backward_output(const Weights<T>& w, Scratch<T>& s, int t) {
   const int H = w.net.hidden;
   Trace<T>& top = s.layers.back();
-  const Pack<T> cotangent = s.cotangents[t], *h = &top.hidden[(t + 1) * H];
+  const Pack<T> cotangent = s.cotangents[t], *h = hidden(w, s, w.net.layers - 1, t + 1);
   Sum<T>* total = &s.total[w.size - H - 1];
   for (int j = 0; j < H; ++j) {
     top.d_hidden[j] = cotangent * broadcast(w.output[j]);
@@ -336,50 +339,55 @@ template <class T> void backward(const Weights<T>& w, Scratch<T>& s, int t) {
   for (int l = w.net.layers - 1; l >= 0; --l) {
     const Layer<T>& layer = w.layers[l];
     Trace<T>& trace = s.layers[l];
-    backward_layer(layer, trace, &s.total[layer.bias_offset()], t);
+    backward_layer(layer, trace, &s.total[layer.bias_offset], t);
     const Pack<T>* deltas = &trace.gates[t * 4 * w.net.hidden];
-    if (t > 0) layer.from_hidden.product(deltas, trace.d_recurrent.data());
-    if (l > 0) layer.from_input.product(deltas, s.layers[l - 1].d_hidden.data());
+    if (t > 0) layer.to_hidden.product(deltas, trace.d_recurrent.data(), nullptr);
+    if (l > 0) layer.to_input.product(deltas, s.layers[l - 1].d_hidden.data(), nullptr);
   }
 }
 
 // total[r, m] += Σ_t delta[t, r] x[t, m] for a tile of R rows and M columns, in registers
 template <int R, int M, class T>
-INLINE void outer_tile(const Pack<T>* delta, int rows, const Pack<T>* x, int columns, int steps,
-                       Sum<T>* total, int stride) {
+INLINE void outer_tile(const Pack<T>* delta, int rows, const Pack<T>* x, int width, int steps,
+                       Sum<T>* total) {
   typename Lanes<T>::Value acc[R][M] = {};
-  for (int t = 0; t < steps; ++t, delta += rows, x += columns)
+  for (int t = 0; t < steps; ++t, delta += rows, x += width)
 #pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i)
+    for (int i = 0; i < kVectors; ++i) {
+      typename Lanes<T>::Value factor[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) factor[m] = x[m].v[i];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) acc[r][m] += delta[r].v[i] * x[m].v[i];
+        for (int m = 0; m < M; ++m) acc[r][m] += delta[r].v[i] * factor[m];
+    }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) total[r * stride + m].v += acc[r][m];
+    for (int m = 0; m < M; ++m) total[r * width + m].v += acc[r][m];
 }
 
-// The same for a whole matrix (rows, columns); rows is a multiple of 4.
+// The same for all rows, a multiple of 4, and columns; x and total have rows of a given width.
 template <class T>
-void outer(const Pack<T>* delta, int rows, const Pack<T>* x, int columns, int steps,
-           Sum<T>* total, int stride) {
+void outer(const Pack<T>* delta, int rows, const Pack<T>* x, int columns, int width, int steps,
+           Sum<T>* total) {
   for (int r = 0; r < rows; r += 4)
     for_tiles(columns, [&](int begin, auto tile) {
       constexpr int R = tile > 3 ? 2 : 4;  // as many accumulators as there are registers for
       for (int part = r; part < r + 4; part += R)
-        outer_tile<R, tile>(delta + part, rows, x + begin, columns, steps,
-                            total + part * stride + begin, stride);
+        outer_tile<R, tile>(delta + part, rows, x + begin, width, steps,
+                            total + part * width + begin);
     });
 }
 
+// Input and hidden state apart, so that either of them stays in the innermost cache.
 template <class T> void weight_gradient(const Weights<T>& w, Scratch<T>& s, int steps) {
   for (int l = 0; l < w.net.layers; ++l) {
     const Layer<T>& layer = w.layers[l];
-    const Pack<T>* deltas = s.layers[l].gates.data();
+    const Pack<T>*deltas = s.layers[l].gates.data(), *x = s.layers[l].inputs.data();
     Sum<T>* total = &s.total[layer.offset];
-    outer(deltas, 4 * layer.hidden, input(w, s, l, 0), layer.inputs, steps, total, layer.width());
-    outer(deltas, 4 * layer.hidden, s.layers[l].hidden.data(), layer.hidden, steps,
-          total + layer.inputs, layer.width());
+    const int rows = 4 * layer.hidden, in = layer.inputs;
+    outer(deltas, rows, x, in, layer.width, steps, total);
+    outer(deltas, rows, x + in, layer.hidden, layer.width, steps, total + in);
   }
 }
 
@@ -388,8 +396,10 @@ template <class T> void weight_gradient(const Weights<T>& w, Scratch<T>& s, int 
 // memcpy is a call to a library where the size is not a constant, as it is in a whole block.
 template <class T> INLINE Pack<T> load(const T* row, int count) {
   Pack<T> pack = {};
-  if (count == kWidth<T>) std::memcpy(&pack, row, sizeof pack);
-  else std::memcpy(&pack, row, count * sizeof(T));
+  if (count == kWidth<T>)
+    std::memcpy(&pack, row, sizeof pack);
+  else
+    std::memcpy(&pack, row, count * sizeof(T));
   return pack;
 }
 
@@ -400,8 +410,10 @@ template <class T> Pack<T> gather(const T* row, const int64_t* indices, int coun
 }
 
 template <class T> INLINE void store(T* row, const Pack<T>& pack, int count) {
-  if (count == kWidth<T>) std::memcpy(row, &pack, sizeof pack);
-  else std::memcpy(row, &pack, count * sizeof(T));
+  if (count == kWidth<T>)
+    std::memcpy(row, &pack, sizeof pack);
+  else
+    std::memcpy(row, &pack, count * sizeof(T));
 }
 
 // Calls work(scratch, chunk) for all chunks, each scratch on a thread of its own.
@@ -432,50 +444,68 @@ constexpr int64_t kStepChunk = 512;     // coordinates
 constexpr int64_t kReplayChunk = 256;   // coordinates, at least
 constexpr int64_t kReplayChunks = 128;  // at most: each has a sum of its own
 
-// The rows of one kind of state that a block at [begin, begin + kWidth) needs next.
-template <class T> INLINE void prefetch(const T* rows, int hidden, int64_t n, int64_t at) {
-  if (at < n)
-    for (int j = 0; j < hidden; ++j) __builtin_prefetch(rows + j * n + at);
+// The states of all layers, each (H, N).
+template <class T> struct States { T *const *hidden, *const *cell; };
+
+// The hardware does not foresee accesses to so many rows; on machines without such an instruction
+// this does nothing.
+template <class T, class S>
+void prefetch(const Weights<T>& w, States<S> states, int64_t n, int64_t at) {
+  if (at >= n) return;
+  for (int l = 0; l < w.net.layers; ++l)
+    for (int j = 0; j < w.net.hidden; ++j) {
+      __builtin_prefetch(states.hidden[l] + j * n + at);
+      __builtin_prefetch(states.cell[l] + j * n + at);
+    }
 }
 
 template <class T>
-int step(const Network& net, const T* flat, const T* gradient, const T* const* h, const T* const* c,
-         T* const* new_h, T* const* new_c, T* update, int64_t n) {
+void load_states(const Weights<T>& w, Scratch<T>& s, States<const T> from, int64_t n, int64_t begin,
+                 int count) {
+  for (int l = 0; l < w.net.layers; ++l)
+    for (int j = 0; j < w.net.hidden; ++j) {
+      hidden(w, s, l, 0)[j] = load(from.hidden[l] + j * n + begin, count);
+      s.layers[l].cell[j] = load(from.cell[l] + j * n + begin, count);
+    }
+}
+
+template <class T>
+void store_states(const Weights<T>& w, Scratch<T>& s, States<T> to, int64_t n, int64_t begin,
+                  int count) {
+  for (int l = 0; l < w.net.layers; ++l)
+    for (int j = 0; j < w.net.hidden; ++j) {
+      store(to.hidden[l] + j * n + begin, hidden(w, s, l, 1)[j], count);
+      store(to.cell[l] + j * n + begin, s.layers[l].cell[w.net.hidden + j], count);
+    }
+}
+
+template <class T> Pack<T> output(const Weights<T>& w, Scratch<T>& s) {
+  const Pack<T>* h = hidden(w, s, w.net.layers - 1, 1);
+  Pack<T> out = broadcast(w.output[w.net.hidden]);
+  for (int j = 0; j < w.net.hidden; ++j) out = out + broadcast(w.output[j]) * h[j];
+  return broadcast(T(w.net.output_scale)) * out;
+}
+
+template <class T>
+void step(const Network& net, const T* flat, const T* gradient, States<const T> from, States<T> to,
+          T* update, int64_t n) {
   const Weights<T> w(net, flat);
-  const int H = net.hidden;
   const int64_t chunks = ceil_div(n, kStepChunk);
   std::vector<Scratch<T>> scratches(num_threads(net, chunks), Scratch<T>(w, 1, false));
   for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * kStepChunk);
     for (int64_t begin = chunk * kStepChunk; begin < end; begin += kWidth<T>) {
       const int count = int(std::min<int64_t>(kWidth<T>, end - begin));
+      const int64_t next = begin + 2 * kWidth<T> - 1;  // its end: this block has its first line
+      load_states(w, s, from, n, begin, count);
+      prefetch(w, from, n, next);
+      prefetch(w, to, n, next);
       s.gradients[0] = load(gradient + begin, count);
-      for (int l = 0; l < net.layers; ++l) {
-        for (int j = 0; j < H; ++j) {
-          s.layers[l].hidden[j] = load(h[l] + j * n + begin, count);
-          s.layers[l].cell[j] = load(c[l] + j * n + begin, count);
-        }
-#ifndef NOPREFETCH
-        const int64_t last = begin + 2 * kWidth<T> - 1;
-        prefetch(h[l], H, n, last);
-        prefetch(c[l], H, n, last);
-        prefetch(new_h[l], H, n, last);
-        prefetch(new_c[l], H, n, last);
-#endif
-      }
       forward(w, s, 0);
-      Pack<T> out = broadcast(w.output[H]);
-      for (int l = 0; l < net.layers; ++l)
-        for (int j = 0; j < H; ++j) {
-          store(new_h[l] + j * n + begin, s.layers[l].hidden[H + j], count);
-          store(new_c[l] + j * n + begin, s.layers[l].cell[H + j], count);
-        }
-      for (int j = 0; j < H; ++j)
-        out = out + broadcast(w.output[j]) * s.layers.back().hidden[H + j];
-      store(update + begin, broadcast(T(net.output_scale)) * out, count);
+      store_states(w, s, to, n, begin, count);
+      store(update + begin, output(w, s), count);
     }
   });
-  return 0;
 }
 
 // Coordinates that can contribute: with a cotangent, or a gradient that makes zero times it NaN.
@@ -493,8 +523,7 @@ std::vector<int64_t> contributing(const T* gradients, const T* cotangents, int64
 
 template <class T>
 void gather_block(const Weights<T>& w, Scratch<T>& s, const T* gradients, const T* cotangents,
-                  const T* const* h, const T* const* c, int64_t n, int steps,
-                  const int64_t* indices, int count) {
+                  States<const T> from, int64_t n, int steps, const int64_t* indices, int count) {
   for (int t = 0; t < steps; ++t) {
     s.gradients[t] = gather(gradients + t * n, indices, count);
     s.cotangents[t] =
@@ -502,8 +531,8 @@ void gather_block(const Weights<T>& w, Scratch<T>& s, const T* gradients, const 
   }
   for (int l = 0; l < w.net.layers; ++l)
     for (int j = 0; j < w.net.hidden; ++j) {
-      s.layers[l].hidden[j] = gather(h[l] + j * n, indices, count);
-      s.layers[l].cell[j] = gather(c[l] + j * n, indices, count);
+      hidden(w, s, l, 0)[j] = gather(from.hidden[l] + j * n, indices, count);
+      s.layers[l].cell[j] = gather(from.cell[l] + j * n, indices, count);
     }
 }
 
@@ -518,8 +547,8 @@ template <class T> void replay_block(const Weights<T>& w, Scratch<T>& s, int ste
 }
 
 template <class T>
-int replay(const Network& net, const T* flat, const T* gradients, const T* cotangents,
-           const T* const* h, const T* const* c, T* d_flat, int64_t n, int steps) {
+void replay(const Network& net, const T* flat, const T* gradients, const T* cotangents,
+            States<const T> from, T* d_flat, int64_t n, int steps) {
   const Weights<T> w(net, flat);
   const auto indices = contributing(gradients, cotangents, n, steps);
   const int64_t active = indices.size();
@@ -534,7 +563,7 @@ int replay(const Network& net, const T* flat, const T* gradients, const T* cotan
     std::fill(s.total.begin(), s.total.end(), Sum<T>{});
     for (int64_t begin = chunk * size; begin < end; begin += width) {
       const int count = int(std::min(width, end - begin));
-      gather_block(w, s, gradients, cotangents, h, c, n, steps, &indices[begin], count);
+      gather_block(w, s, gradients, cotangents, from, n, steps, &indices[begin], count);
       replay_block(w, s, steps);
     }
     for (int64_t i = 0; i < w.size; ++i)
@@ -543,27 +572,28 @@ int replay(const Network& net, const T* flat, const T* gradients, const T* cotan
   });
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
     for (int64_t i = 0; i < w.size; ++i) d_flat[i] += sums[chunk * w.size + i];
-  return 0;
 }
 
 }  // namespace
 
 // 0, or 1 when there is not enough memory. All arrays are contiguous; h and c point to an array
 // (H, N) for each layer, and so do new_h and new_c, which may be h and c.
-#define EXPORT(T, suffix)                                                                        \
-  extern "C" int step_##suffix(const Network* net, const T* weights, const T* gradient,          \
-                               const T* const* h, const T* const* c, T* const* new_h,            \
-                               T* const* new_c, T* update, int64_t n) try {                      \
-    return step(*net, weights, gradient, h, c, new_h, new_c, update, n);                         \
-  } catch (const std::bad_alloc&) {                                                              \
-    return 1;                                                                                    \
-  }                                                                                              \
-  extern "C" int replay_##suffix(const Network* net, const T* weights, const T* gradients,       \
-                                 const T* cotangents, const T* const* h, const T* const* c,      \
-                                 T* d_weights, int64_t n, int steps) try {                       \
-    return replay(*net, weights, gradients, cotangents, h, c, d_weights, n, steps);              \
-  } catch (const std::bad_alloc&) {                                                              \
-    return 1;                                                                                    \
+#define EXPORT(T, suffix)                                                                       \
+  extern "C" int step_##suffix(const Network* net, const T* weights, const T* gradient,         \
+                               const T* const* h, const T* const* c, T* const* new_h,           \
+                               T* const* new_c, T* update, int64_t n) try {                     \
+    step<T>(*net, weights, gradient, {h, c}, {new_h, new_c}, update, n);                        \
+    return 0;                                                                                   \
+  } catch (const std::bad_alloc&) {                                                             \
+    return 1;                                                                                   \
+  }                                                                                             \
+  extern "C" int replay_##suffix(const Network* net, const T* weights, const T* gradients,      \
+                                 const T* cotangents, const T* const* h, const T* const* c,     \
+                                 T* d_weights, int64_t n, int steps) try {                      \
+    replay<T>(*net, weights, gradients, cotangents, {h, c}, d_weights, n, steps);               \
+    return 0;                                                                                   \
+  } catch (const std::bad_alloc&) {                                                             \
+    return 1;                                                                                   \
   }
 EXPORT(float, float)
 EXPORT(double, double)

@@ -8,6 +8,7 @@ CPU, contiguous, and of one type, float32 or float64.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,17 +155,15 @@ def _check(
             raise ValueError("need contiguous tensors on the CPU")
 
 
-def _network(settings: Settings, threads: int) -> ctypes.Array:
-    return ctypes.byref(
-        _Network(
-            settings.num_layers,
-            settings.hidden_size,
-            settings.preprocessing == "log_sign",
-            threads,
-            settings.p,
-            settings.output_scale,
-            settings.forget_bias,
-        )
+def _network(settings: Settings, threads: int) -> _Network:
+    return _Network(
+        settings.num_layers,
+        settings.hidden_size,
+        settings.preprocessing == "log_sign",
+        threads,
+        settings.p,
+        settings.output_scale,
+        settings.forget_bias,
     )
 
 
@@ -172,8 +171,8 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _call(name: str, dtype: torch.dtype, network, *arguments) -> None:
+def _call(name: str, dtype: torch.dtype, network: _Network, *arguments: Any) -> None:
     function = getattr(library(), f"{name}_{SUFFIXES[dtype]}")
     pointers = (ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)
-    if function(network, *pointers):
+    if function(ctypes.byref(network), *pointers):
         raise MemoryError(f"not enough memory for {name}")

@@ -17,6 +17,7 @@ from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
 
 BACKENDS = ("auto", "torch")
+LARGEST_P = 80.0  # e^p is still finite in float32
 
 
 class LSTMState(NamedTuple):
@@ -61,8 +62,10 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
         if min(num_layers, hidden_size) < 1:
             raise ConfigError("num_layers and hidden_size must be at least 1")
-        if p <= 0 or output_scale <= 0:
-            raise ConfigError("p and output_scale must be positive")
+        if not 0 < p <= LARGEST_P:
+            raise ConfigError(f"p={p}: must be positive, and at most {LARGEST_P:g}")
+        if output_scale <= 0:
+            raise ConfigError(f"output_scale={output_scale}: must be positive")
         self.num_layers, self.hidden_size = num_layers, hidden_size
         self.preprocessing, self.p = preprocessing, p
         self.output_scale, self.forget_bias = output_scale, forget_bias

@@ -45,9 +45,25 @@ class HandDesigned(Optimizer):
         self.algorithm, self.learning_rate = kind, learning_rate
         self.arguments = dict(arguments or {})
         try:
-            kind([torch.zeros(1)], lr=learning_rate or 0.1, **self.arguments)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"torch.optim.{algorithm}: {error}") from error
+            whole, apart = self._two_steps(slice(0, 2)), self._two_steps(slice(0, 1))
+        # Each class has its own ways of refusing arguments, shapes or a step without a closure.
+        except Exception as error:
+            raise ConfigError(f"algorithm={algorithm}: {' '.join(str(error).split())}") from error
+        if not torch.equal(whole[:1, :1], apart):
+            raise ConfigError(
+                f"algorithm={algorithm}: coordinates are not treated apart, so functions that are "
+                "stacked would influence each other"
+            )
+
+    def _two_steps(self, part: slice) -> Tensor:
+        """Where two steps lead from zero, for a part of a stack of two functions."""
+        gradient = torch.tensor([[1.0, -2.0], [3.0, 0.5]])[part, part]
+        parameters = torch.zeros_like(gradient)
+        optimizer = self.algorithm([parameters], lr=self.learning_rate or 0.1, **self.arguments)
+        for _ in range(2):
+            parameters.grad = gradient.clone()
+            optimizer.step()
+        return parameters
 
     def initial_state(self, parameters: Tensor) -> TorchState:
         if self.learning_rate is None:

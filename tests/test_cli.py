@@ -1,0 +1,190 @@
+"""The command line: every mistake is one line with the way out, and Hydra's flags work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import NO_NETWORK, environment, l2lgd
+from omegaconf import OmegaConf
+
+QUICK = ("task=quadratic", "logger=none", "device=cpu", "threads=1")
+TINY = (*QUICK, "num_functions=2", "num_steps=4", "validation_functions=2", "meta_steps=2")
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("l2lgd: ")
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in done.stdout
+
+
+MISTAKES = {  # what is typed: words that the answer must have
+    ("meta-trian",): ["no verb meta-trian", "did you mean meta-train?"],
+    ("frobnicate", "task=mnist"): ["no verb frobnicate"],
+    ("--multirun", "meta-train", "task=quadratic"): [
+        "the verb comes first",
+        "l2lgd meta-train --multirun task=quadratic",
+    ],
+    ("meta-train", *QUICK, "tsk=mnist"): ["tsk", "did you mean task?"],
+    ("meta-train", *QUICK, "task=quadratc"): ["task=quadratc", "did you mean quadratic?"],
+    ("meta-train", *QUICK, "opt=lstn"): ["opt=lstn", "did you mean lstm?"],
+    ("meta-train", *QUICK, "metasteps=3"): ["metasteps", "did you mean meta_steps?"],
+    ("meta-train", *QUICK, "+meta_step=3"): ["meta_step", "did you mean meta_steps?"],
+    ("meta-train", *QUICK, "opt.hiden_size=3"): ["opt.hiden_size", "did you mean hidden_size?"],
+    ("meta-train", "logger=none", "task=mnist", "task.data.sorce=auto"): [
+        "task.data.sorce",
+        "did you mean source?",
+    ],
+    ("meta-train", *QUICK, "meta_steps=many"): ["meta_steps", "many"],
+    ("meta-train", *QUICK, "opt.hidden_size=big"): ["opt.hidden_size", "big"],
+    ("meta-train", *QUICK, "num_functions=0"): ["num_functions=0", "at least 1"],
+    ("meta-train", *QUICK, "meta_steps=-3"): ["meta_steps=-3"],
+    ("meta-train", *QUICK, "meta_steps"): ["meta_steps"],
+    ("meta-train", *QUICK, "meta_steps=[1"): ["[1"],
+    ("meta-train", *QUICK, "--no-such-flag"): ["--no-such-flag"],
+    ("meta-train", *QUICK, "device=gpu"): ["device=gpu", "cuda"],
+    ("meta-train", *QUICK, "task._target_=os.system"): ["os.system", "allow_targets"],
+    ("meta-train", *QUICK, "opt=adam"): ["opt=adam", "nothing to meta-train", "opt=lstm"],
+    ("meta-train", *QUICK, "resume=nowhere"): ["resume=nowhere", "no run"],
+    ("meta-train", *QUICK, "resume=a_folder"): ["resume=a_folder", "no run"],
+    ("meta-train", *QUICK, "hydra.run.dir=a_file/run"): ["a_file"],
+    ("meta-train", "logger=none", "task=mnist", "task.data.source=folder", "data_dir=a_folder"): [
+        "mnist",
+        "a_folder",
+        "task.data.source=embedded",
+    ],
+    ("meta-train", "logger=none", "task.data.source=torchvision", "data_dir=a_folder"): [
+        "mnist",
+        "a_folder",
+        "task.data.source=embedded",
+    ],
+    ("evaluate", *QUICK, "meta_steps=3"): ["meta_steps"],
+    ("evaluate", *QUICK, "checkpoint=missing.safetensors"): ["missing.safetensors"],
+    ("evaluate", *QUICK, "checkpoint=garbage.safetensors"): ["garbage.safetensors"],
+    ("evaluate", *QUICK, "checkpoint=a_folder"): ["a_folder"],
+    ("evaluate", *QUICK, "split=tests"): ["split=tests", "did you mean test?"],
+    ("evaluate", *QUICK, "baselines=[adm]"): ["adm", "did you mean adam?"],
+    ("tune", *QUICK, "search=learning_rates"): ["learning_rates"],
+    ("tune", *QUICK, "lowest_rate=1", "highest_rate=0.1"): ["lowest_rate", "highest_rate"],
+    ("tune", *QUICK, "baselines=[lstm]"): ["lstm", "no learning rate"],
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=lambda arguments: " ".join(arguments[-2:]))
+def test_a_mistake_is_answered_in_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "garbage.safetensors").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "a_file").write_text("in the way")
+    (tmp_path / "a_folder").mkdir()
+    assert_one_line(l2lgd(*arguments, cwd=tmp_path, **NO_NETWORK), *MISTAKES[arguments])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "task=quadratic", "logger=none", "device=cuda", cwd=tmp_path)
+    assert_one_line(done, "device=cuda", "device=cpu")
+
+
+def test_help_lists_the_verbs(tmp_path: Path) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        done = l2lgd(*arguments, cwd=tmp_path)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        for verb in ("meta-train", "evaluate", "tune"):
+            assert f"\n  {verb} " in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["meta-train", "evaluate", "tune"])
+def test_help_of_a_verb_lists_its_options(verb: str, tmp_path: Path) -> None:
+    done = l2lgd(verb, "task=quadratic", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"usage: l2lgd {verb}" in done.stdout
+    assert "\n  num_steps " in done.stdout
+    assert list(tmp_path.iterdir()) == [], "asking for help leaves files behind"
+
+
+def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = l2lgd("--version", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("l2lgd 0.")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import l2lgd.cli",
+        "from l2lgd.cli import main; main(['--help'])",
+        "from l2lgd.cli import main; main(['evaluate', '--help'])",
+        "from l2lgd.cli import main; main(['--version'])",
+        "from l2lgd.cli import main; main(['evalaute'])",
+        "from l2lgd.cli import main; main(['-sc', 'query=bash'])",
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(program: str, tmp_path: Path) -> None:
+    checked = f"import sys; {program}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", checked],
+        cwd=tmp_path,
+        env=environment(COMP_LINE="l2lgd ev"),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+
+
+def test_the_composed_config_is_shown(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "task=quadratic", "seed=7", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0
+    config = OmegaConf.create(done.stdout)
+    assert config.seed == 7
+    assert config.task.name == "quadratic"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "answers"),
+    [
+        ("l2lgd me", {"meta-train"}),
+        ("l2lgd ", {"meta-train", "evaluate", "tune"}),
+        ("l2lgd evaluate spl", {"split="}),
+        ("l2lgd meta-train opt=lst", {"opt=lstm"}),
+        ("l2lgd nonsense ta", set()),
+    ],
+)
+def test_the_shell_completes_verbs_and_options(
+    line: str, answers: set[str], tmp_path: Path
+) -> None:
+    done = l2lgd("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert done.returncode == 0
+    assert set(done.stdout.split()) == answers
+
+
+# Behind an override argparse alone would not take the flag.
+@pytest.mark.parametrize("place", [0, len(TINY)])
+def test_a_sweep_makes_a_folder_a_run(place: int, tmp_path: Path) -> None:
+    arguments = [*TINY, "seed=3,4", "hydra.sweep.dir=sweep"]
+    arguments.insert(place, "--multirun")
+    done = l2lgd("meta-train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for folder, seed in (("0", 3), ("1", 4)):
+        config = OmegaConf.load(tmp_path / "sweep" / folder / ".hydra" / "config.yaml")
+        assert config.seed == seed
+        assert (tmp_path / "sweep" / folder / "checkpoints" / "best.safetensors").is_file()
+
+
+def test_a_mistake_in_a_sweep_ends_without_a_traceback(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "--multirun", *TINY, "opt=adam", "seed=3,4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("l2lgd: opt=adam is hand-designed")
+
+
+def test_a_traceback_can_be_had(tmp_path: Path) -> None:
+    arguments = ("evaluate", *QUICK, "checkpoint=missing.safetensors")
+    done = l2lgd(*arguments, cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

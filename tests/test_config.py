@@ -1,0 +1,225 @@
+"""Typed configs: every YAML composes and builds; mistakes are named, with the nearest option."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+import torch
+from helpers import CONF, OPTIMIZERS, VERBS, choices, composed, node, optimizer_node
+from omegaconf import OmegaConf
+
+from l2lgd.config import SCHEMAS, build, differences, nearest, validated
+from l2lgd.errors import ConfigError
+from l2lgd.help import verb_help
+from l2lgd.optimizers.base import Optimizer
+from l2lgd.tasks.base import Task
+
+GROUPS = sorted(
+    folder.name
+    for folder in CONF.iterdir()
+    if folder.is_dir() and folder.name not in ("hydra", "experiment", "__pycache__")
+)
+CHOICES = [(group, choice) for group in GROUPS for choice in choices(group)]
+QUADRATIC = {"_target_": "l2lgd.tasks.quadratic.QuadraticTask"}
+
+
+def groups_of(verb: str) -> list[str]:
+    text = (CONF / f"{verb}.yaml").read_text(encoding="utf-8")
+    return re.findall(r"^  - (\w+): ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_composes_into_its_schema(verb: str) -> None:
+    options = validated(composed(verb), verb)
+    assert isinstance(options, SCHEMAS[verb])
+    assert isinstance(options.seed, int)
+    assert options.num_steps == 100
+    assert isinstance(options.data_dir, str)
+    # What the schema has and the YAML lacks, or the other way round, would show here.
+    assert {field.name for field in dataclasses.fields(options)} == set(composed(verb))
+
+
+def test_every_primary_config_is_a_verb() -> None:
+    assert {file.stem for file in CONF.glob("*.yaml")} == set(SCHEMAS) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_with_every_verb_that_has_the_group(
+    group: str, choice: str, verb: str
+) -> None:
+    if group not in groups_of(verb):
+        assert any(group in groups_of(other) for other in VERBS), f"no verb has {group}"
+        return
+    validated(composed(verb, f"{group}={choice}"), verb)
+
+
+@pytest.mark.parametrize("choice", choices("experiment"))
+def test_every_experiment_composes_with_a_verb(choice: str) -> None:
+    failures = []
+    for verb in VERBS:
+        try:
+            validated(composed(verb, f"experiment={choice}"), verb)
+        except Exception as error:
+            failures.append(f"{verb}: {error}")
+    assert len(failures) < len(VERBS), failures
+
+
+@pytest.mark.parametrize("choice", OPTIMIZERS)
+def test_every_optimizer_builds(choice: str) -> None:
+    assert isinstance(build(optimizer_node(choice), "opt"), Optimizer)
+
+
+@pytest.mark.parametrize("choice", choices("task"))
+def test_every_task_builds_under_its_own_name(choice: str) -> None:
+    task = build(node("evaluate", "task", f"task={choice}"), "task")
+    assert isinstance(task, Task)
+    assert task.name == choice
+
+
+@pytest.mark.parametrize("choice", choices("unroll"))
+def test_every_unroll_builds(choice: str) -> None:
+    target = "l2lgd.schedules.Unroll"
+    build({"_target_": target, **node("meta_train", "unroll", f"unroll={choice}")}, "unroll")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_has_a_line_in_its_help(verb: str) -> None:
+    text = (CONF / f"{verb}.yaml").read_text(encoding="utf-8")
+    shown = verb_help(verb.replace("_", "-"), "")
+    options = [key for key in composed(verb) if key not in groups_of(verb)]
+    assert len(options) > 8
+    for option in options:
+        comment = re.search(rf"^{option}: .*  # (.+)$", text, re.MULTILINE)
+        assert comment, f"{option} has no comment in {verb}.yaml"
+        assert re.search(rf"^  {option} +{re.escape(comment[1])}", shown, re.MULTILINE), option
+    for group in set(groups_of(verb)):
+        assert f"\n{group}=" in shown
+        for choice in choices(group):
+            assert re.search(rf"^  {choice} +\S", shown, re.MULTILINE), f"{group}={choice}"
+
+
+def changed(verb: str, **changes: Any) -> Any:
+    """A verb's config with other values, as no check of Hydra's would let through."""
+    plain: Any = OmegaConf.to_container(composed(verb))
+    return OmegaConf.create({**plain, **changes})
+
+
+def test_an_unknown_option_gets_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="no option num_step; did you mean num_steps"):
+        validated(changed("evaluate", num_step=3), "evaluate")
+
+
+def test_an_option_far_from_all_others_gets_the_list() -> None:
+    with pytest.raises(ConfigError, match=r"no option qqq; choose one of .*num_steps"):
+        validated(changed("evaluate", qqq=3), "evaluate")
+
+
+def test_an_option_of_another_verb_is_unknown() -> None:
+    with pytest.raises(ConfigError, match="no option meta_steps"):
+        validated(changed("evaluate", meta_steps=3), "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_steps", "many"),
+        ("num_steps", 1.5),
+        ("seed", None),
+        ("baselines", "adam"),
+        ("allow_targets", {"a": 1}),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        validated(changed("evaluate", **{name: value}), "evaluate")
+
+
+def test_a_missing_value_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="data_dir has no value; give data_dir=…"):
+        validated(changed("evaluate", data_dir="???"), "evaluate")
+
+
+def test_an_option_left_out_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"opt\.algorithm has no value; give opt\.algorithm=…"):
+        build({"_target_": "l2lgd.optimizers.hand_designed.HandDesigned"}, "opt")
+
+
+def test_build_checks_names_and_types_against_the_constructor() -> None:
+    task = build({**QUADRATIC, "dimension": 3}, "task")
+    assert task.dimension == 3
+    with pytest.raises(ConfigError, match=r"no option task\.dimensoin; did you mean dimension"):
+        build({**QUADRATIC, "dimensoin": 3}, "task")
+    with pytest.raises(ConfigError, match=r"^task\.dimension: .*three"):
+        build({**QUADRATIC, "dimension": "three"}, "task")
+    with pytest.raises(ConfigError, match=r"^task\.dimension=0: must be at least 1"):
+        build({**QUADRATIC, "dimension": 0}, "task")
+
+
+def test_build_names_unknown_nested_options_with_the_nearest_one() -> None:
+    mnist = node("evaluate", "task", "task=mnist")
+    mnist["data"]["sorce"] = "embedded"
+    with pytest.raises(ConfigError, match=r"task\.data\.sorce.*did you mean (task\.data\.)?source"):
+        build(mnist, "task")
+
+
+def test_build_names_nested_values_out_of_range_by_their_full_name() -> None:
+    mnist = node("evaluate", "task", "task=mnist")
+    mnist["data"]["source"] = "internet"
+    with pytest.raises(ConfigError, match=r"^task\.data\.source=internet: choose one of"):
+        build(mnist, "task")
+
+
+@pytest.mark.parametrize("target", ["os.system", "l2lgdx.tasks.T", "torch.nn.Linear", "l2lgd"])
+def test_a_target_outside_the_package_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(target)):
+        build({"_target_": target}, "task")
+
+
+def test_an_allowed_package_may_be_a_target() -> None:
+    node = {"_target_": "torch.nn.modules.linear.Identity"}
+    with pytest.raises(ConfigError, match=r"allow_targets=\[torch\]"):
+        build(node, "opt")
+    with pytest.raises(ConfigError):
+        build(node, "opt", ["torchvision"])
+
+
+def test_an_allowed_package_builds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_tasks.py").write_text(
+        "from l2lgd.tasks.quadratic import QuadraticTask\n\nclass Mine(QuadraticTask):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = {"_target_": "my_own_tasks.Mine", "dimension": 2}
+    task = build(config, "task", ["my_own_tasks"])
+    assert type(task).__name__ == "Mine"
+    drawn = task.sample("train", 1, torch.Generator().manual_seed(0))
+    assert drawn.initial_parameters.shape == (1, 2)
+
+
+@pytest.mark.parametrize("target", ["l2lgd.tasks.quadratik.QuadraticTask", "l2lgd.tasks.Nothing"])
+def test_a_target_that_does_not_exist_is_named(target: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(target)):
+        build({"_target_": target}, "task")
+
+
+def test_a_node_without_a_target_says_so() -> None:
+    with pytest.raises(ConfigError, match="task has no _target_"):
+        build({"dimension": 3}, "task")
+
+
+def test_nearest_prefers_the_likely_choice_and_else_lists_all() -> None:
+    assert nearest("adm", ["adam", "sgd"]) == "; did you mean adam?"
+    assert nearest("xyz", ["adam", "sgd"]) == "; choose one of adam, sgd"
+    assert nearest("xyz", []) == ""
+
+
+def test_differences_are_listed_by_full_name() -> None:
+    before = OmegaConf.create({"a": 1, "b": {"c": 2, "d": 3}, "seed": 0})
+    after = OmegaConf.create({"a": 1, "b": {"c": 5, "e": 3}, "seed": 9})
+    assert differences(before, after, ["seed"]) == [
+        "b.c: 2 → 5",
+        "b.d: 3 → absent",
+        "b.e: absent → 3",
+    ]
+    assert differences(before, before, []) == []

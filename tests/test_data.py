@@ -1,0 +1,232 @@
+"""Data sets: from files, folders and packages; and what is said when they cannot be had."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import NO_NETWORK
+from PIL import Image
+
+from l2lgd.data import DataConfig, load_images
+from l2lgd.errors import ConfigError, DataUnavailable
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
+
+
+def write_pictures(folder: Path, count: int, shade: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        pixels = np.full((28, 28), shade, dtype=np.uint8)
+        pixels[index] = 255
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+
+
+def test_a_folder_of_pictures_comes_back_as_it_was_written(picture_folder: Path) -> None:
+    images = load_images(DataConfig(source="folder", root=str(picture_folder)), "", CPU)
+    written = {
+        part: Counter(
+            (np.asarray(Image.open(file)).tobytes(), "abc".index(file.parent.name))
+            for file in (picture_folder / part).glob("*/*.png")
+        )
+        for part in ("train", "test")
+    }
+    read = {
+        split: Counter(
+            (pixels.numpy().tobytes(), int(label))
+            for pixels, label in zip(part.pixels, part.labels, strict=True)
+        )
+        for split, part in images.parts.items()
+    }
+    assert read["test"] == written["test"]
+    assert read["train"] + read["validation"] == written["train"]
+    assert images["train"].num_classes == 3
+    assert images["train"].pixels.dtype == torch.uint8
+    assert images.description == {
+        "name": "mnist",
+        "source": "folder",
+        "num_examples": {"train": 54, "validation": 6, "test": 12},
+    }
+
+
+def test_a_folder_is_shuffled_so_that_validation_is_not_the_last_class(
+    picture_folder: Path,
+) -> None:
+    images = load_images(DataConfig(source="folder", root=str(picture_folder)), "", CPU)
+    assert len(set(images["validation"].labels.tolist())) > 1
+
+
+def test_a_folder_may_lie_in_the_data_dir(picture_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnist").symlink_to(picture_folder)
+    images = load_images(DataConfig(source="auto"), str(tmp_path), CPU)
+    assert images.description["source"] == "folder"
+
+
+def test_colour_pictures_of_another_size_become_grey_28_by_28(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part / "0").mkdir(parents=True)
+        for index in range(10):
+            picture = Image.new("RGB", (40, 31), (index, index, index))
+            picture.save(tmp_path / part / "0" / f"{index}.png")
+    images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+    assert images["test"].pixels.shape == (10, 28, 28)
+    assert sorted(images["test"].pixels[:, 0, 0].tolist()) == list(range(10))
+
+
+def test_a_class_means_the_same_in_training_and_test(tmp_path: Path) -> None:
+    for label, shade in (("a", 10), ("b", 20), ("c", 30)):
+        write_pictures(tmp_path / "train" / label, 10, shade)
+    write_pictures(tmp_path / "test" / "a", 3, 10)
+    write_pictures(tmp_path / "test" / "c", 3, 30)  # and none of class b
+    try:
+        images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+    except DataUnavailable:
+        return  # refusing such a folder is right too
+    for split in ("train", "validation", "test"):
+        shades = images[split].pixels[:, -1, -1]
+        assert (10 + 10 * images[split].labels).equal(shades.long()), split
+
+
+def test_a_folder_too_small_to_split_is_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_pictures(tmp_path / part / "0", 4)
+    try:
+        images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+    except DataUnavailable:
+        return
+    assert all(len(part.labels) for part in images.parts.values()), "a split is empty"
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no picture"])
+def test_a_damaged_picture_is_unavailable_data(tmp_path: Path, content: bytes) -> None:
+    for part in ("train", "test"):
+        write_pictures(tmp_path / part / "0", 10)
+    (tmp_path / "train" / "0" / "3.png").write_bytes(content)
+    with pytest.raises(DataUnavailable, match="mnist is not available"):
+        load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+
+
+def test_the_embedded_digits_are_ten_classes_and_say_that_they_are_a_subset() -> None:
+    images = load_images(DataConfig(source="embedded"), "", CPU)
+    sizes = {"train": 3600, "validation": 400, "test": 1000}
+    assert images.description["num_examples"] == sizes
+    assert images.description["source"] == "embedded"
+    assert "subset" in str(images.description["note"])
+    for split, size in sizes.items():
+        part = images[split]
+        assert part.pixels.shape == (size, 28, 28)
+        counts = torch.bincount(part.labels, minlength=10)
+        assert len(counts) == 10
+        assert counts.min() > size / 20, "the digits come sorted by class and must be shuffled"
+        assert part.pixels.float().mean() == pytest.approx(33, abs=3)
+
+
+def test_the_same_data_is_read_in_the_same_order_every_time(picture_folder: Path) -> None:
+    config = DataConfig(source="folder", root=str(picture_folder))
+    first, second = (load_images(config, "", CPU) for _ in range(2))
+    for split in ("train", "validation", "test"):
+        assert first[split].pixels.equal(second[split].pixels)
+
+
+def test_mnist_is_read_from_the_original_files(mnist_dir: str) -> None:
+    images = load_images(DataConfig(source="auto"), mnist_dir, CPU)
+    assert images.description["source"] == "torchvision"
+    # How often each digit occurs in the original; its order differs between copies.
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    both = torch.cat([images[split].labels for split in ("train", "validation")])
+    assert torch.bincount(both).tolist() == counts
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(images["test"].labels).tolist() == counts
+
+
+def test_a_missing_folder_names_the_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(DataUnavailable) as caught:
+        load_images(DataConfig(source="folder"), str(tmp_path), CPU)
+    message = str(caught.value)
+    for part in (
+        "mnist",
+        str(tmp_path / "mnist"),
+        "data_dir=",
+        "L2LGD_DATA",
+        "task.data.source=folder",
+        "task.data.root=",
+        "task.data.source=embedded",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_a_download_without_network_names_the_ways_out(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataUnavailable) as caught:
+        load_images(DataConfig(name, "torchvision"), str(tmp_path), CPU)
+    message = str(caught.value)
+    for part in (name, str(tmp_path), "data_dir=", "task.data.source=folder"):
+        assert part in message
+    assert ("embedded" in message) == (name == "mnist")
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_auto_falls_back_on_the_embedded_digits_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        images = load_images(DataConfig(), str(tmp_path), CPU)
+    assert images.description["source"] == "embedded"
+    assert "5,000 embedded digits" in caplog.text
+
+
+@pytest.mark.usefixtures("offline")
+def test_auto_never_replaces_another_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataUnavailable, match="fashion_mnist"):
+        load_images(DataConfig("fashion_mnist"), str(tmp_path), CPU)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("source", ["auto", "torchvision"])
+@pytest.mark.parametrize(
+    "damaged", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"]
+)
+def test_a_truncated_file_is_unavailable_data(
+    mnist_dir: str, tmp_path: Path, damaged: str, source: str
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (Path(mnist_dir) / "MNIST" / "raw").glob("*-ubyte"):
+        if file.name == damaged:
+            (raw / file.name).write_bytes(file.read_bytes()[:1000])
+        else:
+            (raw / file.name).symlink_to(file)
+    with pytest.raises(DataUnavailable, match="mnist is not available"):
+        load_images(DataConfig(source=source), str(tmp_path), CPU)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_file_is_unavailable_data(mnist_dir: str, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    name = "train-images-idx3-ubyte"
+    (raw / name).symlink_to(Path(mnist_dir) / "MNIST" / "raw" / name)
+    with pytest.raises(DataUnavailable, match="mnist is not available"):
+        load_images(DataConfig(source="auto"), str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("options", [{"name": "mnits"}, {"source": "internet"}])
+def test_an_unknown_data_set_or_source_is_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options.values()))):
+        DataConfig(**options)
+
+
+def test_there_is_no_embedded_copy_of_another_data_set() -> None:
+    with pytest.raises(ConfigError, match="fashion_mnist"):
+        load_images(DataConfig("fashion_mnist", "embedded"), "", CPU)

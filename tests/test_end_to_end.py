@@ -1,0 +1,419 @@
+"""Whole runs of the installed command, and what they leave behind."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import environment, json_lines, l2lgd
+from omegaconf import OmegaConf
+from PIL import Image
+
+from l2lgd import checkpoint
+from l2lgd.config import build
+from l2lgd.saved import load_weights
+from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.tracking import NullTracker
+from l2lgd.trainer import Trainer
+
+QUICK = ("task=quadratic", "logger=none", "device=cpu", "threads=1")
+META = (
+    *("meta-train", *QUICK, "seed=5", "num_functions=4", "num_steps=12", "unroll.lengths=[5]"),
+    *("meta_steps=30", "validate_every=10", "validation_functions=6", "checkpoint_every=10"),
+)
+# Long enough to be killed on the way.
+LONG = (*META, "opt.hidden_size=4", "meta_steps=300", "checkpoint_every=20", "validate_every=30")
+
+
+def run(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    done = l2lgd(*arguments, cwd=cwd, **changes)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def untimed(path: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in line.items() if name != "time"} for line in json_lines(path)
+    ]
+
+
+def assert_same_tensors(one: Path, other: Path) -> None:
+    mine, theirs = checkpoint.load(one)[0], checkpoint.load(other)[0]
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert tensor.equal(theirs[name]), name
+
+
+def assert_picture(path: Path) -> None:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short meta-training."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(*META, "hydra.run.dir=run", cwd=folder)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a longer one, which others are compared with."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(*LONG, "hydra.run.dir=run", cwd=folder)
+    return folder / "run"
+
+
+def test_meta_training_leaves_the_files_of_a_run(trained: Path) -> None:
+    found = summary_of(trained)
+    assert (found["task"], found["opt"], found["seed"]) == ("quadratic", "lstm", 5)
+    assert found["meta_steps"] == 30
+    assert found["seconds"] > 0
+    assert found["coordinate_steps_per_second"] > 0
+    assert found["versions"]["torch"] == version("torch")
+    assert found["device"] == "cpu"
+    best = Path(found["checkpoint"])
+    assert best == trained / "checkpoints" / "best.safetensors"
+    assert best.is_file()
+    assert (trained / "checkpoints" / "last.safetensors").is_file()
+    assert OmegaConf.load(trained / ".hydra" / "config.yaml").seed == 5
+    lines = json_lines(trained / "metrics.jsonl")
+    assert [line["step"] for line in lines if "meta_loss" in line] == [*range(1, 31)]
+    assert all(isinstance(line["time"], float) for line in lines)
+    losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    assert found["best_validation_loss"] == min(losses)
+
+
+def test_the_command_in_a_summary_can_be_run_again(trained: Path) -> None:
+    found = summary_of(trained)
+    assert found["verb"] == "meta-train"
+    assert found["command"].split()[:2] == ["l2lgd", "meta-train"]
+
+
+def test_checkpoints_say_where_they_come_from(trained: Path) -> None:
+    for name in ("best", "last"):
+        _, about = checkpoint.load(trained / "checkpoints" / f"{name}.safetensors")
+        assert about["task_name"] == "quadratic"
+        assert about["opt_name"] == "lstm"
+        assert about["seed"] == 5
+        assert about["licence"] == "Apache-2.0"
+        assert about["versions"]["l2lgd"] == version("l2lgd")
+
+
+def test_the_selected_weights_have_the_loss_they_were_selected_for(trained: Path) -> None:
+    path = trained / "checkpoints" / "best.safetensors"
+    _, about = checkpoint.load(path)
+    learned = build(about["opt"], "opt")
+    load_weights(path, learned)
+    curves = Trainer(QuadraticTask(), 5, NullTracker()).evaluate(learned, "validation", 6, 12)
+    assert curves.final_loss() == about["validation_loss"]
+    assert about["validation_loss"] == summary_of(trained)["best_validation_loss"]
+
+
+def test_evaluation_gives_the_loss_that_training_saw(trained: Path, tmp_path: Path) -> None:
+    run(
+        *("evaluate", *QUICK, "seed=5", "num_functions=6", "num_steps=12", "split=validation"),
+        *("baselines=[]", f"checkpoint={trained}/checkpoints/best.safetensors"),
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    measured = summary_of(tmp_path / "run")["results"]["lstm"]["final_loss"]["mean"]
+    assert measured == pytest.approx(summary_of(trained)["best_validation_loss"], rel=1e-12)
+
+
+def test_evaluation_compares_with_tuned_optimizers(trained: Path, tmp_path: Path) -> None:
+    weights = str(trained / "checkpoints" / "best.safetensors")
+    arguments = (
+        *("evaluate", *QUICK, f"checkpoint={weights}", "baselines=[adam,sgd]", "seed=2"),
+        *("num_functions=9", "num_steps=10", "tune_functions=3", "tuned_dir=tuned"),
+    )
+    done = run(*arguments, "hydra.run.dir=first", cwd=tmp_path)
+    for name in ("lstm", "adam", "sgd"):
+        assert name in done.stdout
+    folder = tmp_path / "first"
+    found = summary_of(folder)
+    expected = {"task": "quadratic", "split": "test", "num_functions": 9, "num_steps": 10}
+    expected |= {"verb": "evaluate", "seed": 2, "data": None, "device": "cpu"}
+    assert {name: found[name] for name in expected} == expected
+    assert found["command"].startswith("l2lgd evaluate task=quadratic ")
+    assert {"l2lgd", "torch"} <= found["versions"].keys()
+    assert found["seconds"] > 0
+    assert list(found["results"]) == ["lstm", "adam", "sgd"]
+    for name, result in found["results"].items():
+        low, high = result["final_loss"]["ci95"]
+        assert low <= result["final_loss"]["mean"] <= high
+        assert result["diverged"] == 0
+        if name == "lstm":
+            assert result["learning_rate"] is None
+            assert result["checkpoint"] == weights
+        else:
+            rates = [rate for rate, _ in result["search"]]
+            tried = {rate: loss for rate, loss in result["search"] if loss is not None}
+            assert result["learning_rate"] == min(tried, key=tried.__getitem__)
+            assert min(rates) < result["learning_rate"] < max(rates)
+    with (folder / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [*range(11)]
+    assert len({row[name] for row in rows[:1] for name in found["results"]}) == 1, "same functions"
+    for name, result in found["results"].items():
+        assert float(rows[-1][name]) == pytest.approx(result["final_loss"]["mean"], rel=1e-4)
+        assert all(float(r[f"{name}_low"]) <= float(r[f"{name}_high"]) for r in rows)
+    assert [line["step"] for line in json_lines(folder / "metrics.jsonl")] == [*range(11)]
+    assert_picture(folder / "curves.png")
+
+    # The second time the rates are not searched again, and the numbers are the same.
+    again = run(*arguments, "hydra.run.dir=second", cwd=tmp_path)
+    assert "searching" in done.stderr
+    assert "searching" not in again.stderr
+    assert summary_of(tmp_path / "second")["results"] == found["results"]
+
+
+def test_an_optimizer_that_diverges_is_counted_not_hidden(tmp_path: Path) -> None:
+    run(
+        *("evaluate", *QUICK, "opt=sgd", "opt.learning_rate=10", "baselines=[]"),
+        *("num_functions=3", "num_steps=60", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    result = summary_of(tmp_path / "run")["results"]["sgd"]
+    assert result["diverged"] == 3
+    assert result["final_loss"]["mean"] is None
+    assert_picture(tmp_path / "run" / "curves.png")
+
+
+def test_last_weights_can_be_loaded_too(trained: Path) -> None:
+    _, about = checkpoint.load(trained / "checkpoints" / "last.safetensors")
+    learned, untrained = build(about["opt"], "opt"), build(about["opt"], "opt")
+    load_weights(trained / "checkpoints" / "last.safetensors", learned)
+    assert not learned.output_weight.equal(untrained.output_weight)
+
+
+def test_a_checkpoint_cannot_name_code_to_run(trained: Path, tmp_path: Path) -> None:
+    tensors, about = checkpoint.load(trained / "checkpoints" / "best.safetensors")
+    bad = tmp_path / "bad.safetensors"
+    checkpoint.save(bad, tensors, {**about, "opt": {"_target_": "os.mkdir", "path": "owned"}})
+    done = l2lgd("evaluate", *QUICK, f"checkpoint={bad}", "baselines=[]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "os.mkdir" in done.stderr
+    assert not (tmp_path / "owned").exists()
+
+
+def test_learning_rates_are_tuned_and_kept(tmp_path: Path) -> None:
+    run(
+        *("tune", *QUICK, "baselines=[sgd,nag]", "num_functions=3", "num_steps=8"),
+        *("lowest_rate=0.001", "highest_rate=0.01", "tuned_dir=tuned", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    found = summary_of(tmp_path / "run")
+    assert (found["verb"], found["search"]) == ("tune", "learning_rate")
+    for name in ("sgd", "nag"):
+        tried = dict(found["results"][name]["trials"])
+        assert found["results"][name]["learning_rate"] == min(tried, key=tried.__getitem__)
+        assert found["results"][name]["validation_loss"] == min(tried.values())
+        assert list((tmp_path / "tuned").glob(f"quadratic-{name}-*.json"))
+    assert_picture(tmp_path / "run" / "search.png")
+
+
+def test_the_meta_learning_rate_is_searched_at_random(tmp_path: Path) -> None:
+    arguments = (
+        *("tune", *QUICK, "search=meta_learning_rate", "trials=2", "meta_steps=4"),
+        *("num_functions=2", "num_steps=4", "validation_functions=2"),
+    )
+    run(*arguments, "hydra.run.dir=run", cwd=tmp_path)
+    found = summary_of(tmp_path / "run")
+    assert found["search"] == "meta_learning_rate"
+    trials = found["results"]["lstm"]["trials"]
+    assert len(trials) == 2
+    assert all(1e-4 <= rate <= 0.03 for rate, _ in trials)
+    assert found["results"]["lstm"]["meta_learning_rate"] in [rate for rate, _ in trials]
+    assert len(list((tmp_path / "run").glob("meta_learning_rate=*/metrics.jsonl"))) == 2
+    assert_picture(tmp_path / "run" / "search.png")
+
+
+def killed_midway(folder: Path) -> Path:
+    """A run that got SIGKILL after its first checkpoints and before its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "l2lgd", *LONG, "hydra.run.dir=run"],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    metrics, last = folder / "run" / "metrics.jsonl", folder / "run/checkpoints/last.safetensors"
+    deadline = time.monotonic() + 120
+    while not (last.exists() and metrics.read_bytes().count(b"\n") > 50):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -9
+    assert not (folder / "run" / "summary.json").exists(), "killed too late to test anything"
+    return folder / "run"
+
+
+def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = killed_midway(tmp_path)
+    # What a crash in the middle of a line leaves.
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 299, "ti')
+
+    # Another value of an option that decides the numbers is refused, and named.
+    before = (folder / "metrics.jsonl").read_bytes()
+    refused = l2lgd("meta-train", "resume=run", "num_functions=6", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("l2lgd: ")
+    assert "num_functions: 4 → 6" in refused.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+    run("meta-train", "resume=run", cwd=tmp_path)
+    for name in ("last", "best"):
+        file = f"checkpoints/{name}.safetensors"
+        assert_same_tensors(folder / file, uninterrupted / file)
+    assert untimed(folder / "metrics.jsonl") == untimed(uninterrupted / "metrics.jsonl")
+    resumed, once = summary_of(folder), summary_of(uninterrupted)
+    for name in ("best_validation_loss", "best_meta_step", "meta_steps", "skipped"):
+        assert resumed[name] == once[name]
+    assert list(tmp_path.iterdir()) == [folder], "the run goes on in its own folder only"
+
+
+def test_the_same_command_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    run(*META, "hydra.run.dir=again", cwd=tmp_path)
+    for name in ("last", "best"):
+        file = f"checkpoints/{name}.safetensors"
+        assert_same_tensors(tmp_path / "again" / file, trained / file)
+    assert untimed(tmp_path / "again" / "metrics.jsonl") == untimed(trained / "metrics.jsonl")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".log"
+    }
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to do things to."""
+    for name, content in files_of(trained).items():
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(content)
+    return tmp_path / "run"
+
+
+def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
+    before = files_of(finished)
+    done = l2lgd(*META, "seed=6", "hydra.run.dir=run", cwd=finished.parent)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "already holds a run" in done.stderr
+    assert "resume=" in done.stderr
+    after = files_of(finished)
+    results = [name for name in before if not name.startswith(".hydra")]
+    assert {name: after[name] for name in results} == {name: before[name] for name in results}
+
+
+def test_a_refused_run_leaves_the_config_of_the_run_that_is_there(finished: Path) -> None:
+    # Or else resuming compares with, and goes on with, the options of the refused one.
+    before = files_of(finished)
+    l2lgd(*META, "seed=6", "hydra.run.dir=run", cwd=finished.parent)
+    assert files_of(finished) == before
+
+
+def test_resuming_a_finished_run_changes_no_result(finished: Path) -> None:
+    before = files_of(finished)
+    run("meta-train", f"resume={finished}", cwd=finished.parent)
+    after = files_of(finished)
+    for name in ("checkpoints/best.safetensors", "metrics.jsonl"):
+        assert after[name] == before[name]
+
+
+def limit_file_size(size: int) -> Callable[[], None]:
+    """A limit on the size of files, which stands in for a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(
+    ("size", "full"),
+    [(14_000, "best.safetensors"), (9_000, "metrics.jsonl")],
+    ids=["at a checkpoint", "at a metric"],
+)
+def test_a_full_disk_ends_in_a_message(size: int, full: str, tmp_path: Path) -> None:
+    # The network's 20 kB do not fit into the first limit, some thirty metrics not into the second.
+    steps = ["meta_steps=9"] if size > 10_000 else ["meta_steps=500", "validate_every=500"]
+    steps += ["checkpoint_every=500"]
+    done = subprocess.run(
+        [sys.executable, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit_file_size(size),
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("l2lgd: could not write")
+    assert full in last
+
+
+def test_wandb_offline_needs_no_login_and_leaves_its_own_record(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path / "home"), "WANDB_MODE": "offline"}
+    (tmp_path / "home").mkdir()
+    run(
+        *("meta-train", "task=quadratic", "device=cpu", "threads=1", "logger=wandb"),
+        *("num_functions=2", "num_steps=4", "meta_steps=2", "validation_functions=2"),
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+        **home,
+    )
+    (record,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert list(record.glob("*.wandb"))
+    assert len(json_lines(tmp_path / "run" / "metrics.jsonl")) == 3
+    _, about = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert record.name.endswith(about["wandb_id"])
+
+
+def test_mnist_is_trained_on_and_named_in_the_summary(mnist_dir: str, tmp_path: Path) -> None:
+    run(
+        *("meta-train", "task=mnist", "logger=none", "device=cpu", "threads=1"),
+        *(f"data_dir={mnist_dir}", "opt.hidden_size=4", "num_functions=1", "num_steps=4"),
+        *("meta_steps=2", "validation_functions=1", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    found = summary_of(tmp_path / "run")
+    assert found["data"] == {"name": "mnist", "source": "torchvision", "num_examples": 5000}
+    assert found["best_validation_loss"] == pytest.approx(2.3, abs=0.3)
+
+
+def test_the_embedded_digits_are_called_a_subset_in_the_summary(tmp_path: Path) -> None:
+    run(
+        *("evaluate", "task=mnist", "logger=none", "device=cpu", "threads=1", "opt=adam"),
+        *("task.data.source=embedded", "opt.learning_rate=0.01", "baselines=[]"),
+        *("num_functions=2", "num_steps=3", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    data = summary_of(tmp_path / "run")["data"]
+    assert (data["source"], data["num_examples"]) == ("embedded", 1000)
+    assert "subset" in data["note"]
+
+
+def test_one_thread_is_what_these_tests_assume() -> None:
+    assert torch.get_num_threads() == 1

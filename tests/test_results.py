@@ -1,0 +1,113 @@
+"""Statistics of curves, curves.csv and summary.json."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from l2lgd.results import (
+    Band,
+    Curves,
+    band,
+    bootstrap_interval,
+    summarize,
+    write_curves,
+    write_summary,
+)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(1)
+    samples = draw.exponential(1.0, (400, 50))
+    low, high = bootstrap_interval(samples)
+    covered = ((low < 1) & (high > 1)).mean()
+    # 95 % in the limit; the percentile interval falls a little short on 50 skewed samples.
+    assert 0.90 <= covered <= 0.98
+    assert (low < samples.mean(1)).all()
+    assert (samples.mean(1) < high).all()
+
+
+def test_the_interval_shrinks_with_more_values_and_is_a_fixed_number() -> None:
+    draw = np.random.default_rng(2)
+    few, many = draw.normal(0, 1, 25), draw.normal(0, 1, 2500)
+    (low, high), (lower, higher) = bootstrap_interval(few), bootstrap_interval(many)
+    assert (higher - lower) == pytest.approx((high - low) / 10, rel=0.4)
+    assert bootstrap_interval(few).tolist() == [low, high]
+    assert bootstrap_interval(np.array([3.0])).tolist() == [3.0, 3.0]
+
+
+def test_the_final_loss_is_the_last_step_of_deterministic_functions() -> None:
+    curves = Curves(torch.arange(26.0).view(13, 2), stochastic=False)
+    assert curves.final_losses().tolist() == [24.0, 25.0]
+    assert curves.final_loss() == 24.5
+
+
+@pytest.mark.parametrize(("steps", "averaged"), [(30, 10), (10, 10), (4, 4), (1, 1)])
+def test_the_final_loss_is_the_mean_of_ten_steps_of_stochastic_ones(
+    steps: int, averaged: int
+) -> None:
+    losses = torch.arange(steps + 1.0).unsqueeze(1).expand(-1, 3)
+    expected = sum(range(steps + 1 - averaged, steps + 1)) / averaged  # never f(θ_0)
+    assert Curves(losses, stochastic=True).final_losses().tolist() == [expected] * 3
+
+
+def test_diverged_functions_are_counted_and_left_out_of_the_mean() -> None:
+    losses = torch.tensor([[1.0, 1.0, 1.0, 1.0], [2.0, math.nan, math.inf, 4.0]])
+    found = summarize(Curves(losses, stochastic=False))
+    assert found["diverged"] == 2
+    assert found["final_loss"]["mean"] == 3.0
+    assert 2.0 <= found["final_loss"]["ci95"][0] <= found["final_loss"]["ci95"][1] <= 4.0
+
+
+def test_when_all_have_diverged_there_is_no_mean() -> None:
+    curves = Curves(torch.tensor([[1.0, 1.0], [math.nan, math.inf]]), stochastic=False)
+    found = summarize(curves)
+    assert found == {"final_loss": {"mean": None, "ci95": None}, "diverged": 2}
+    assert curves.final_loss() == math.inf
+    assert np.isnan(band(curves).mean).all()
+
+
+def test_a_selection_never_prefers_what_diverged_once() -> None:
+    losses = torch.tensor([[1.0, 1.0], [0.0, math.nan]])
+    assert Curves(losses, stochastic=False).final_loss() == math.inf
+
+
+def test_a_band_is_the_mean_between_its_bounds() -> None:
+    draw = torch.Generator().manual_seed(0)
+    losses = torch.rand(5, 40, generator=draw)
+    losses[3, 0] = math.inf  # this function counts at no step, or the mean would jump
+    found = band(Curves(losses, stochastic=True))
+    np.testing.assert_allclose(found.mean, losses[:, 1:].double().mean(1).numpy())
+    assert (found.low < found.mean).all()
+    assert (found.mean < found.high).all()
+
+
+def test_curves_have_a_row_a_step_and_three_columns_an_optimizer(tmp_path: Path) -> None:
+    bands = {
+        "lstm": Band(np.array([3.0, 2.0]), np.array([2.5, 1.5]), np.array([3.5, 2.5])),
+        "adam": Band(np.array([3.0, np.nan]), np.array([2.0, np.nan]), np.array([4.0, np.nan])),
+    }
+    write_curves(tmp_path / "curves.csv", bands)
+    with (tmp_path / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["step", "lstm", "lstm_low", "lstm_high", "adam", "adam_low", "adam_high"]
+    assert list(rows[0]) == columns
+    assert [row["step"] for row in rows] == ["0", "1"]
+    assert [float(row["lstm_high"]) for row in rows] == [3.5, 2.5]
+    assert math.isnan(float(rows[1]["adam"]))
+
+
+def test_a_summary_is_strict_json(tmp_path: Path) -> None:
+    summary = {"a": math.inf, "b": [1.0, math.nan], "c": {"d": (2, None)}, "e": "θ"}
+    write_summary(tmp_path / "summary.json", summary)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (tmp_path / "summary.json").read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=refuse)
+    assert found == {"a": None, "b": [1.0, None], "c": {"d": [2, None]}, "e": "θ"}

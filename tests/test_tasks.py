@@ -1,0 +1,291 @@
+"""The contract of every task in conf/task; a new YAML file is tested without an edit here."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import unavailable
+from helpers import CONF, choices, node, run_steps
+from torch import nn
+from torch.nn import functional
+
+from l2lgd.config import build
+from l2lgd.data import DataConfig, ImageSplits, load_images
+from l2lgd.errors import ConfigError, DataUnavailable
+from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.tasks.base import Optimizee, Task
+from l2lgd.tasks.classification import ACTIVATIONS, ClassificationTask
+from l2lgd.tasks.quadratic import QuadraticTask
+
+TASKS = choices("task")
+CPU = torch.device("cpu")
+B = 3
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="session")
+def tasks() -> Callable[[str], Task]:
+    """Tasks by name, in float64; MNIST from the embedded digits, which every machine has."""
+    ready: dict[str, Task] = {}
+
+    def get(name: str) -> Task:
+        if name not in ready:
+            config = node("evaluate", "task", f"task={name}", "opt=adam")
+            if config.get("data", {}).get("name") == "mnist":
+                config["data"]["source"] = "embedded"
+            task: Task = build(config, "task")
+            try:
+                task.setup(str(Path("~/.cache/l2lgd").expanduser()), CPU, torch.float64)
+            except DataUnavailable as error:
+                unavailable(str(error))
+            ready[name] = task
+        return ready[name]
+
+    return get
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest, tasks: Callable[[str], Task]) -> Task:
+    return tasks(request.param)
+
+
+def displaced(functions: Optimizee, seed: int = 1) -> torch.Tensor:
+    """A point off the start, where gradients are not special."""
+    initial = functions.initial_parameters
+    return initial + 0.1 * torch.randn(initial.shape, generator=seeded(seed), dtype=initial.dtype)
+
+
+def test_every_file_is_found() -> None:
+    assert {"quadratic", "mnist"} <= set(TASKS) == {f.stem for f in (CONF / "task").iterdir()}
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_losses_and_gradients_are_stacked(task: Task, split: Any) -> None:
+    functions = task.sample(split, B, seeded())
+    n = functions.initial_parameters.shape[1]
+    loss, gradient = functions.loss_and_gradient(functions.initial_parameters, 0)
+    assert functions.initial_parameters.shape == (B, n)
+    assert (loss.shape, gradient.shape) == ((B,), (B, n))
+    assert loss.dtype == gradient.dtype == functions.initial_parameters.dtype == torch.float64
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    assert not loss.requires_grad
+    assert not gradient.requires_grad
+
+
+def test_names_and_shapes_cover_every_coordinate_once(task: Task) -> None:
+    functions = task.sample("train", B, seeded())
+    parameters = displaced(functions)
+    slices, named = functions.parameter_slices(), functions.unpack(parameters)
+    assert list(slices) == list(named) == list(functions.shapes)
+    end = 0
+    for name, shape in functions.shapes.items():
+        assert slices[name].start == end
+        end = slices[name].stop
+        assert named[name].shape == (B, *shape)
+        assert named[name].flatten(1).equal(parameters[:, slices[name]])
+    assert end == parameters.shape[1]
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_gradient_is_the_derivative_of_the_loss(task: Task, step: int) -> None:
+    functions = task.sample("train", B, seeded())
+    parameters = displaced(functions)
+    loss, gradient = functions.loss_and_gradient(parameters, step)
+    torch.testing.assert_close(loss, functions.loss(parameters, step), rtol=1e-12, atol=0)
+    for seed in range(3):
+        direction = torch.randn(parameters.shape, generator=seeded(seed), dtype=torch.float64)
+        direction /= direction.norm(dim=1, keepdim=True)
+        ahead, behind = (functions.loss(parameters + e * direction, step) for e in (1e-5, -1e-5))
+        slope = (gradient * direction).sum(1)
+        torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=1e-4, atol=1e-7)
+
+
+def test_a_function_does_not_depend_on_the_others_in_the_stack(task: Task) -> None:
+    functions = task.sample("train", B, seeded())
+    parameters = displaced(functions)
+    before, gradient = functions.loss_and_gradient(parameters, 1)
+    changed = parameters.clone()
+    changed[0] += 1.0
+    after, new_gradient = functions.loss_and_gradient(changed, 1)
+    torch.testing.assert_close(after[1:], before[1:])
+    torch.testing.assert_close(new_gradient[1:], gradient[1:])
+    assert (after[0] - before[0]).abs() > 1e-3
+
+
+def test_the_generator_decides_the_functions(task: Task) -> None:
+    first, same, other = (task.sample("train", B, seeded(seed)) for seed in (5, 5, 6))
+    parameters = displaced(first)
+    assert first.initial_parameters.equal(same.initial_parameters)
+    assert not first.initial_parameters.equal(other.initial_parameters)
+    for step in (0, 3):
+        assert first.loss(parameters, step).equal(same.loss(parameters, step))
+        assert not first.loss(parameters, step).equal(other.loss(parameters, step))
+
+
+def test_the_functions_of_a_stack_differ(task: Task) -> None:
+    functions = task.sample("train", B, seeded())
+    same_place = displaced(functions)[:1].expand(B, -1)
+    assert len(set(functions.loss(same_place, 0).tolist())) == B
+
+
+def test_the_loss_is_a_function_of_parameters_and_step(task: Task) -> None:
+    functions = task.sample("train", B, seeded())
+    parameters = displaced(functions)
+    first, other = functions.loss(parameters, 2), functions.loss(parameters, 9)
+    assert functions.loss(parameters, 2).equal(first), "evaluating step 9 changed step 2"
+    assert functions.stochastic == (not other.equal(first))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3), slice(2, 3), slice(0, 3)])
+def test_select_gives_the_same_functions(task: Task, rows: slice) -> None:
+    functions = task.sample("train", B, seeded())
+    parameters, chosen = displaced(functions), functions.select(rows)
+    assert chosen.initial_parameters.equal(functions.initial_parameters[rows])
+    assert chosen.stochastic == functions.stochastic
+    for step in (0, 4):
+        whole, part = functions.loss(parameters, step)[rows], chosen.loss(parameters[rows], step)
+        torch.testing.assert_close(part, whole, rtol=1e-12, atol=0)
+
+
+def test_select_of_a_selection_counts_from_the_selection(task: Task) -> None:
+    functions = task.sample("train", 4, seeded())
+    parameters = displaced(functions)
+    chosen = functions.select(slice(1, 4)).select(slice(1, 2))
+    torch.testing.assert_close(
+        chosen.loss(parameters[2:3], 5), functions.loss(parameters, 5)[2:3], rtol=1e-12, atol=0
+    )
+
+
+def test_gradient_descent_lowers_the_loss(task: Task) -> None:
+    functions = task.sample("train", B, seeded())
+    visited = run_steps(HandDesigned("Adam", 0.01), functions, 40)
+    assert (functions.loss(visited[-1], 0) < functions.loss(visited[0], 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected", "tolerance"), [("uniform", 10 / 3, 0.1), ("gaussian", 10, 0.5)]
+)
+def test_quadratics_start_at_the_mean_square_of_y(
+    distribution: str, expected: float, tolerance: float
+) -> None:
+    functions = QuadraticTask(distribution=distribution).sample("train", 2000, seeded())
+    mean = functions.loss(functions.initial_parameters, 0).mean().item()
+    assert mean == pytest.approx(expected, abs=tolerance)
+
+
+def test_quadratics_are_the_squared_norm_of_the_residual() -> None:
+    functions = QuadraticTask(dimension=3, distribution="gaussian").sample("train", 2, seeded())
+    theta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+    for row in range(2):
+        expected = 0.0
+        for i in range(3):
+            product = sum(functions.matrices[row, i, j] * theta[row, j] for j in range(3))
+            expected += float(product - functions.targets[row, i]) ** 2
+        assert functions.loss(theta, 0)[row].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("mnist")])
+def test_classifiers_start_at_chance(name: str, tasks: Callable[[str], Task]) -> None:
+    functions = tasks(name).sample("train", B, seeded())
+    loss = functions.loss(functions.initial_parameters, 0)
+    assert loss.tolist() == pytest.approx([math.log(10)] * B, abs=0.05)
+
+
+def test_the_papers_mnist_network_has_15910_weights(tasks: Callable[[str], Task]) -> None:
+    assert tasks("mnist").sample("train", 1, seeded()).initial_parameters.shape == (1, 15910)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_classifiers_are_the_modules_that_torch_builds(
+    activation: str, picture_folder: Path
+) -> None:
+    data = DataConfig(source="folder", root=str(picture_folder))
+    task = ClassificationTask("tiny", data, [5, 4], activation, batch_size=7)
+    task.setup("", CPU, torch.float64)
+    functions = task.sample("train", B, seeded())
+    parameters = displaced(functions)
+    kind = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+    for row in range(B):
+        module = nn.Sequential(
+            *(nn.Linear(784, 5), kind(), nn.Linear(5, 4), kind(), nn.Linear(4, 3))
+        ).double()
+        named = functions.unpack(parameters)
+        for depth, linear in enumerate(module[::2]):
+            linear.weight.data = named[f"layer{depth}.weight"][row].T.clone()
+            linear.bias.data = named[f"layer{depth}.bias"][row].clone()
+        for step in (0, 3):
+            pixels, labels = functions.minibatch(step)
+            expected = functional.cross_entropy(module(pixels[row]), labels[row])
+            torch.testing.assert_close(functions.loss(parameters, step)[row], expected)
+
+
+def test_minibatches_are_images_of_the_split_scaled_to_one(picture_folder: Path) -> None:
+    data = DataConfig(source="folder", root=str(picture_folder))
+    task = ClassificationTask("tiny", data, [2], batch_size=50)
+    task.setup("", CPU, torch.float64)
+    images = load_images(data, "", CPU)
+    for split in ("train", "validation", "test"):
+        functions = task.sample(split, B, seeded())
+        known = {
+            tuple(pixels.flatten().tolist()): label
+            for pixels, label in zip(
+                images[split].pixels, images[split].labels.tolist(), strict=True
+            )
+        }
+        pixels, labels = functions.minibatch(0)
+        assert pixels.shape == (B, 50, 784)
+        assert pixels.max() <= 1
+        for image, label in zip((255 * pixels).round().int()[0], labels[0], strict=True):
+            assert known[tuple(image.tolist())] == label
+
+
+def assert_disjoint(images: ImageSplits) -> None:
+    seen = {
+        split: {hashlib.sha256(image.numpy().tobytes()).digest() for image in part.pixels}
+        for split, part in images.parts.items()
+    }
+    assert set(seen) == {"train", "validation", "test"}
+    assert min(map(len, seen.values())) >= 400
+    assert not seen["train"] & seen["validation"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["validation"] & seen["test"]
+
+
+def test_splits_of_the_embedded_digits_share_no_image() -> None:
+    assert_disjoint(load_images(DataConfig(source="embedded"), "", CPU))
+
+
+def test_splits_of_mnist_share_no_image(mnist_dir: str) -> None:
+    images = load_images(DataConfig(source="torchvision"), mnist_dir, CPU)
+    assert images.description["num_examples"] == {
+        "train": 55000,
+        "validation": 5000,
+        "test": 10000,
+    }
+    assert_disjoint(images)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"distribution": "cauchy"}, {"dimension": 0}, {"initial_std": -0.1}],
+)
+def test_quadratic_options_out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        QuadraticTask(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": "softplus"}, {"hidden_layers": [0]}, {"batch_size": 0}, {"initial_std": -1.0}],
+)
+def test_classification_options_out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ClassificationTask(**{"name": "x", "data": DataConfig(), "hidden_layers": [2], **options})

@@ -1,0 +1,253 @@
+"""The trainer: meta-training learns, and the same seed gives the same bits."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import optimizer
+
+from l2lgd import checkpoint
+from l2lgd.errors import ConfigError, UserError
+from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.saved import load_weights
+from l2lgd.schedules import Unroll
+from l2lgd.seeding import generator
+from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.trainer import MetaSettings, Trainer
+from l2lgd.unroll import rollout, start
+
+SETTINGS = {
+    "meta_steps": 30,
+    "meta_learning_rate": 0.01,
+    "meta_decay": "constant",
+    "meta_clip": 1.0,
+    "num_functions": 8,
+    "num_steps": 10,
+    "validate_every": 10,
+    "validation_functions": 5,
+    "checkpoint_every": 10,
+}
+
+
+class Notebook:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, values: Any) -> None:
+        self.lines.append((step, dict(values)))
+
+    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+        pass
+
+    def values(self, name: str) -> list[float]:
+        return [values[name] for _, values in self.lines if name in values]
+
+
+def small_lstm() -> CoordinatewiseLSTM:
+    return CoordinatewiseLSTM(hidden_size=5)
+
+
+def meta_trained(
+    folder: Path, learned: Any = None, unroll: Unroll | None = None, seed: int = 0, **changes: Any
+) -> tuple[Any, Any, Notebook]:
+    learned, notebook = learned or small_lstm(), Notebook()
+    trainer = Trainer(QuadraticTask(), seed, notebook)
+    settings = MetaSettings(**{**SETTINGS, **changes})
+    progress = trainer.meta_train(learned, unroll or Unroll([5]), settings, folder, {"x": 1})
+    return learned, progress, notebook
+
+
+def test_a_few_hundred_meta_steps_improve_the_validation_loss_threefold(tmp_path: Path) -> None:
+    learned, progress, notebook = meta_trained(
+        tmp_path,
+        optimizer("lstm", torch.float32),
+        Unroll([20]),
+        meta_steps=300,
+        meta_learning_rate=0.003,
+        num_functions=16,
+        num_steps=100,
+        validate_every=100,
+        validation_functions=20,
+    )
+    untrained = optimizer("lstm", torch.float32)
+    untrained.reset_parameters(generator(0, "phi"))
+    trainer = Trainer(QuadraticTask(), 0, notebook)
+    before, after = (
+        trainer.evaluate(m, "validation", 20, 100).final_loss() for m in (untrained, learned)
+    )
+    assert after < before / 3
+    assert after == progress.best_validation_loss
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+    runs = [meta_trained(tmp_path / name, seed=int(name[0])) for name in ("1a", "1b", "2")]
+    first, same, other = (run[0].state_dict() for run in runs)
+    assert all(first[name].equal(same[name]) for name in first)
+    assert not any(first[name].equal(other[name]) for name in ("weights.0", "output_weight"))
+    assert runs[0][2].lines == runs[1][2].lines
+
+
+def test_what_is_selected_is_what_is_saved_and_what_evaluation_measures(tmp_path: Path) -> None:
+    learned, progress, notebook = meta_trained(tmp_path, meta_learning_rate=0.1)
+    stored = small_lstm()
+    found = load_weights(tmp_path / "best.safetensors", stored)
+    losses = notebook.values("validation_loss")
+    assert found["validation_loss"] == min(losses) == progress.best_validation_loss
+    assert found["x"] == 1
+    # The weights left in the optimizer are the best ones, though the last ones may be worse.
+    assert all(
+        mine.equal(theirs)
+        for mine, theirs in zip(learned.parameters(), stored.parameters(), strict=True)
+    )
+    trainer = Trainer(QuadraticTask(), 0, Notebook())
+    measured = trainer.evaluate(stored, "validation", 5, 10).final_loss()
+    assert measured == found["validation_loss"]
+
+
+def test_validation_and_checkpoints_come_as_often_as_asked(tmp_path: Path) -> None:
+    _, progress, notebook = meta_trained(tmp_path, meta_steps=25, validate_every=10)
+    assert [step for step, values in notebook.lines if "validation_loss" in values] == [10, 20, 25]
+    assert [step for step, values in notebook.lines if "meta_loss" in values] == [*range(1, 26)]
+    _, metadata = checkpoint.load(tmp_path / "last.safetensors")
+    assert metadata["progress"]["meta_step"] == progress.meta_step == 25
+
+
+class Stop(Exception):
+    """Ends a meta-training from outside."""
+
+
+class Interrupting(Notebook):
+    """Stops the meta-training at meta-step 17."""
+
+    def log(self, step: int, values: Any) -> None:
+        if step == 17:
+            raise Stop
+        super().log(step, values)
+
+
+def test_going_on_from_a_checkpoint_gives_the_numbers_of_one_run(tmp_path: Path) -> None:
+    # The last checkpoint before the stop, at 14, is in the middle of a trajectory.
+    unroll, changes = Unroll([4]), {"checkpoint_every": 7, "num_steps": 20}
+    once = meta_trained(tmp_path / "once", unroll=unroll, **changes)[2]
+    settings = MetaSettings(**{**SETTINGS, **changes})
+
+    def go(notebook: Notebook, resume: bool) -> None:
+        trainer = Trainer(QuadraticTask(), 0, notebook)
+        trainer.meta_train(small_lstm(), unroll, settings, tmp_path / "twice", {}, resume)
+
+    with pytest.raises(Stop):
+        go(Interrupting(), resume=False)
+    second = Notebook()
+    go(second, resume=True)
+    assert second.lines == [line for line in once.lines if line[0] > 14]
+    for name in ("last", "best"):
+        resumed, uninterrupted = (
+            checkpoint.load(tmp_path / run / f"{name}.safetensors")[0] for run in ("twice", "once")
+        )
+        assert resumed.keys() == uninterrupted.keys()
+        assert all(resumed[key].equal(uninterrupted[key]) for key in resumed)
+
+
+def test_a_run_goes_on_where_there_is_no_compiler_or_another_device(tmp_path: Path) -> None:
+    # There the coordinates, 5,000 of them here, may be cut into other blocks.
+    settings = MetaSettings(**{**SETTINGS, "num_functions": 100, "checkpoint_every": 3})
+
+    def go(notebook: Notebook, backend: str, folder: Path, resume: bool) -> None:
+        learned = CoordinatewiseLSTM(hidden_size=2, backend=backend, output_scale=0.01)
+        trainer = Trainer(QuadraticTask(dimension=50), 0, notebook)
+        trainer.meta_train(learned, Unroll([4]), settings, folder, {}, resume)
+
+    once, second = Notebook(), Notebook()
+    go(once, "torch", tmp_path / "once", resume=False)
+    with pytest.raises(Stop):
+        go(Interrupting(), "torch", tmp_path / "twice", resume=False)
+    go(second, "auto", tmp_path / "twice", resume=True)
+    expected = [values["mean_loss"] for step, values in once.lines if "mean_loss" in values][-15:]
+    assert second.values("mean_loss") == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_trajectory_is_cut_into_unrolls_of_the_scheduled_length(tmp_path: Path) -> None:
+    _, _, notebook = meta_trained(tmp_path, unroll=Unroll([4, 20]), meta_steps=12)
+    # T = 10: first 4, 4 and the rest; in the second half of the training the whole trajectory.
+    assert notebook.values("unroll_length") == [4, 4, 2, 4, 4, 2, 10, 10, 10, 10, 10, 10]
+    assert notebook.values("trajectory") == [0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_meta_gradient_is_clipped_and_the_rate_decays(tmp_path: Path) -> None:
+    _, _, notebook = meta_trained(tmp_path, meta_decay="cosine", meta_steps=20)
+    rates = notebook.values("meta_learning_rate")
+    assert rates[0] == 0.01
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.001
+    free, clipped = (
+        meta_trained(tmp_path / str(clip), meta_clip=clip, meta_steps=1)[0].state_dict()
+        for clip in (None, 1e-12)
+    )
+    start_weights = small_lstm()
+    start_weights.reset_parameters(generator(0, "phi"))
+    moved = [(m["output_bias"] - start_weights.output_bias).abs().item() for m in (free, clipped)]
+    # Adam's first step has the size of the rate whatever the gradient, until ε outweighs it.
+    assert moved[0] == pytest.approx(0.01, rel=1e-3)
+    assert moved[1] < 0.001
+
+
+def test_second_derivatives_change_the_training(tmp_path: Path) -> None:
+    plain, whole = (
+        meta_trained(tmp_path / str(keep), unroll=Unroll([5], second_derivatives=keep))
+        for keep in (False, True)
+    )
+    assert plain[2].lines[0][1]["mean_loss"] == pytest.approx(whole[2].lines[0][1]["mean_loss"])
+    assert plain[2].values("meta_gradient_norm")[0] != pytest.approx(
+        whole[2].values("meta_gradient_norm")[0], rel=1e-3
+    )
+    assert math.isfinite(whole[1].best_validation_loss)
+
+
+def test_evaluation_is_the_plain_loop_on_functions_of_the_split() -> None:
+    trainer, chosen = Trainer(QuadraticTask(), 3, Notebook()), HandDesigned("SGD", 0.02)
+    curves = trainer.evaluate(chosen, "test", 4, 7)
+    functions = QuadraticTask().sample("test", 4, generator(3, "evaluate", "test"))
+    record, _ = rollout(chosen, start(chosen, functions), 7)
+    assert curves.losses.shape == (8, 4)
+    assert curves.losses[0].equal(functions.loss(functions.initial_parameters, 0))
+    assert curves.losses[1:].equal(record.losses)
+    again, other = (trainer.evaluate(chosen, split, 4, 7) for split in ("test", "validation"))
+    assert curves.losses.equal(again.losses)
+    assert not curves.losses[0].equal(other.losses[0])
+
+
+def test_diverging_again_and_again_is_an_error_with_advice(tmp_path: Path) -> None:
+    learned = CoordinatewiseLSTM(hidden_size=2, output_scale=1e30)
+    with pytest.raises(UserError, match="smaller meta_learning_rate"):
+        meta_trained(tmp_path, learned, meta_steps=100)
+
+
+def test_a_flat_meta_loss_is_a_warning_with_advice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = CoordinatewiseLSTM(hidden_size=2, output_scale=1e-9)
+    with caplog.at_level(logging.WARNING):
+        meta_trained(tmp_path, learned, Unroll([2]), num_steps=2, meta_steps=45)
+    assert "the meta-loss is flat" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"meta_steps": 0},
+        {"meta_learning_rate": -0.1},
+        {"meta_learning_rate": math.nan},
+        {"meta_clip": 0.0},
+        {"validate_every": 0},
+        {"meta_decay": "linear"},
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(change))}="):
+        MetaSettings(**{**SETTINGS, **change})
