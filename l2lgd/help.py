@@ -77,7 +77,7 @@ def _options(text: str, prefix: str = "") -> list[str]:
 
 def _shown(value: str) -> str:
     """A default as a person reads it: the fallback of an interpolation, not the interpolation."""
-    select = re.fullmatch(r"\$\{oc\.select:task\.recipe\.\w+,(.*)\}", value)
+    select = re.search(r"\$\{oc\.select:task\.recipe\.\w+,([^}]*)\}", value)
     if select:
         return f"{select[1]}, or what the task says"
     variable = re.fullmatch(r"\$\{oc\.env:(\w+),\"?([^\"]*)\"?\}", value)

@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
     """Have glibc reuse freed memory rather than give it back to the system.
 
     An unroll allocates and frees megabytes many times over, and by default each time pays for
-    fresh pages; reusing them takes a fifth off a meta-step. Elsewhere than on glibc: no effect.
+    fresh pages. Elsewhere than on glibc: no effect.
     """
     if sys.platform != "linux":
         return
