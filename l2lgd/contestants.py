@@ -39,31 +39,32 @@ def opt_config(run: Run, name: str) -> dict[str, Any]:
     return node
 
 
-def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer, Path]:
-    """A learned optimizer with its weights: those of ``checkpoint=``, else the shipped ones.
+def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer, str]:
+    """A learned optimizer with its weights, those of ``checkpoint=`` or shipped, and their file.
 
     Its options are those it was trained with, which the checkpoint carries.
 
     Raises:
         CheckpointError: there are no such weights, or they are not readable.
     """
-    named = run.options.checkpoint
-    if named is None:
+    label = run.options.checkpoint
+    if label is None:
         recipe = run.config["task"].get("recipe") or {}
         path = SHIPPED / f"{recipe.get('weights_of', run.task_name)}-{name}.safetensors"
+        label = f"l2lgd/shipped/{path.name}"
         if not path.is_file():
             raise CheckpointError(
                 f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "
                 f"meta-train task={run.task_name} opt={name} and give its checkpoint=FILE"
             )
     else:
-        path = Path(named).expanduser()
+        path = Path(label).expanduser()
     _, metadata = checkpoint.load(path)
     optimizer = run.build_optimizer(metadata.get("opt", node), f"{path}: opt")
     if not isinstance(optimizer, LearnedOptimizer):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
     load_weights(path, optimizer)
-    return optimizer, path
+    return optimizer, label
 
 
 def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]:

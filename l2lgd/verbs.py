@@ -206,8 +206,8 @@ def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[s
         return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
     optimizer = run.build_optimizer(node)
     if isinstance(optimizer, LearnedOptimizer):
-        optimizer, path = trained(run, name, node)
-        return optimizer, {"learning_rate": None, "checkpoint": str(path)}
+        optimizer, file = trained(run, name, node)
+        return optimizer, {"learning_rate": None, "checkpoint": file}
     return optimizer, {"learning_rate": node.get("learning_rate")}
 
 
