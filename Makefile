@@ -23,6 +23,15 @@ run: install  ## meta-train on MNIST for twelve minutes, compare with tuned opti
 		checkpoint=$(RUN_DIR)/meta-train/checkpoints/best.safetensors
 	@echo "the picture: $(RUN_DIR)/evaluate/curves.png"
 
+RESULTS := quadratic mnist mnist_40 mnist_two_layers mnist_relu
+EVALUATE := $(BIN)/l2lgd evaluate logger=none tuned_dir=l2lgd/shipped/tuned
+
+results: install  ## evaluate the shipped optimizers, as in outputs/results (half an hour)
+	for task in $(RESULTS); do \
+		$(EVALUATE) task=$$task hydra.run.dir=outputs/results/$$task || exit; \
+	done
+	$(EVALUATE) task=mnist num_steps=200 hydra.run.dir=outputs/results/mnist_200_steps
+
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest
 
@@ -33,4 +42,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test lint clean
+.PHONY: help install run results test lint clean
