@@ -42,6 +42,14 @@ HYDRA_FLAGS = {  # and whether a value must follow
     "-cn": True,
     "--hydra-help": False,
 }
+LONG_FLAGS = {
+    "-c": "--cfg",
+    "-p": "--package",
+    "-cd": "--config-dir",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+}
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 class _Stop(BaseException):
@@ -139,7 +147,11 @@ def _flags_first(arguments: list[str]) -> list[str]:
         if HYDRA_FLAGS[flag] and not given:
             if not rest:
                 raise ConfigError(f"{flag} needs a value")
-            word = f"{flag}={rest.pop(0)}" if flag.startswith("--") else f"{flag}{rest.pop(0)}"
+            word = f"{LONG_FLAGS.get(flag, flag)}={rest.pop(0)}"
+        elif given and flag in LONG_FLAGS:
+            word = word.replace(flag, LONG_FLAGS[flag], 1)
+        elif flag in ("--info", "-i") and not given and rest and rest[0] in INFO_KINDS:
+            word = f"--info={rest.pop(0)}"
         flags.append("--info=all" if word in ("--info", "-i") else word)
     return [*flags, *overrides]
 
@@ -201,6 +213,8 @@ def _explanation(error: BaseException) -> str | None:
         return _one_line(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or _one_line(error)
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        return _one_line(error)
     if isinstance(error, OSError) and error.filename:
         return f"could not use {error.filename}: {error.strerror}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):

@@ -47,7 +47,7 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     Raises:
         CheckpointError: there are no such weights, or they are not readable.
     """
-    label = run.options.checkpoint
+    label = run.options.checkpoint if name == run.opt_name else None
     if label is None:
         recipe = run.config["task"].get("recipe") or {}
         path = SHIPPED / f"{recipe.get('weights_of', run.task_name)}-{name}.safetensors"
@@ -64,7 +64,24 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     if not isinstance(optimizer, LearnedOptimizer):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
     load_weights(path, optimizer)
+    _warn_of_shared_images(run, path, metadata.get("data"))
     return optimizer, label
+
+
+def _warn_of_shared_images(run: Run, path: Path, trained_on: dict[str, Any] | None) -> None:
+    """Splits are disjoint within a source, but the embedded digits are images of full MNIST."""
+    now = run.task.data_description()
+    if not trained_on or not now or trained_on["source"] == now["source"]:
+        return
+    if "embedded" in (trained_on["source"], now["source"]):
+        log.warning(
+            "NOT HELD OUT: %s was meta-trained on %s from %s, this evaluation uses %s; the "
+            "embedded digits are part of full MNIST, so images are shared",
+            path.name,
+            trained_on["name"],
+            trained_on["source"],
+            now["source"],
+        )
 
 
 def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]:

@@ -151,7 +151,8 @@ def _unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavaila
 
 def _on_disk(data_set: _DataSet, data_dir: Path) -> bool:
     raw = data_dir / data_set.torchvision_class / "raw"
-    return any(raw.glob("train-images-idx3-ubyte*"))
+    parts = ("images-idx3", "labels-idx1")
+    return all((raw / f"{s}-{part}-ubyte").is_file() for s in ("train", "t10k") for part in parts)
 
 
 def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Arrays, Arrays]:

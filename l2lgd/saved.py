@@ -23,7 +23,8 @@ class MetaProgress:
     trajectory: int = 0  # number of the one under way
     best_validation_loss: float = math.inf
     best_meta_step: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent on meta-steps
+    total_seconds: float = 0.0  # with validations
     coordinate_steps: int = 0
     skipped: int = 0  # meta-steps without a finite meta-gradient
 

@@ -114,6 +114,7 @@ class Trainer:
             done = progress.meta_step == settings.meta_steps
             if done or progress.meta_step % settings.validate_every == 0:
                 self._validate(optimizer, settings, folder, provenance, progress)
+            progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 save_last(last, optimizer, meta_optimizer, progress, trajectory, provenance)
         if not math.isfinite(progress.best_validation_loss):

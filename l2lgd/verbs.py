@@ -55,7 +55,8 @@ def meta_train(config: DictConfig) -> float:
         run.folder / "summary.json",
         run.summary(
             "validation",
-            seconds=progress.seconds,
+            seconds=progress.total_seconds,
+            training_seconds=progress.seconds,
             opt=run.opt_name,
             best_validation_loss=progress.best_validation_loss,
             best_meta_step=progress.best_meta_step,
@@ -80,6 +81,8 @@ def evaluate(config: DictConfig) -> float:
     options, split = run.options, run.options.split
     if split not in SPLITS:
         raise ConfigError(f"split={split}{configs.nearest(split, SPLITS)}")
+    if options.tune_functions < 1:
+        raise ConfigError(f"tune_functions={options.tune_functions}: must be at least 1")
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
@@ -122,6 +125,8 @@ def tune(config: DictConfig) -> float:
     kind = run.options.search
     if kind not in kinds:
         raise ConfigError(f"search={kind}{configs.nearest(kind, kinds)}")
+    if run.options.trials < 1 or not run.options.baselines:
+        raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
     if not 0 < run.options.lowest_rate < run.options.highest_rate:
         raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
     searches = kinds[kind](run)

@@ -212,13 +212,18 @@ def test_a_truncated_file_is_unavailable_data(
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_missing_file_is_unavailable_data(mnist_dir: str, tmp_path: Path) -> None:
+def test_a_half_finished_download_counts_as_no_data(
+    mnist_dir: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     name = "train-images-idx3-ubyte"
     (raw / name).symlink_to(Path(mnist_dir) / "MNIST" / "raw" / name)
     with pytest.raises(DataUnavailable, match="mnist is not available"):
-        load_images(DataConfig(source="auto"), str(tmp_path), CPU)
+        load_images(DataConfig(source="torchvision"), str(tmp_path), CPU)
+    images = load_images(DataConfig(source="auto"), str(tmp_path), CPU)
+    assert images.description["source"] == "embedded"
+    assert "FULL MNIST NOT AVAILABLE" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"name": "mnits"}, {"source": "internet"}])
