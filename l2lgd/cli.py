@@ -171,7 +171,7 @@ def _resumed(overrides: list[str]) -> list[str]:
         raise ConfigError("resume= goes on with one run; leave --multirun out")
     import yaml
 
-    own = [o for o in overrides if not o.startswith("resume=")]
+    own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
     before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
@@ -179,7 +179,7 @@ def _resumed(overrides: list[str]) -> list[str]:
 
 
 def _path_override(overrides: list[str], option: str) -> Path | None:
-    values = [o.partition("=")[2] for o in overrides if o.startswith(f"{option}=")]
+    values = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{option}=")]
     if not values or values[-1] in ("", "null"):
         return None
     return Path(values[-1].strip("'\"")).expanduser()

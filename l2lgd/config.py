@@ -65,6 +65,7 @@ class Evaluate(Verb):
     baselines: list[str]
     tuned_dir: str
     tune_functions: int
+    tune_seed: int
 
 
 @dataclasses.dataclass

@@ -42,7 +42,8 @@ def opt_config(run: Run, name: str) -> dict[str, Any]:
 def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer, str]:
     """A learned optimizer with its weights, those of ``checkpoint=`` or shipped, and their file.
 
-    Its options are those it was trained with, which the checkpoint carries.
+    Its options are those it was trained with, which the checkpoint carries, except for those
+    that the command line sets.
 
     Raises:
         CheckpointError: there are no such weights, or they are not readable.
@@ -60,12 +61,21 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     else:
         path = Path(label).expanduser()
     _, metadata = checkpoint.load(path)
-    optimizer = run.build_optimizer(metadata.get("opt", node), f"{path}: opt")
+    options = metadata.get("opt", node)
+    if name == run.opt_name:
+        options = {**options, **{key: node[key] for key in _given_options() if key in node}}
+    optimizer = run.build_optimizer(options, f"{path}: opt")
     if not isinstance(optimizer, LearnedOptimizer):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
     load_weights(path, optimizer)
     _warn_of_shared_images(run, path, metadata.get("data"))
     return optimizer, label
+
+
+def _given_options() -> list[str]:
+    """Options of ``opt`` that the command line sets."""
+    names = (o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task)
+    return [name.removeprefix("opt.") for name in names if name.startswith("opt.")]
 
 
 def _warn_of_shared_images(run: Run, path: Path, trained_on: dict[str, Any] | None) -> None:
@@ -89,13 +99,13 @@ def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]
 
     Found before, by the package's authors or the user, or searched now.
     """
-    num_functions = run.options.tune_functions
+    num_functions, seed = run.options.tune_functions, run.options.tune_seed
     rates = TunedRates(SHIPPED / "tuned", Path(run.options.tuned_dir).expanduser())
-    key = tuning_key(run, name, node, num_functions)
+    key = tuning_key(run, name, node, num_functions, seed)
     search = rates.find(key)
     if search is None:
         log.info("%s: no tuned learning rate for this problem yet, searching", name)
-        search = search_learning_rate(run, node, num_functions, LOWEST_RATE, HIGHEST_RATE)
+        search = search_learning_rate(run, node, num_functions, seed, LOWEST_RATE, HIGHEST_RATE)
         rates.store(key, search, {"command": run.command()})
     return run.build_optimizer({**node, "learning_rate": search.best_rate}), search
 
@@ -106,10 +116,10 @@ def needs_tuning(node: dict[str, Any]) -> bool:
 
 
 def search_learning_rate(
-    run: Run, node: dict[str, Any], num_functions: int, lowest: float, highest: float
+    run: Run, node: dict[str, Any], num_functions: int, seed: int, lowest: float, highest: float
 ) -> Search:
     """Grid search on the validation problems; the best final loss wins (section 3 of the paper)."""
-    trainer = Trainer(run.task, run.options.seed, NullTracker())
+    trainer = Trainer(run.task, seed, NullTracker())
 
     def final_loss(rate: float) -> float:
         optimizer = run.build_optimizer({**node, "learning_rate": rate})
@@ -120,7 +130,9 @@ def search_learning_rate(
     return grid_search(final_loss, lowest, highest)
 
 
-def tuning_key(run: Run, name: str, node: dict[str, Any], num_functions: int) -> dict[str, Any]:
+def tuning_key(
+    run: Run, name: str, node: dict[str, Any], num_functions: int, seed: int
+) -> dict[str, Any]:
     """What a tuned learning rate depends on."""
     task = {k: v for k, v in run.config["task"].items() if k not in ("recipe", "data")}
     optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
@@ -132,6 +144,7 @@ def tuning_key(run: Run, name: str, node: dict[str, Any], num_functions: int) ->
         "optimizer": optimizer,
         "num_steps": run.options.num_steps,
         "num_functions": num_functions,
+        "seed": seed,
     }
 
 

@@ -55,6 +55,8 @@ class DataConfig:
             raise ConfigError(f"name={self.name}: choose one of {', '.join(DATA_SETS)}")
         if self.source not in SOURCES:
             raise ConfigError(f"source={self.source}: choose one of {', '.join(SOURCES)}")
+        if self.root is not None and self.source != "folder":
+            raise ConfigError(f"root={self.root} is for source=folder, not source={self.source}")
 
 
 @dataclass(frozen=True)

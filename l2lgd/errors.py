@@ -13,5 +13,9 @@ class DataUnavailable(UserError):
     """A data set could neither be found nor downloaded."""
 
 
+class Diverged(UserError):
+    """A meta-training in which nothing stays finite."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or belongs to something else."""

@@ -30,6 +30,8 @@ class Unroll:
         meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
             easy and hard functions the same say.
         second_derivatives: keep ∂∇_t/∂φ, which the paper drops.
+        second_derivatives_from: share of the meta-training before they are kept; it is much
+            cheaper without them, and they matter when the optimizer already works.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Unroll:
         loss_weights: str = "uniform",
         meta_loss: str = "loss",
         second_derivatives: bool = False,
+        second_derivatives_from: float = 0.0,
     ) -> None:
         if not lengths or min(lengths) < 1:
             raise ConfigError(f"lengths={list(lengths)}: needs one or more lengths of at least 1")
@@ -47,15 +50,33 @@ class Unroll:
         ):
             if value not in choices:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
+        if not 0 <= second_derivatives_from <= 1:
+            raise ConfigError(
+                f"second_derivatives_from={second_derivatives_from}: must be between 0 and 1"
+            )
         self.lengths, self.second_derivatives = list(lengths), second_derivatives
+        self.second_derivatives_from = second_derivatives_from
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
 
     def length(self, progress: float) -> int:
         """U when the fraction ``progress`` of the meta-training is done."""
         return self.lengths[min(int(progress * len(self.lengths)), len(self.lengths) - 1)]
 
+    def keeps_second_derivatives(self, progress: float) -> bool:
+        """Whether ∂∇_t/∂φ counts when the fraction ``progress`` of the meta-training is done."""
+        return self.second_derivatives and progress >= self.second_derivatives_from
+
     def objective(self, num_steps: int) -> Callable[[Tensor, range], Tensor]:
-        """The summands w_t f(θ_t) of a trajectory of T = ``num_steps``: (U, B), steps → (U, B)."""
+        """The summands w_t f(θ_t) of a trajectory of T = ``num_steps``: (U, B), steps → (U, B).
+
+        Raises:
+            ConfigError: some unroll would have no summand.
+        """
+        if self.loss_weights == "last" and min(self.lengths) < num_steps:
+            raise ConfigError(
+                f"loss_weights=last needs unrolls of num_steps={num_steps}: earlier ones would "
+                f"have no meta-gradient, and lengths={self.lengths}"
+            )
         weight, transform = LOSS_WEIGHTS[self.loss_weights], META_LOSSES[self.meta_loss]
 
         def summands(losses: Tensor, steps: range) -> Tensor:

@@ -33,6 +33,9 @@ class Tracker(Protocol):
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
         """How far the run is, and how far the trajectory inside it."""
 
+    def steps(self, done: int, total: int) -> None:
+        """How far the trajectory is, when the run is where it was."""
+
 
 class NullTracker:
     """Tells nobody."""
@@ -41,6 +44,9 @@ class NullTracker:
         pass
 
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+        pass
+
+    def steps(self, done: int, total: int) -> None:
         pass
 
 
@@ -91,6 +97,10 @@ class RunTracker:
         if self._bars:
             self._bars.update(done, total, inner, inner_total, note)
 
+    def steps(self, done: int, total: int) -> None:
+        if self._bars:
+            self._bars.update_inner(done, total)
+
     def close(self) -> None:
         """Flush and end everything; safe to call twice."""
         if self._bars:
@@ -121,10 +131,13 @@ class _Bars:
         self._progress.start()
 
     def update(self, done: int, total: int, inner: int, inner_total: int, note: str) -> None:
-        outer_task, inner_task = self._tasks
+        outer_task = self._tasks[0]
         fields = {"note": note} if note else {}
         self._progress.update(outer_task, completed=done, total=total, **fields)
-        self._progress.update(inner_task, completed=inner, total=inner_total)
+        self.update_inner(inner, inner_total)
+
+    def update_inner(self, done: int, total: int) -> None:
+        self._progress.update(self._tasks[1], completed=done, total=total)
 
     def stop(self) -> None:
         self._progress.stop()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from l2lgd import checkpoint
-from l2lgd.errors import ConfigError, UserError
+from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.results import Curves
 from l2lgd.saved import MetaProgress, load_last, load_weights, save_last
@@ -66,9 +66,10 @@ class Trainer:
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         at = start(optimizer, optimizee)
         losses = [at.loss]
-        for _ in range(num_steps):
+        for step in range(1, num_steps + 1):
             at = advance(optimizer, at)
             losses.append(at.loss)
+            self.tracker.steps(step, num_steps)
         return Curves(torch.stack(losses), optimizee.stochastic)
 
     def meta_train(
@@ -88,7 +89,8 @@ class Trainer:
             resume: go on from ``last.safetensors``; the numbers are those of a run without a break.
 
         Raises:
-            UserError: one trajectory after another diverged, or a file could not be written.
+            Diverged: one trajectory after another, or every validation.
+            UserError: a file could not be written.
         """
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
         last = folder / "last.safetensors"
@@ -118,7 +120,7 @@ class Trainer:
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 save_last(last, optimizer, meta_optimizer, progress, trajectory, provenance)
         if not math.isfinite(progress.best_validation_loss):
-            raise UserError(
+            raise Diverged(
                 "every validation diverged, so there is no best optimizer; try a smaller "
                 "meta_learning_rate or opt.output_scale"
             )
@@ -147,7 +149,7 @@ class Trainer:
         at = trajectory.position
         length = min(unroll.length(fraction), settings.num_steps - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
-        if unroll.second_derivatives:
+        if unroll.keeps_second_derivatives(fraction):
             meta_loss, record, at = textbook(optimizer, at, length, objective, True)
         else:
             record, at = rollout(optimizer, at, length)
@@ -223,12 +225,13 @@ class _Watch:
         """Look at a trajectory that has reached its end.
 
         Raises:
-            UserError: many in a row have diverged.
+            Diverged: so have many in a row.
         """
         ratio = trajectory.position.loss.mean().item() / trajectory.initial_loss
-        self._diverged = 0 if math.isfinite(ratio) else self._diverged + 1
+        diverged = trajectory.diverged or not math.isfinite(ratio)
+        self._diverged = self._diverged + 1 if diverged else 0
         if self._diverged >= MAX_DIVERGED:
-            raise UserError(
+            raise Diverged(
                 f"{self._diverged} trajectories in a row diverged by meta-step {meta_step}; "
                 "try a smaller meta_learning_rate or opt.output_scale"
             )

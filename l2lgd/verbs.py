@@ -21,7 +21,7 @@ from l2lgd.contestants import (
     tuned,
     tuning_key,
 )
-from l2lgd.errors import ConfigError, UserError
+from l2lgd.errors import CheckpointError, ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
@@ -201,7 +201,12 @@ def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
             f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
             "options as they were, or begin a new run"
         )
-    return checkpoint.load(last)[1] if last.exists() else None
+    if not last.exists():
+        return None
+    metadata = checkpoint.load(last)[1]
+    if "progress" not in metadata:
+        raise CheckpointError(f"{last} holds trained weights, not a meta-training to go on with")
+    return metadata
 
 
 def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:
@@ -219,16 +224,22 @@ def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[s
 def _tune_baselines(run: Run) -> dict[str, Search]:
     options, searches = run.options, {}
     rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
+    nodes = {name: opt_config(run, name) for name in options.baselines}
+    for name, node in nodes.items():
+        if "learning_rate" not in node:
+            raise ConfigError(f"baselines=[{name}]: opt={name} has no learning rate to tune")
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
-        for done, name in enumerate(options.baselines):
-            tracker.progress(done, len(options.baselines), 0, options.num_steps, name)
-            node = opt_config(run, name)
-            if "learning_rate" not in node:
-                raise ConfigError(f"baselines=[{name}]: opt={name} has no learning rate to tune")
+        for done, (name, node) in enumerate(nodes.items()):
+            tracker.progress(done, len(nodes), 0, options.num_steps, name)
             search = search_learning_rate(
-                run, node, options.num_functions, options.lowest_rate, options.highest_rate
+                run,
+                node,
+                options.num_functions,
+                options.seed,
+                options.lowest_rate,
+                options.highest_rate,
             )
-            key = tuning_key(run, name, node, options.num_functions)
+            key = tuning_key(run, name, node, options.num_functions, options.seed)
             rates.store(key, search, {"command": run.command()})
             searches[name] = search
             tracker.log(done, {f"{name}_learning_rate": search.best_rate, name: search.best_loss})
@@ -247,7 +258,7 @@ def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
         with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
             try:
                 loss = _meta_train(run, own, optimizer, unroll, trial, folder).best_validation_loss
-            except UserError as error:
+            except Diverged as error:
                 log.warning("meta learning rate %.3g: %s", rate, error)
                 return float("inf")
         log.info("meta learning rate %.3g: %.4g", rate, loss)
@@ -261,14 +272,16 @@ def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
 
 
 def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> None:
-    """The comparison as a table on standard output, best first."""
+    """The comparison as a table on standard output, best first, what diverged last."""
     table = Table()
     for column in ("optimizer", "final loss", "95 % interval", "learning rate", "diverged"):
         table.add_column(column, justify="left" if column == "optimizer" else "right")
-    means = {name: result["final_loss"]["mean"] for name, result in results.items()}
-    for name in sorted(
-        results, key=lambda name: float("inf") if means[name] is None else means[name]
-    ):
+
+    def rank(name: str) -> tuple[bool, float]:  # a mean over what stayed finite proves nothing
+        mean = results[name]["final_loss"]["mean"]
+        return results[name]["diverged"] > 0, float("inf") if mean is None else mean
+
+    for name in sorted(results, key=rank):
         result = results[name]
         loss, rate = result["final_loss"], result["learning_rate"]
         table.add_row(

@@ -183,6 +183,20 @@ def test_evaluation_compares_with_tuned_optimizers(trained: Path, tmp_path: Path
     assert summary_of(tmp_path / "second")["results"] == found["results"]
 
 
+def test_options_beside_a_checkpoint_count(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "checkpoints" / "best.safetensors"
+    command = ("evaluate", *QUICK, f"checkpoint={weights}", "baselines=[]", "num_functions=3")
+    losses = {}
+    for scale in ("0.1", "0.05"):
+        run(*command, f"opt.output_scale={scale}", f"hydra.run.dir={scale}", cwd=tmp_path)
+        losses[scale] = summary_of(tmp_path / scale)["results"]["lstm"]["final_loss"]["mean"]
+    assert losses["0.1"] != losses["0.05"]
+    done = l2lgd(*command, "opt.hidden_size=7", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "does not fit" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_optimizer_that_diverges_is_counted_not_hidden(tmp_path: Path) -> None:
     run(
         *("evaluate", *QUICK, "opt=sgd", "opt.learning_rate=10", "baselines=[]"),

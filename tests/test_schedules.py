@@ -22,15 +22,28 @@ def test_loss_weights_belong_to_the_step_of_the_trajectory(
     loss_weights: str, expected: list[float]
 ) -> None:
     losses = torch.tensor([[1.0, 3.0], [1.0, 3.0], [1.0, 3.0]], dtype=torch.float64)
-    summands = Unroll([3], loss_weights=loss_weights).objective(10)(losses, range(8, 11))
+    summands = Unroll([10], loss_weights=loss_weights).objective(10)(losses, range(8, 11))
     torch.testing.assert_close(summands, losses * torch.tensor(expected).double().unsqueeze(1))
 
 
 @pytest.mark.parametrize("num_steps", [3, 100, 128])
 def test_last_counts_exactly_one_step(num_steps: int) -> None:
-    objective = Unroll([3], loss_weights="last").objective(num_steps)
+    objective = Unroll([num_steps], loss_weights="last").objective(num_steps)
     summands = objective(torch.ones(num_steps, 1), range(1, num_steps + 1))
     assert summands.squeeze(1).tolist() == [0.0] * (num_steps - 1) + [1.0]
+
+
+def test_last_refuses_unrolls_that_would_have_no_meta_gradient() -> None:
+    with pytest.raises(ConfigError, match="num_steps=100"):
+        Unroll([20, 100], loss_weights="last").objective(100)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.25, 1.0])
+def test_second_derivatives_are_kept_from_a_share_of_the_training_on(start: float) -> None:
+    unroll = Unroll([20], second_derivatives=True, second_derivatives_from=start)
+    kept = [unroll.keeps_second_derivatives(part / 100) for part in range(100)]
+    assert kept == [part / 100 >= start for part in range(100)]
+    assert not Unroll([20], second_derivatives_from=start).keeps_second_derivatives(1.0)
 
 
 def test_the_log_meta_loss_is_the_log() -> None:
@@ -59,6 +72,7 @@ def test_the_cosine_ends_at_a_hundredth() -> None:
         ("lengths", {"lengths": [20, 0]}),
         ("loss_weights", {"lengths": [1], "loss_weights": "first"}),
         ("meta_loss", {"lengths": [1], "meta_loss": "sqrt"}),
+        ("second_derivatives_from", {"lengths": [1], "second_derivatives_from": 1.5}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict) -> None:

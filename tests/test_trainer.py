@@ -42,6 +42,9 @@ class Notebook:
     def log(self, step: int, values: Any) -> None:
         self.lines.append((step, dict(values)))
 
+    def steps(self, done: int, total: int) -> None:
+        pass
+
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
         pass
 
@@ -207,6 +210,19 @@ def test_second_derivatives_change_the_training(tmp_path: Path) -> None:
         whole[2].values("meta_gradient_norm")[0], rel=1e-3
     )
     assert math.isfinite(whole[1].best_validation_loss)
+
+
+def test_second_derivatives_may_begin_late(tmp_path: Path) -> None:
+    plain, late = (
+        meta_trained(tmp_path / str(keep), unroll=unroll)[2].values("meta_gradient_norm")
+        for keep, unroll in (
+            (False, Unroll([5])),
+            (True, Unroll([5], second_derivatives=True, second_derivatives_from=0.5)),
+        )
+    )
+    half = len(plain) // 2
+    assert late[:half] == plain[:half]
+    assert late[half] != pytest.approx(plain[half], rel=1e-3)
 
 
 def test_evaluation_is_the_plain_loop_on_functions_of_the_split() -> None:
