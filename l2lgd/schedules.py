@@ -16,6 +16,7 @@ LOSS_WEIGHTS: dict[str, Callable[[float], float]] = {  # w_t as a function of t/
 META_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"loss": lambda f: f, "log": torch.log}
 DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
+    "exponential": lambda progress: 0.01 ** min(1.0, progress),
     "cosine": lambda progress: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2,
 }
 
