@@ -47,6 +47,7 @@ class MetaTraining:
     validate_every: int
     validation_functions: int
     checkpoint_every: int
+    initial_weights: str | None
 
 
 @dataclasses.dataclass

@@ -97,8 +97,9 @@ class Run:
         return RunTracker(folder or self.folder, labels, wandb, resume_at, quiet)
 
     def command(self) -> str:
-        """The command line that gives this run."""
-        return shlex.join(["l2lgd", self.verb, *HydraConfig.get().overrides.task])
+        """The command line that gives this run, with or without a break."""
+        given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+        return shlex.join(["l2lgd", self.verb, *given])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""

@@ -80,12 +80,14 @@ class Trainer:
         folder: Path,
         provenance: dict[str, Any],
         resume: bool = False,
+        initial_weights: Path | None = None,
     ) -> MetaProgress:
         """Meta-train ``optimizer``, leave its best weights in it and in ``folder``.
 
         Args:
             folder: gets ``best.safetensors`` and ``last.safetensors``.
             provenance: stored with every checkpoint.
+            initial_weights: trained weights to begin with, instead of random ones.
             resume: go on from ``last.safetensors``; the numbers are those of a run without a break.
 
         Raises:
@@ -102,6 +104,8 @@ class Trainer:
             trajectory.diverged = saved.diverged
         else:
             optimizer.reset_parameters(generator(self.seed, "phi"))
+            if initial_weights is not None:
+                load_weights(initial_weights, optimizer)
             progress = MetaProgress()
             trajectory = self._begun(optimizer, settings, progress)
         watch = _Watch()

@@ -180,8 +180,13 @@ def _meta_train(
 ) -> MetaProgress:
     trainer = Trainer(run.task, run.options.seed, tracker)
     provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
+    initial = run.options.initial_weights
+    if initial is not None:
+        initial = Path(initial).expanduser()
+        _, metadata = checkpoint.load(initial)
+        provenance["begun_from"] = {key: metadata.get(key) for key in ("command", "seed", "data")}
     return trainer.meta_train(
-        optimizer, unroll, settings, folder / "checkpoints", provenance, resume
+        optimizer, unroll, settings, folder / "checkpoints", provenance, resume, initial
     )
 
 

@@ -197,6 +197,19 @@ def test_options_beside_a_checkpoint_count(trained: Path, tmp_path: Path) -> Non
     assert done.stderr.count("\n") == 1
 
 
+def test_a_meta_training_may_begin_with_trained_weights(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "checkpoints" / "best.safetensors"
+    begin = ("meta_steps=1", "meta_learning_rate=1e-12", f"initial_weights={weights}")
+    run(*META, *begin, "hydra.run.dir=on", cwd=tmp_path)
+    tensors, about = checkpoint.load(tmp_path / "on/checkpoints/best.safetensors")
+    for name, tensor in checkpoint.load(weights)[0].items():
+        torch.testing.assert_close(tensors[name], tensor)
+    assert about["begun_from"]["command"] == summary_of(trained)["command"]
+    bad = l2lgd(*META, "initial_weights=nowhere.safetensors", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert "nowhere.safetensors" in bad.stderr
+
+
 def test_an_optimizer_that_diverges_is_counted_not_hidden(tmp_path: Path) -> None:
     run(
         *("evaluate", *QUICK, "opt=sgd", "opt.learning_rate=10", "baselines=[]"),
@@ -303,6 +316,7 @@ def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(
     resumed, once = summary_of(folder), summary_of(uninterrupted)
     for name in ("best_validation_loss", "best_meta_step", "meta_steps", "skipped"):
         assert resumed[name] == once[name]
+    assert resumed["command"] == once["command"]
     assert list(tmp_path.iterdir()) == [folder], "the run goes on in its own folder only"
 
 
