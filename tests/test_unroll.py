@@ -85,7 +85,7 @@ def test_replay_equals_the_textbook_loop_whatever_the_blocks(
 def test_replay_equals_the_textbook_loop_for_every_meta_loss(
     optimizee: str, loss_weights: str, meta_loss: str
 ) -> None:
-    unroll = Unroll([U], loss_weights=loss_weights, meta_loss=meta_loss)
+    unroll = Unroll([T], loss_weights=loss_weights, meta_loss=meta_loss)
     assert_same_trajectory(make("lstm"), OPTIMIZEES[optimizee](), 7, unroll)
 
 
