@@ -60,6 +60,18 @@ def save_last(
     checkpoint.save(path, tensors, {**provenance, **kept})
 
 
+def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and metadata that :func:`save_last` has written.
+
+    Raises:
+        CheckpointError: unreadable, or trained weights only.
+    """
+    tensors, metadata = checkpoint.load(path)
+    if "progress" not in metadata:
+        raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
+    return tensors, metadata
+
+
 def load_last(
     path: Path, optimizer: LearnedOptimizer, meta_optimizer: torch.optim.Optimizer
 ) -> Saved:
@@ -68,9 +80,7 @@ def load_last(
     Raises:
         CheckpointError: unreadable, or of another optimizer.
     """
-    tensors, metadata = checkpoint.load(path)
-    if "progress" not in metadata:
-        raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
+    tensors, metadata = read_last(path)
     _fill(optimizer, _below("phi.", tensors), path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _below("adam.", tensors).items():

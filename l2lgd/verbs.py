@@ -21,11 +21,12 @@ from l2lgd.contestants import (
     tuned,
     tuning_key,
 )
-from l2lgd.errors import CheckpointError, ConfigError, Diverged
+from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
+from l2lgd.saved import read_last
 from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split
@@ -206,12 +207,7 @@ def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
             f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
             "options as they were, or begin a new run"
         )
-    if not last.exists():
-        return None
-    metadata = checkpoint.load(last)[1]
-    if "progress" not in metadata:
-        raise CheckpointError(f"{last} holds trained weights, not a meta-training to go on with")
-    return metadata
+    return read_last(last)[1] if last.exists() else None
 
 
 def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:
