@@ -31,8 +31,11 @@ class Unroll:
         meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
             easy and hard functions the same say.
         second_derivatives: keep ∂∇_t/∂φ, which the paper drops.
-        second_derivatives_from: share of the meta-training before they are kept; it is much
+        second_derivatives_from: share of the meta-training before they are kept; it is
             cheaper without them, and they matter when the optimizer already works.
+        smoothing: 0 for exact second derivatives; else the optimizer's derivative with respect to
+            a gradient is averaged over this multiple of the coordinate's typical gradient, without
+            which long unrolls are chaotic.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Unroll:
         meta_loss: str = "loss",
         second_derivatives: bool = False,
         second_derivatives_from: float = 0.0,
+        smoothing: float = 0.0,
     ) -> None:
         if not lengths or min(lengths) < 1:
             raise ConfigError(f"lengths={list(lengths)}: needs one or more lengths of at least 1")
@@ -55,8 +59,10 @@ class Unroll:
             raise ConfigError(
                 f"second_derivatives_from={second_derivatives_from}: must be between 0 and 1"
             )
+        if not 0 <= smoothing < math.inf:
+            raise ConfigError(f"smoothing={smoothing}: must not be negative")
         self.lengths, self.second_derivatives = list(lengths), second_derivatives
-        self.second_derivatives_from = second_derivatives_from
+        self.second_derivatives_from, self.smoothing = second_derivatives_from, smoothing
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
 
     def length(self, progress: float) -> int:

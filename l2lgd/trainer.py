@@ -19,7 +19,7 @@ from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking import Tracker
 from l2lgd.trajectories import Trajectory
-from l2lgd.unroll import advance, replay, rollout, start, textbook
+from l2lgd.unroll import advance, replay, rollout, start
 
 log = logging.getLogger(__name__)
 
@@ -153,11 +153,9 @@ class Trainer:
         at = trajectory.position
         length = min(unroll.length(fraction), settings.num_steps - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
-        if unroll.keeps_second_derivatives(fraction):
-            meta_loss, record, at = textbook(optimizer, at, length, objective, True)
-        else:
-            record, at = rollout(optimizer, at, length)
-            meta_loss = replay(optimizer, record, objective)
+        second = unroll.keeps_second_derivatives(fraction)
+        record, at = rollout(optimizer, at, length, keep_path=second)
+        meta_loss = replay(optimizer, record, objective, unroll.smoothing)
         trajectory.position = at
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.parameters(), settings.meta_clip or math.inf

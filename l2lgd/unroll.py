@@ -5,6 +5,12 @@ then a function of the recorded gradients, the state at its start and φ alone, 
 Σ_s w_s f(θ_s) reaches update g_t only through the later parameters: ∂L/∂g_t = Σ_{s>t} w_s ∇_s.
 So the optimizees are rolled out without a graph, and the meta-gradient is one vector–Jacobian
 product of the optimizer's own recurrence, a block of coordinates at a time.
+
+Where these second derivatives are kept, the rollout also records its path, and the replay goes
+back along it a step at a time: ∂L/∂∇_t from the optimizer, times the Hessian of f at θ_t, is one
+more way in which θ_t matters. The exact derivative of a working optimizer is useless over many
+steps: the loop is chaotic, and tiny gradients go through a logarithm. So the optimizer's derivative
+with respect to ∇_t can be smoothed over the size that a coordinate's gradients typically have.
 """
 
 from collections.abc import Callable
@@ -13,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import LearnedOptimizer, Optimizer, State
+from l2lgd.optimizers.base import LearnedOptimizer, Optimizer, State, map_state
 from l2lgd.tasks.base import Optimizee
 
 BLOCK_SIZE = 4096  # coordinates; bounds the memory of a replay, whatever n is
+TYPICAL_SIZE_DECAY = 0.9  # of the running mean of squared gradients, about the last ten
 
 MetaObjective = Callable[[Tensor, range], Tensor]
 """Losses (U, B) at steps → summands of the meta-loss (U, B)."""
@@ -45,6 +52,7 @@ class Record:
     losses: Tensor  # f(θ_{t+1}) … f(θ_{t+U}), (U, B)
     gradients: Tensor  # ∇_t … ∇_{t+U}, (U + 1, B, n)
     update_size: Tensor  # root mean square of g_t … g_{t+U−1}, ()
+    path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted
 
 
 def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
@@ -69,11 +77,18 @@ def advance(optimizer: Optimizer, at: Position) -> Position:
     return Position(at.optimizee, at.blocks, parameters, states, at.step + 1, loss, gradient)
 
 
-def rollout(optimizer: Optimizer, at: Position, num_steps: int) -> tuple[Record, Position]:
-    """Run ``num_steps`` steps without a graph and record the gradients."""
+def rollout(
+    optimizer: Optimizer, at: Position, num_steps: int, keep_path: bool = False
+) -> tuple[Record, Position]:
+    """Run ``num_steps`` steps without a graph and record the gradients.
+
+    With ``keep_path`` also parameters and states, for a replay with second derivatives.
+    """
     begin = at
-    losses, gradients, squares = [], [at.gradient], []
+    path, losses, gradients, squares = [], [], [at.gradient], []
     for _ in range(num_steps):
+        if keep_path:
+            path.append(at)
         before, at = at.parameters, advance(optimizer, at)
         losses.append(at.loss)
         gradients.append(at.gradient)
@@ -85,19 +100,37 @@ def rollout(optimizer: Optimizer, at: Position, num_steps: int) -> tuple[Record,
         torch.stack(losses),
         torch.stack(gradients),
         torch.stack(squares).mean().sqrt(),
+        path if keep_path else None,
     )
     return record, at
 
 
-def replay(optimizer: LearnedOptimizer, record: Record, objective: MetaObjective) -> Tensor:
+def replay(
+    optimizer: LearnedOptimizer, record: Record, objective: MetaObjective, smoothing: float = 0.0
+) -> Tensor:
     """Add the meta-gradient of a record to ``.grad`` of the optimizer's weights φ.
+
+    It has second derivatives where the record has a path.
+
+    Args:
+        smoothing: as for :func:`textbook`.
 
     Returns:
         The meta-loss: the objective's summands, summed over steps and averaged over functions.
     """
     meta_loss, weights = _objective_and_weights(record, objective)
-    phi = list(optimizer.parameters())
-    total = [torch.zeros_like(weight) for weight in phi]
+    if record.path is None:
+        total = _first_order(optimizer, record, weights)
+    else:
+        total = _along_the_path(optimizer, record, record.path, weights, smoothing)
+    for weight, gradient in zip(optimizer.parameters(), total, strict=True):
+        weight.grad = gradient if weight.grad is None else weight.grad + gradient
+    return meta_loss
+
+
+def _first_order(optimizer: LearnedOptimizer, record: Record, weights: Tensor) -> list[Tensor]:
+    """∂L/∂φ where the recorded gradients are constants."""
+    total = [torch.zeros_like(weight) for weight in optimizer.parameters()]
     for (rows, columns), state in zip(record.blocks, record.states, strict=True):
         gradients = record.gradients[:, rows, columns]
         weighted = weights[:, rows, None] * gradients[1:]
@@ -105,9 +138,57 @@ def replay(optimizer: LearnedOptimizer, record: Record, objective: MetaObjective
         parts = optimizer.vector_jacobian_product(gradients[:-1], state, cotangents)
         for into, part in zip(total, parts, strict=True):
             into += part
-    for weight, gradient in zip(phi, total, strict=True):
-        weight.grad = gradient if weight.grad is None else weight.grad + gradient
-    return meta_loss
+    return total
+
+
+def _along_the_path(
+    optimizer: LearnedOptimizer,
+    record: Record,
+    path: list[Position],
+    weights: Tensor,
+    smoothing: float,
+) -> list[Tensor]:
+    """∂L/∂φ with second derivatives, one step after the other, from the last to the first."""
+    total = [torch.zeros_like(weight) for weight in optimizer.parameters()]
+    typical = _TypicalSize(smoothing)
+    widths = [typical.after(at.gradient) for at in path]
+    cotangent = torch.zeros_like(path[0].parameters)  # ∂L/∂θ of the step that is worked on
+    d_gradient: Tensor | None = None  # ∂L/∂∇ there; the last gradient has moved nothing
+    d_states: list[State | None] = [None] * len(record.blocks)
+    for i in reversed(range(len(path))):
+        cotangent += weights[i].unsqueeze(1) * record.gradients[i + 1]
+        if d_gradient is not None:
+            after = path[i + 1]
+            cotangent += after.optimizee.hessian_product(after.parameters, after.step, d_gradient)
+        at, width = path[i], widths[i]
+        d_gradient = torch.empty_like(cotangent)
+        for k, (block, state) in enumerate(zip(at.blocks, at.states, strict=True)):
+            parts, d_gradient[block], d_states[k] = optimizer.step_back(
+                at.gradient[block],
+                state,
+                cotangent[block],
+                d_states[k],
+                None if width is None else width[block],
+            )
+            for into, part in zip(total, parts, strict=True):
+                into += part
+    return total
+
+
+class _TypicalSize:
+    """Running root mean square of each coordinate's gradients, times ``smoothing``."""
+
+    def __init__(self, smoothing: float) -> None:
+        self._smoothing, self._mean, self._weight = smoothing, 0.0, 0.0
+
+    def after(self, gradient: Tensor) -> Tensor | None:
+        """The width (B, n) when ``gradient`` (B, n) has been seen; None without smoothing."""
+        if not self._smoothing:
+            return None
+        keep = TYPICAL_SIZE_DECAY
+        self._mean = keep * self._mean + (1 - keep) * gradient.detach().square()
+        self._weight = keep * self._weight + (1 - keep)
+        return self._smoothing * (self._mean / self._weight).sqrt()
 
 
 def _objective_and_weights(record: Record, objective: MetaObjective) -> tuple[Tensor, Tensor]:
@@ -125,11 +206,16 @@ def textbook(
     num_steps: int,
     objective: MetaObjective,
     second_derivatives: bool = False,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Record, Position]:
     """Backpropagation through the unrolled loop; the same result as rollout and replay.
 
-    The only way to keep second derivatives, and the reference for the fast way. Holds the graph of
-    the whole unroll in memory.
+    The reference for the fast way. Holds the graph of the whole unroll in memory.
+
+    Args:
+        smoothing: 0 for exact second derivatives; else the optimizer's derivative with respect to
+            a gradient is averaged over this multiple of the coordinate's typical gradient in this
+            unroll.
 
     Returns:
         The meta-loss, and what :func:`rollout` returns; the meta-gradient is added to ``.grad``.
@@ -137,14 +223,16 @@ def textbook(
     first, start_states, states = at.step, at.states, at.states
     parameters, gradient = at.parameters, at.gradient
     losses, gradients, squares = [], [at.gradient], []
+    typical = _TypicalSize(smoothing)
     with torch.enable_grad():
         if second_derivatives:
             parameters = parameters.detach().requires_grad_()
         for step in range(first + 1, first + num_steps + 1):
-            update = torch.zeros_like(parameters)
+            update, width = torch.zeros_like(parameters), typical.after(gradient)
             following = []
             for block, state in zip(at.blocks, states, strict=True):
-                update[block], state = optimizer.step(gradient[block], state)
+                part = None if width is None else width[block]
+                update[block], state = optimizer.step(gradient[block], state, part)
                 following.append(state)
             parameters, states = parameters + update, following
             squares.append(update.detach().square().mean())
@@ -169,17 +257,9 @@ def textbook(
         at.optimizee,
         at.blocks,
         parameters.detach(),
-        [detach(state) for state in states],
+        [map_state(Tensor.detach, state) for state in states],
         first + num_steps,
         losses[-1].detach(),
         gradient.detach(),
     )
     return meta_loss.detach(), record, end
-
-
-def detach(state: State) -> State:
-    """Cut a state, a tensor or nested tuples of them, from the graph."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    parts = [detach(part) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2lgd.optimizers.preprocessing import clipped_share, log_sign, preprocess
+from l2lgd.optimizers.preprocessing import clipped_share, log_sign, preprocess, smoothed_log_sign
 
 
 def formula(gradient: float, p: float) -> tuple[float, float]:
@@ -54,6 +54,29 @@ def test_features_come_first_and_none_leaves_the_gradient_alone() -> None:
     gradient = torch.randn(3, 4)
     assert preprocess(gradient, "log_sign", 10.0).shape == (2, 3, 4)
     assert preprocess(gradient, "none", 10.0).equal(gradient.unsqueeze(0))
+
+
+@pytest.mark.parametrize("gradient", [-0.03, -1e-3, 2e-4, 0.01, 0.5])
+def test_smoothed_derivatives_are_those_of_the_average_over_a_cauchy_distribution(
+    gradient: float,
+) -> None:
+    width, p, h = 0.01, 10.0, 1e-4
+    quantiles = (torch.arange(2_000_000, dtype=torch.float64) + 0.5) / 2_000_000
+    draws = width * torch.tan(math.pi * (quantiles - 0.5))
+    low, high = (log_sign(gradient + shift + draws, p).mean(1) for shift in (-h, h))
+    at = torch.tensor([gradient], dtype=torch.float64, requires_grad=True)
+    features = smoothed_log_sign(at, p, torch.full_like(at, width))
+    assert features.equal(log_sign(at.detach(), p)), "the values are not smoothed"
+    found = [torch.autograd.grad(feature, at, retain_graph=True)[0].item() for feature in features]
+    assert found == pytest.approx(((high - low) / (2 * h)).tolist(), rel=0.02, abs=0.05)
+
+
+def test_smoothed_derivatives_are_bounded_where_gradient_and_width_vanish() -> None:
+    zero = torch.zeros(1, requires_grad=True)
+    magnitude, direction = smoothed_log_sign(zero, 10.0, torch.zeros(1))
+    assert torch.autograd.grad(magnitude, zero, retain_graph=True)[0].item() == 0
+    slope = torch.autograd.grad(direction, zero)[0].item()
+    assert slope == pytest.approx(math.exp(10), rel=1e-5)
 
 
 def test_clipped_share_counts_small_entries_among_the_non_zero_ones() -> None:

@@ -73,6 +73,7 @@ def test_the_cosine_ends_at_a_hundredth() -> None:
         ("loss_weights", {"lengths": [1], "loss_weights": "first"}),
         ("meta_loss", {"lengths": [1], "meta_loss": "sqrt"}),
         ("second_derivatives_from", {"lengths": [1], "second_derivatives_from": 1.5}),
+        ("smoothing", {"lengths": [1], "smoothing": -1.0}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict) -> None:

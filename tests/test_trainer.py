@@ -210,6 +210,11 @@ def test_second_derivatives_change_the_training(tmp_path: Path) -> None:
         whole[2].values("meta_gradient_norm")[0], rel=1e-3
     )
     assert math.isfinite(whole[1].best_validation_loss)
+    smooth = meta_trained(
+        tmp_path / "smooth", unroll=Unroll([5], second_derivatives=True, smoothing=1.0)
+    )
+    norms = (run[2].values("meta_gradient_norm")[0] for run in (smooth, whole))
+    assert next(norms) != pytest.approx(next(norms), rel=1e-3)
 
 
 def test_second_derivatives_may_begin_late(tmp_path: Path) -> None:

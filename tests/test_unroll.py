@@ -38,23 +38,30 @@ def unrolls_of_a_trajectory(
     objective: Callable[[Tensor, range], Tensor],
     way: str,
     second_derivatives: bool = False,
+    smoothing: float = 0.0,
 ) -> list[tuple[Tensor, Gradients, Record]]:
     found = []
     for length in (U, T - U):
         learned.zero_grad(set_to_none=True)
         if way == "replay":
-            record, at = rollout(learned, at, length)
-            meta_loss = replay(learned, record, objective)
+            record, at = rollout(learned, at, length, second_derivatives)
+            meta_loss = replay(learned, record, objective, smoothing)
         else:
-            meta_loss, record, at = textbook(learned, at, length, objective, second_derivatives)
+            meta_loss, record, at = textbook(
+                learned, at, length, objective, second_derivatives, smoothing
+            )
         found.append((meta_loss, gradients_of(learned), record))
     return found
 
 
-def assert_same_trajectory(learned: Any, optimizee: Any, block_size: int, unroll: Unroll) -> None:
+def assert_same_trajectory(
+    learned: Any, optimizee: Any, block_size: int, unroll: Unroll, *options: Any
+) -> None:
     objective = unroll.objective(T)
     fast, slow = (
-        unrolls_of_a_trajectory(learned, start(learned, optimizee, block_size), objective, way)
+        unrolls_of_a_trajectory(
+            learned, start(learned, optimizee, block_size), objective, way, *options
+        )
         for way in ("replay", "textbook")
     )
     for (loss, gradients, record), (true_loss, true_gradients, true_record) in zip(
@@ -77,6 +84,18 @@ def test_replay_equals_the_textbook_loop_whatever_the_blocks(
     name: str, optimizee: str, block_size: int
 ) -> None:
     assert_same_trajectory(make(name), OPTIMIZEES[optimizee](), block_size, Unroll([U]))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+@pytest.mark.parametrize("block_size", [7, BLOCK_SIZE])
+@pytest.mark.parametrize("optimizee", OPTIMIZEES)
+@pytest.mark.parametrize("name", MAKES)
+def test_replay_with_second_derivatives_equals_the_textbook_loop(
+    name: str, optimizee: str, block_size: int, smoothing: float
+) -> None:
+    assert_same_trajectory(
+        make(name), OPTIMIZEES[optimizee](), block_size, Unroll([U]), True, smoothing
+    )
 
 
 @pytest.mark.parametrize("meta_loss", META_LOSSES)

@@ -1,4 +1,4 @@
-// The coordinatewise LSTM on the CPU: one step, and the weight gradient of an unroll.
+// The coordinatewise LSTM on the CPU: one step, the weight gradient of an unroll, and one step back.
 //
 // Coordinates are independent and share the weights. So a block of them, a few vectors wide, goes
 // through all steps of an unroll and back at once, and its activations never leave the cache.
@@ -334,15 +334,20 @@ template <class T> void backward_output(const Weights<T>& w, Scratch<T>& s, int 
   for (auto& v : cotangent.v) total[H].v += v;
 }
 
-template <class T> void backward(const Weights<T>& w, Scratch<T>& s, int t) {
+// Where d_features (F) is given, the cotangents of the features and of the states before the step
+// are wanted too, else only those of the weights.
+template <class T>
+void backward(const Weights<T>& w, Scratch<T>& s, int t, Pack<T>* d_features = nullptr) {
   backward_output(w, s, t);
   for (int l = w.net.layers - 1; l >= 0; --l) {
     const Layer<T>& layer = w.layers[l];
     Trace<T>& trace = s.layers[l];
     backward_layer(layer, trace, &s.total[layer.bias_offset], t);
     const Pack<T>* deltas = &trace.gates[t * 4 * w.net.hidden];
-    if (t > 0) layer.to_hidden.product(deltas, trace.d_recurrent.data(), nullptr);
-    if (l > 0) layer.to_input.product(deltas, s.layers[l - 1].d_hidden.data(), nullptr);
+    if (t > 0 || d_features)
+      layer.to_hidden.product(deltas, trace.d_recurrent.data(), nullptr);
+    Pack<T>* d_input = l > 0 ? s.layers[l - 1].d_hidden.data() : d_features;
+    if (d_input) layer.to_input.product(deltas, d_input, nullptr);
   }
 }
 
@@ -546,32 +551,68 @@ template <class T> void replay_block(const Weights<T>& w, Scratch<T>& s, int ste
   weight_gradient(w, s, steps);
 }
 
-template <class T>
-void replay(const Network& net, const T* flat, const T* gradients, const T* cotangents,
-            States<const T> from, T* d_flat, int64_t n, int steps) {
-  const Weights<T> w(net, flat);
-  const auto indices = contributing(gradients, cotangents, n, steps);
-  const int64_t active = indices.size();
+// Calls block(scratch, begin, count) for all blocks of n coordinates and adds to d_flat what they
+// leave in the scratches' totals.
+template <class T, class Block>
+void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, T* d_flat, Block block) {
   const int64_t width = kWidth<T>;
-  const int64_t size =
-      std::max(kReplayChunk, ceil_div(ceil_div(active, kReplayChunks), width) * width);
-  const int64_t chunks = ceil_div(active, size);
+  const int64_t size = std::max(kReplayChunk, ceil_div(ceil_div(n, kReplayChunks), width) * width);
+  const int64_t chunks = ceil_div(n, size);
   std::vector<T> sums(chunks * w.size);
-  std::vector<Scratch<T>> scratches(num_threads(net, chunks), Scratch<T>(w, steps, true));
+  std::vector<Scratch<T>> scratches(num_threads(w.net, chunks), Scratch<T>(w, steps, true));
   for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
-    const int64_t end = std::min(active, (chunk + 1) * size);
+    const int64_t end = std::min(n, (chunk + 1) * size);
     std::fill(s.total.begin(), s.total.end(), Sum<T>{});
-    for (int64_t begin = chunk * size; begin < end; begin += width) {
-      const int count = int(std::min(width, end - begin));
-      gather_block(w, s, gradients, cotangents, from, n, steps, &indices[begin], count);
-      replay_block(w, s, steps);
-    }
+    for (int64_t begin = chunk * size; begin < end; begin += width)
+      block(s, begin, int(std::min(width, end - begin)));
     for (int64_t i = 0; i < w.size; ++i)
       for (int lane = 0; lane < kWidth<T> / kVectors; ++lane)
         sums[chunk * w.size + i] += s.total[i].v[lane];
   });
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
     for (int64_t i = 0; i < w.size; ++i) d_flat[i] += sums[chunk * w.size + i];
+}
+
+template <class T>
+void replay(const Network& net, const T* flat, const T* gradients, const T* cotangents,
+            States<const T> from, T* d_flat, int64_t n, int steps) {
+  const Weights<T> w(net, flat);
+  const auto indices = contributing(gradients, cotangents, n, steps);
+  for_backward_blocks(w, steps, indices.size(), d_flat,
+                      [&](Scratch<T>& s, int64_t begin, int count) {
+    gather_block(w, s, gradients, cotangents, from, n, steps, &indices[begin], count);
+    replay_block(w, s, steps);
+  });
+}
+
+// One step back: from the cotangents of update and next states to those of weights, features
+// (F, N) and states. d_states, on entry the former, are overwritten with the latter.
+template <class T>
+void step_back(const Network& net, const T* flat, const T* gradient, const T* cotangent,
+               States<const T> from, States<T> d_states, T* d_flat, T* d_features, int64_t n) {
+  const Weights<T> w(net, flat);
+  for_backward_blocks(w, 1, n, d_flat, [&](Scratch<T>& s, int64_t begin, int count) {
+    const int64_t next = begin + 2 * kWidth<T> - 1;
+    load_states(w, s, from, n, begin, count);
+    prefetch(w, from, n, next);
+    s.gradients[0] = load(gradient + begin, count);
+    s.cotangents[0] = broadcast(T(w.net.output_scale)) * load(cotangent + begin, count);
+    for (int l = 0; l < w.net.layers; ++l)
+      for (int j = 0; j < w.net.hidden; ++j) {
+        s.layers[l].d_recurrent[j] = load(d_states.hidden[l] + j * n + begin, count);
+        s.layers[l].d_cell[j] = load(d_states.cell[l] + j * n + begin, count);
+      }
+    Pack<T> features[2];
+    forward(w, s, 0);
+    backward(w, s, 0, features);
+    weight_gradient(w, s, 1);
+    for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
+    for (int l = 0; l < w.net.layers; ++l)
+      for (int j = 0; j < w.net.hidden; ++j) {
+        store(d_states.hidden[l] + j * n + begin, s.layers[l].d_recurrent[j], count);
+        store(d_states.cell[l] + j * n + begin, s.layers[l].d_cell[j], count);
+      }
+  });
 }
 
 }  // namespace
@@ -591,6 +632,16 @@ void replay(const Network& net, const T* flat, const T* gradients, const T* cota
                                  const T* cotangents, const T* const* h, const T* const* c,     \
                                  T* d_weights, int64_t n, int steps) try {                      \
     replay<T>(*net, weights, gradients, cotangents, {h, c}, d_weights, n, steps);               \
+    return 0;                                                                                   \
+  } catch (const std::bad_alloc&) {                                                             \
+    return 1;                                                                                   \
+  }                                                                                             \
+  extern "C" int step_back_##suffix(const Network* net, const T* weights, const T* gradient,    \
+                                    const T* cotangent, const T* const* h, const T* const* c,   \
+                                    T* const* d_h, T* const* d_c, T* d_weights, T* d_features,  \
+                                    int64_t n) try {                                            \
+    step_back<T>(*net, weights, gradient, cotangent, {h, c}, {d_h, d_c}, d_weights, d_features, \
+                 n);                                                                            \
     return 0;                                                                                   \
   } catch (const std::bad_alloc&) {                                                             \
     return 1;                                                                                   \

@@ -30,11 +30,15 @@ class Settings:
     forget_bias: float
 
     @property
+    def num_features(self) -> int:
+        """F, what the preprocessing makes of one gradient."""
+        return 2 if self.preprocessing == "log_sign" else 1
+
+    @property
     def num_weights(self) -> int:
         """The size of the flat φ: for each layer weight and bias, then those of the output."""
-        features = 2 if self.preprocessing == "log_sign" else 1
         size = self.hidden_size
-        inputs = features + size * (self.num_layers - 1)
+        inputs = self.num_features + size * (self.num_layers - 1)
         return 4 * size * (inputs + (size + 1) * self.num_layers) + size + 1
 
 
@@ -126,6 +130,50 @@ def replay(
         ctypes.c_int64(n),
         ctypes.c_int(num_steps),
     )
+
+
+def step_back(
+    settings: Settings,
+    weights: Tensor,
+    gradient: Tensor,
+    cotangent: Tensor,
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    d_hidden: Sequence[Tensor],
+    d_cell: Sequence[Tensor],
+    into: Tensor,
+    threads: int = 1,
+) -> Tensor:
+    """The vector–Jacobian product of one step with respect to everything it depends on.
+
+    Args:
+        weights: the flat φ (P,).
+        gradient: (N,).
+        cotangent: ∂L/∂g_t (N,).
+        hidden, cell: the states before the step, L × (H, N).
+        d_hidden, d_cell: ∂L/∂ the states after the step, overwritten with ∂L/∂ those before it.
+        into: ∂L/∂φ is added to it (P,).
+
+    Returns:
+        ∂L/∂ the features of the preprocessed gradient, (F, N).
+    """
+    (n,) = gradient.shape
+    _check(settings, weights, hidden, cell, n, (gradient, (n,)), (cotangent, (n,)))
+    _check(settings, weights, d_hidden, d_cell, n, (into, weights.shape))
+    d_features = gradient.new_empty(settings.num_features, n)
+    _call(
+        "step_back",
+        gradient.dtype,
+        _network(settings, threads),
+        weights.data_ptr(),
+        gradient.data_ptr(),
+        cotangent.data_ptr(),
+        *(_pointers(state) for state in (hidden, cell, d_hidden, d_cell)),
+        into.data_ptr(),
+        d_features.data_ptr(),
+        ctypes.c_int64(n),
+    )
+    return d_features
 
 
 def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

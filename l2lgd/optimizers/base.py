@@ -5,7 +5,7 @@ The update is added to the parameters: θ_{t+1} = θ_t + g_t.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,16 @@ class LearnedOptimizer(nn.Module, Optimizer):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the initial φ."""
 
+    @abstractmethod
+    def step(
+        self, gradient: Tensor, state: State, width: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """∇_t (B, n) and the state → g_t (B, n) and the next state.
+
+        With a width (B, n), the derivative with respect to ∇_t is an average over gradients about
+        as far away, where the true one is too steep to be of use; the values are the same.
+        """
+
     def vector_jacobian_product(
         self, gradients: Tensor, state: State, cotangents: Tensor
     ) -> Sequence[Tensor]:
@@ -58,9 +68,57 @@ class LearnedOptimizer(nn.Module, Optimizer):
                 updates.append(update)
             return torch.autograd.grad(updates, list(self.parameters()), list(cotangents))
 
+    def step_back(
+        self,
+        gradient: Tensor,
+        state: State,
+        cotangent: Tensor,
+        state_cotangent: State | None,
+        width: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Tensor, State]:
+        """The vector–Jacobian product of one step with respect to all that it depends on.
+
+        Args:
+            gradient, state, width: as for :meth:`step`.
+            cotangent: ∂L/∂g_t (B, n).
+            state_cotangent: ∂L/∂h_{t+1}, a state; None where it is zero.
+
+        Returns:
+            ∂L/∂φ for each weight, ∂L/∂∇_t (B, n) and ∂L/∂h_t, through this step.
+        """
+        with torch.enable_grad():
+            gradient = gradient.detach().requires_grad_()
+            state = map_state(lambda part: part.detach().requires_grad_(), state)
+            update, following = self.step(gradient, state, width)
+            outputs, cotangents = [update], [cotangent]
+            if state_cotangent is not None:
+                outputs += tensors_of(following)
+                cotangents += tensors_of(state_cotangent)
+            phi, before = list(self.parameters()), tensors_of(state)
+            found = torch.autograd.grad(
+                outputs, [*phi, gradient, *before], cotangents, materialize_grads=True
+            )
+        parts = iter(found[len(phi) + 1 :])
+        return found[: len(phi)], found[len(phi)], map_state(lambda _: next(parts), state)
+
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
         return {}
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """A state, a tensor or nested tuples of them, with ``function`` applied to each tensor."""
+    if isinstance(state, Tensor):
+        return function(state)
+    parts = [map_state(function, part) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+
+
+def tensors_of(state: State) -> list[Tensor]:
+    """The tensors of a state, in the order of :func:`map_state`."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [tensor for part in state for tensor in tensors_of(part)]
 
 
 def coordinate_blocks(num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:

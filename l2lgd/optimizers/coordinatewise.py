@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import coordinatewise as kernel
-from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks
+from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks, map_state
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
 
 BACKENDS = ("auto", "torch")
@@ -98,13 +98,15 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         zeros = parameters.new_zeros(self.hidden_size, parameters.numel())
         return LSTMState((zeros,) * self.num_layers, (zeros,) * self.num_layers)
 
-    def step(self, gradient: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+    def step(
+        self, gradient: Tensor, state: LSTMState, width: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
         if not torch.is_grad_enabled() and self._compiled():
             flat = gradient.reshape(-1).contiguous()
             threads = torch.get_num_threads()
             update, *following = kernel.step(self._settings, self._phi(), flat, *state, threads)
             return update.view_as(gradient), LSTMState(*following)
-        activation = preprocess(gradient.reshape(-1), self.preprocessing, self.p)  # (F, B·n)
+        activation = self._features(gradient, width)
         hidden, cell = [], []
         for weight, bias, h, c in zip(self.weights, self.biases, *state, strict=True):
             stacked = torch.cat((activation, h))
@@ -115,6 +117,11 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         output = torch.addmm(self.output_bias.unsqueeze(1), self.output_weight, activation)
         update = (self.output_scale * output).view_as(gradient)
         return update, LSTMState(tuple(hidden), tuple(cell))
+
+    def _features(self, gradient: Tensor, width: Tensor | None) -> Tensor:
+        """(B, n) → (F, B·n)"""
+        flat_width = None if width is None else width.reshape(-1)
+        return preprocess(gradient.reshape(-1), self.preprocessing, self.p, flat_width)
 
     def _cell(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """LSTM arithmetic on (4H, N) and (H, N); returns the outgoing activation and the cell."""
@@ -131,14 +138,30 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         total = torch.zeros_like(phi)
         arrays = (part.flatten(1).contiguous() for part in (gradients, cotangents))
         kernel.replay(self._settings, phi, *arrays, *state, total, torch.get_num_threads())
-        by_tensor = dict(
-            zip(
-                self._in_kernel_order(),
-                kernel.unflatten(total, self._in_kernel_order()),
-                strict=True,
-            )
-        )
-        return [by_tensor[weight] for weight in self.parameters()]
+        return self._per_weight(total)
+
+    def step_back(
+        self,
+        gradient: Tensor,
+        state: LSTMState,
+        cotangent: Tensor,
+        state_cotangent: LSTMState | None,
+        width: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Tensor, LSTMState]:
+        if not self._compiled():
+            return super().step_back(gradient, state, cotangent, state_cotangent, width)
+        phi = self._phi()
+        total = torch.zeros_like(phi)
+        change = torch.zeros_like if state_cotangent is None else torch.clone
+        d_state = map_state(change, state if state_cotangent is None else state_cotangent)
+        flat = (part.reshape(-1).contiguous() for part in (gradient, cotangent))
+        threads = torch.get_num_threads()
+        d_features = kernel.step_back(self._settings, phi, *flat, *state, *d_state, total, threads)
+        with torch.enable_grad():
+            gradient = gradient.detach().requires_grad_()
+            features = self._features(gradient, width)
+            (d_gradient,) = torch.autograd.grad(features, gradient, d_features)
+        return self._per_weight(total), d_gradient, d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
         if self._compiled():  # which cuts its work into blocks itself
@@ -152,6 +175,12 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _in_kernel_order(self) -> list[nn.Parameter]:
         layers = zip(self.weights, self.biases, strict=True)
         return [*(part for layer in layers for part in layer), self.output_weight, self.output_bias]
+
+    def _per_weight(self, flat: Tensor) -> list[Tensor]:
+        """The parts of a tensor like the flat φ of the kernel, in the order of parameters()."""
+        weights = self._in_kernel_order()
+        by_tensor = dict(zip(weights, kernel.unflatten(flat, weights), strict=True))
+        return [by_tensor[weight] for weight in self.parameters()]
 
     def _phi(self) -> Tensor:
         return torch.cat([weight.detach().reshape(-1) for weight in self._in_kernel_order()])

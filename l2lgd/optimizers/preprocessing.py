@@ -19,9 +19,31 @@ def log_sign(gradient: Tensor, p: float) -> Tensor:
     return torch.stack((magnitude, direction))
 
 
-def preprocess(gradient: Tensor, kind: str, p: float) -> Tensor:
-    """Features (F, …) of a gradient (…); kind is a key of :data:`PREPROCESSINGS`."""
-    return log_sign(gradient, p) if kind == "log_sign" else gradient.unsqueeze(0)
+def smoothed_log_sign(gradient: Tensor, p: float, width: Tensor) -> Tensor:
+    """The values of :func:`log_sign`, with the derivatives of its average around the gradient.
+
+    The derivative of log|∇| grows without bound where ∇ is small, that of sign ∇ is zero where
+    ∇ changes its sign: neither says what a change as large as those between two steps does.
+    Averaged over ∇ + width · ε with ε from a Cauchy distribution they are ∇/(∇² + width²) and
+    2/π · width/(∇² + width²).
+
+    Args:
+        width: (…), raised to where the second agrees with the slope e^p at ∇ = 0.
+    """
+    constant = gradient.detach()
+    width = width.clamp(min=2 / math.pi * math.exp(-p))
+    slopes = torch.stack((constant / p, 2 / math.pi * width)) / (constant.square() + width.square())
+    return log_sign(constant, p) + slopes * (gradient - constant)
+
+
+def preprocess(gradient: Tensor, kind: str, p: float, width: Tensor | None = None) -> Tensor:
+    """Features (F, …) of a gradient (…); kind is a key of :data:`PREPROCESSINGS`.
+
+    With a width (…), derivatives are those of :func:`smoothed_log_sign`.
+    """
+    if kind == "none":
+        return gradient.unsqueeze(0)
+    return log_sign(gradient, p) if width is None else smoothed_log_sign(gradient, p, width)
 
 
 def clipped_share(gradient: Tensor, p: float) -> float:

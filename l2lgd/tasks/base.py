@@ -45,6 +45,16 @@ class Optimizee(ABC):
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         return loss.detach(), gradient
 
+    def hessian_product(self, parameters: Tensor, step: int, vector: Tensor) -> Tensor:
+        """∇²f(θ) v of each function: (B, n) for a vector (B, n), without a graph."""
+        leaf = parameters.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self.loss(leaf, step).sum()
+            (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+            if not gradient.requires_grad:  # linear functions
+                return torch.zeros_like(vector)
+            return torch.autograd.grad(gradient, leaf, vector, materialize_grads=True)[0]
+
     def parameter_slices(self) -> dict[str, slice]:
         """Where each named parameter tensor lies among the n coordinates."""
         slices, start = {}, 0
