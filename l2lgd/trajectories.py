@@ -1,11 +1,11 @@
 """The trajectory that a meta-training is in the middle of, and its tensors for a checkpoint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from l2lgd.optimizers.base import LearnedOptimizer, State
+from l2lgd.optimizers.base import LearnedOptimizer, map_state, tensors_of
 from l2lgd.tasks.base import Optimizee
 from l2lgd.unroll import Position, start
 
@@ -27,7 +27,7 @@ class Trajectory:
     def tensors(self) -> dict[str, Tensor]:
         """θ, f(θ), ∇ and the optimizer's states."""
         position = self.position
-        states = [tensor for state in position.states for tensor in leaves(state)]
+        states = [tensor for state in position.states for tensor in tensors_of(state)]
         return {
             "parameters": position.parameters,
             "loss": position.loss,
@@ -40,25 +40,10 @@ class Trajectory:
         position = self.position
         device = position.parameters.device
         saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))
-        position.states = [rebuilt(state, saved) for state in position.states]
+        position.states = [map_state(lambda _: next(saved), state) for state in position.states]
         position.parameters = tensors["parameters"].to(device)
         position.loss, position.gradient = (
             tensors["loss"].to(device),
             tensors["gradient"].to(device),
         )
         position.step = step
-
-
-def leaves(state: State) -> list[Tensor]:
-    """The tensors of a state, a tensor or nested tuples of them."""
-    if isinstance(state, Tensor):
-        return [state]
-    return [tensor for part in state for tensor in leaves(part)]
-
-
-def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
-    """A state of the same structure with other tensors, taken in the order of :func:`leaves`."""
-    if isinstance(state, Tensor):
-        return next(tensors)
-    parts = [rebuilt(part, tensors) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
