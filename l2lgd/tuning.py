@@ -57,17 +57,23 @@ def grid_search(final_loss: Callable[[float], float], lowest: float, highest: fl
     last = round(math.log10(highest) * RATES_PER_DECADE) * spacing
     for index in range(first, last + 1, spacing):
         visit(index)
+
+    def best_index() -> int:
+        return min(losses, key=lambda index: (losses[index], index))
+
     for _ in range(MOST_EXTENSIONS):
-        best = min(losses, key=lambda index: losses[index])
-        if not math.isfinite(losses[best]):
-            raise UserError("every learning rate of the grid diverges; try a smaller lowest_rate")
+        best = best_index()
         if best == min(losses):
             visit(best - spacing)
         elif best == max(losses):
             visit(best + spacing)
         else:
             break
-    best = min(losses, key=lambda index: losses[index])
+    best = best_index()
+    if not math.isfinite(losses[best]):
+        raise UserError(
+            f"every learning rate down to {rate(best):.0e} diverges; try a smaller lowest_rate"
+        )
     for index in (best - 1, best + 1):
         visit(index)
     return Search(tuple((rate(index), losses[index]) for index in sorted(losses)))

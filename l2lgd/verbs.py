@@ -50,7 +50,7 @@ def meta_train(config: DictConfig) -> float:
         ("meta-steps", "trajectory"), resume_at, stored["wandb_id"] if stored else None
     )
     with contextlib.closing(tracker):
-        progress = _meta_train(run, tracker, *recipe, run.folder, resume_at is not None)
+        progress = _meta_train(run, tracker, *recipe, run.folder, stored)
     best = run.folder / "checkpoints" / "best.safetensors"
     write_summary(
         run.folder / "summary.json",
@@ -177,17 +177,28 @@ def _meta_train(
     unroll: Unroll,
     settings: MetaSettings,
     folder: Path,
-    resume: bool = False,
+    stored: dict[str, Any] | None = None,
 ) -> MetaProgress:
+    """``stored``: what the last checkpoint says where this goes on with a run."""
     trainer = Trainer(run.task, run.options.seed, tracker)
     provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
     initial = run.options.initial_weights
     if initial is not None:
         initial = Path(initial).expanduser()
-        _, metadata = checkpoint.load(initial)
-        provenance["begun_from"] = {key: metadata.get(key) for key in ("command", "seed", "data")}
+        if stored is None:  # else the file has done its part, and may be gone
+            _, metadata = checkpoint.load(initial)
+            begun_from = {key: metadata.get(key) for key in ("command", "seed", "data")}
+        else:
+            begun_from = stored["begun_from"]
+        provenance["begun_from"] = begun_from
     return trainer.meta_train(
-        optimizer, unroll, settings, folder / "checkpoints", provenance, resume, initial
+        optimizer,
+        unroll,
+        settings,
+        folder / "checkpoints",
+        provenance,
+        stored is not None,
+        initial,
     )
 
 

@@ -50,11 +50,17 @@ def test_a_folder_of_pictures_comes_back_as_it_was_written(picture_folder: Path)
     assert read["train"] + read["validation"] == written["train"]
     assert images["train"].num_classes == 3
     assert images["train"].pixels.dtype == torch.uint8
+    digest = images.description["digest"]
     assert images.description == {
         "name": "mnist",
         "source": "folder",
         "num_examples": {"train": 54, "validation": 6, "test": 12},
+        "digest": digest,
     }
+    picture = next((picture_folder / "train").glob("*/*.png"))
+    Image.new("L", (28, 28), 255).save(picture)
+    other = load_images(DataConfig(source="folder", root=str(picture_folder)), "", CPU)
+    assert other.description["digest"] != digest, "learning rates tuned on other images are reused"
 
 
 def test_a_folder_is_shuffled_so_that_validation_is_not_the_last_class(

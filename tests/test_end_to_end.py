@@ -3,6 +3,7 @@
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -198,13 +199,20 @@ def test_options_beside_a_checkpoint_count(trained: Path, tmp_path: Path) -> Non
 
 
 def test_a_meta_training_may_begin_with_trained_weights(trained: Path, tmp_path: Path) -> None:
-    weights = trained / "checkpoints" / "best.safetensors"
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(trained / "checkpoints" / "best.safetensors", weights)
     begin = ("meta_steps=1", "meta_learning_rate=1e-12", f"initial_weights={weights}")
     run(*META, *begin, "hydra.run.dir=on", cwd=tmp_path)
     tensors, about = checkpoint.load(tmp_path / "on/checkpoints/best.safetensors")
     for name, tensor in checkpoint.load(weights)[0].items():
         torch.testing.assert_close(tensors[name], tensor)
     assert about["begun_from"]["command"] == summary_of(trained)["command"]
+    begun_with = checkpoint.load(weights)[0]
+    weights.unlink()  # it has done its part: going on does not need it
+    run("meta-train", "resume=on", cwd=tmp_path)
+    for name, tensor in checkpoint.load(tmp_path / "on/checkpoints/last.safetensors")[0].items():
+        if name.startswith("phi."):
+            torch.testing.assert_close(tensor, begun_with[name.removeprefix("phi.")])
     bad = l2lgd(*META, "initial_weights=nowhere.safetensors", cwd=tmp_path)
     assert bad.returncode == 2
     assert "nowhere.safetensors" in bad.stderr

@@ -65,6 +65,11 @@ def test_a_grid_on_which_all_diverges_is_an_error_with_advice() -> None:
         grid_search(lambda rate: math.inf, 1e-3, 0.1)
 
 
+def test_a_grid_on_which_all_diverges_grows_downwards() -> None:
+    search = grid_search(valley(1e-5, diverges_above=1e-4), 1e-3, 0.1)
+    assert search.best_rate == pytest.approx(1e-5)
+
+
 def test_random_rates_are_within_bounds_spread_over_decades_and_reproducible() -> None:
     def search(seed: int) -> Search:
         draw = torch.Generator().manual_seed(seed)
