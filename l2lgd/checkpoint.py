@@ -67,6 +67,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.is_dir():
+        inside = path / "checkpoints" / "best.safetensors"
+        hint = f"give {inside}" if inside.is_file() else "give a .safetensors file"
+        raise CheckpointError(f"{path} is a folder; {hint}")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:

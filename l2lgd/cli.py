@@ -4,6 +4,7 @@ Hydra has no subcommands, so the verb is taken off here and chooses the primary 
 user can put right end in one line and exit status 2.
 """
 
+import errno
 import os
 import shlex
 import signal
@@ -172,7 +173,12 @@ def _resumed(overrides: list[str]) -> list[str]:
     import yaml
 
     own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
-    before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
+    try:
+        before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{stored} cannot be read ({_one_line(error)}); begin a new run"
+        ) from error
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
     return [*before, *own, *where]
@@ -215,10 +221,14 @@ def _explanation(error: BaseException) -> str | None:
         return _misspelt_option(error) or _one_line(error)
     if isinstance(error, ValueError) and "Config group override" in str(error):
         return _one_line(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space, or choose another hydra.run.dir"
     if isinstance(error, OSError) and error.filename:
         return f"could not use {error.filename}: {error.strerror}"
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return "out of memory; take a smaller num_functions"
+    allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    if allocator or out_of_memory:
+        return "out of memory; take a smaller num_functions or shorter unroll.lengths"
     return None
 
 

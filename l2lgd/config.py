@@ -172,7 +172,10 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
             typed = OmegaConf.merge(typed, {field.name: value})
         except OmegaConfBaseException as error:
             option = f"{prefix}{error.full_key or field.name}"
-            raise ConfigError(f"{option}: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            if "is not a ListConfig" in reason:
+                reason = f"must be a list, such as {option}=[{value}]"
+            raise ConfigError(f"{option}: {reason}") from error
     try:
         return OmegaConf.to_object(typed)
     except ConfigError as error:

@@ -68,7 +68,10 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     if not isinstance(optimizer, LearnedOptimizer):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
     load_weights(path, optimizer)
-    _warn_of_shared_images(run, path, metadata.get("data"))
+    ancestor: dict[str, Any] | None = metadata
+    while ancestor:
+        _warn_of_shared_images(run, path, ancestor.get("data"))
+        ancestor = ancestor.get("begun_from")
     return optimizer, label
 
 
@@ -139,7 +142,7 @@ def tuning_key(
     return {
         "task_name": run.task_name,
         "task": task,
-        "data": _without_source(run.task.data_description()),
+        "data": same_images(run.task.data_description()),
         "optimizer_name": name,
         "optimizer": optimizer,
         "num_steps": run.options.num_steps,
@@ -148,6 +151,6 @@ def tuning_key(
     }
 
 
-def _without_source(data: dict[str, object] | None) -> dict[str, object] | None:
-    """The same images from another place are the same data."""
+def same_images(data: dict[str, object] | None) -> dict[str, object] | None:
+    """What tells data apart: the same images from another place are the same data."""
     return data and {key: value for key, value in data.items() if key != "source"}

@@ -155,6 +155,11 @@ def _unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavaila
     data_set = DATA_SETS[config.name]
     embedded = " or take task.data.source=embedded" if data_set.embedded else ""
     reason = " ".join(str(cause).split()) or type(cause).__name__
+    if config.source == "folder":
+        return DataUnavailable(
+            f"data set {config.name} is not available in {place} ({reason}). Give "
+            f"task.data.root=FOLDER with train/<class>/*.png and test/<class>/*.png{embedded}"
+        )
     return DataUnavailable(
         f"data set {config.name} is not available in {place} ({reason}). Put the original files "
         f"into {place / data_set.torchvision_class / 'raw'}, set data_dir= or L2LGD_DATA to the "

@@ -10,12 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from yaml import YAMLError
 
 from l2lgd import checkpoint
 from l2lgd import config as configs
 from l2lgd.contestants import (
     needs_tuning,
     opt_config,
+    same_images,
     search_learning_rate,
     trained,
     tuned,
@@ -37,6 +39,7 @@ from l2lgd.tuning import Search, TunedRates, random_search
 log = logging.getLogger(__name__)
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others begin with
 MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
 
 
@@ -90,6 +93,8 @@ def evaluate(config: DictConfig) -> float:
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
+    if options.checkpoint is not None and not _is_learned(run, nodes[run.opt_name]):
+        raise ConfigError(f"checkpoint= is for learned optimizers, opt={run.opt_name} is not one")
     contestant = _ready(run, run.opt_name, nodes[run.opt_name])  # fails before anything is begun
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
         trainer = Trainer(run.task, options.seed, tracker)
@@ -187,7 +192,7 @@ def _meta_train(
         initial = Path(initial).expanduser()
         if stored is None:  # else the file has done its part, and may be gone
             _, metadata = checkpoint.load(initial)
-            begun_from = {key: metadata.get(key) for key in ("command", "seed", "data")}
+            begun_from = {key: metadata.get(key) for key in ANCESTRY}
         else:
             begun_from = stored["begun_from"]
         provenance["begun_from"] = begun_from
@@ -206,19 +211,37 @@ def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     """What the last checkpoint of the run to go on with says; None to begin from the start.
 
     Raises:
-        ConfigError: the configs differ.
+        ConfigError: the configs or the data differ, or the stored config cannot be read.
     """
     if run.options.resume is None:
         return None
     last = run.folder / "checkpoints" / "last.safetensors"
-    stored: Any = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
+    file = run.folder / ".hydra" / "config.yaml"
+    try:
+        stored: Any = OmegaConf.load(file)
+    except (OSError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file} cannot be read ({reason}); begin a new run") from error
     changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
     if changed:
         raise ConfigError(
             f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
             "options as they were, or begin a new run"
         )
-    return read_last(last)[1] if last.exists() else None
+    if not last.exists():
+        return None
+    metadata = read_last(last)[1]
+    before, now = (same_images(data) for data in (metadata["data"], run.task.data_description()))
+    if before != now:
+        raise ConfigError(
+            f"{run.folder} was run on other data: {before}, now {now}; give the data_dir= that "
+            "has them, or begin a new run"
+        )
+    return metadata
+
+
+def _is_learned(run: Run, node: dict[str, Any]) -> bool:
+    return not needs_tuning(node) and isinstance(run.build_optimizer(node), LearnedOptimizer)
 
 
 def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:

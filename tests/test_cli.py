@@ -71,7 +71,11 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("evaluate", *QUICK, "meta_steps=3"): ["meta_steps"],
     ("evaluate", *QUICK, "checkpoint=missing.safetensors"): ["missing.safetensors"],
     ("evaluate", *QUICK, "checkpoint=garbage.safetensors"): ["garbage.safetensors"],
-    ("evaluate", *QUICK, "checkpoint=a_folder"): ["a_folder"],
+    ("evaluate", *QUICK, "checkpoint=a_folder"): ["a_folder", "is a folder"],
+    ("evaluate", *QUICK, "opt=adam", "checkpoint=garbage.safetensors"): ["opt=adam", "learned"],
+    ("evaluate", *QUICK, "baselines=adam"): ["baselines=[adam]"],
+    ("meta-train", *QUICK, "resume=damaged"): ["damaged", "cannot be read"],
+    ("meta-train", *QUICK, "unroll.smoothing=-1"): ["unroll.smoothing=-1"],
     ("evaluate", *QUICK, "split=tests"): ["split=tests", "did you mean test?"],
     ("evaluate", *QUICK, "baselines=[adm]"): ["adm", "did you mean adam?"],
     ("tune", *QUICK, "search=learning_rates"): ["learning_rates"],
@@ -85,6 +89,8 @@ def test_a_mistake_is_answered_in_one_line(arguments: tuple[str, ...], tmp_path:
     (tmp_path / "garbage.safetensors").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "a_file").write_text("in the way")
     (tmp_path / "a_folder").mkdir()
+    (tmp_path / "damaged" / ".hydra").mkdir(parents=True)
+    (tmp_path / "damaged" / ".hydra" / "overrides.yaml").write_text(": [")
     assert_one_line(l2lgd(*arguments, cwd=tmp_path, **NO_NETWORK), *MISTAKES[arguments])
 
 

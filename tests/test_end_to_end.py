@@ -1,6 +1,7 @@
 """Whole runs of the installed command, and what they leave behind."""
 
 import csv
+import itertools
 import json
 import resource
 import shutil
@@ -31,7 +32,15 @@ META = (
     *("meta_steps=30", "validate_every=10", "validation_functions=6", "checkpoint_every=10"),
 )
 # Long enough to be killed on the way.
-LONG = (*META, "opt.hidden_size=4", "meta_steps=300", "checkpoint_every=20", "validate_every=30")
+SECOND = ("unroll.second_derivatives=true", "unroll.second_derivatives_from=0.4")
+LONG = (
+    *META,
+    *SECOND,
+    "opt.hidden_size=4",
+    "meta_steps=300",
+    "checkpoint_every=20",
+    "validate_every=30",
+)
 
 
 def run(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -207,6 +216,10 @@ def test_a_meta_training_may_begin_with_trained_weights(trained: Path, tmp_path:
     for name, tensor in checkpoint.load(weights)[0].items():
         torch.testing.assert_close(tensors[name], tensor)
     assert about["begun_from"]["command"] == summary_of(trained)["command"]
+    again = ("meta_steps=1", "initial_weights=on/checkpoints/best.safetensors")
+    run(*META, *again, "hydra.run.dir=third", cwd=tmp_path)
+    _, third = checkpoint.load(tmp_path / "third/checkpoints/best.safetensors")
+    assert third["begun_from"]["begun_from"] == about["begun_from"], "the first is forgotten"
     begun_with = checkpoint.load(weights)[0]
     weights.unlink()  # it has done its part: going on does not need it
     run("meta-train", "resume=on", cwd=tmp_path)
@@ -437,6 +450,24 @@ def test_mnist_is_trained_on_and_named_in_the_summary(mnist_dir: str, tmp_path: 
     found = summary_of(tmp_path / "run")
     assert found["data"] == {"name": "mnist", "source": "torchvision", "num_examples": 5000}
     assert found["best_validation_loss"] == pytest.approx(2.3, abs=0.3)
+
+
+def test_going_on_with_other_data_is_refused(tmp_path: Path) -> None:
+    small = ("task=mnist", "logger=none", "device=cpu", "threads=1", "meta_steps=2")
+    small += ("num_steps=2", "unroll.lengths=[1]", "validation_functions=1", "hydra.run.dir=run")
+    images = torch.zeros(28, 28, dtype=torch.uint8).numpy()
+    for number in range(2):
+        for part, label in itertools.product(("train", "test"), "01"):
+            folder = tmp_path / "data" / "mnist" / part / label
+            folder.mkdir(parents=True, exist_ok=True)
+            for index in range(4):
+                Image.fromarray(images + index + 9 * number).save(folder / f"{index}.png")
+        if number == 0:
+            run("meta-train", *small, "task.data.source=folder", "data_dir=data", cwd=tmp_path)
+    done = l2lgd("meta-train", "resume=run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "other data" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_embedded_digits_are_called_a_subset_in_the_summary(tmp_path: Path) -> None:

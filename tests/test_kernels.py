@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from l2lgd.optimizers.base import map_state, tensors_of
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-11}
@@ -95,6 +96,41 @@ def test_products_with_the_jacobian_are_those_of_pytorch(
     for mine, theirs, weight in zip(found, expected, plain.parameters(), strict=True):
         assert mine.shape == weight.shape
         assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["in the middle", "last step"])
+@pytest.mark.parametrize("smoothed", [False, True])
+@shapes
+@dtypes
+@networks
+def test_steps_back_are_those_of_pytorch(
+    options: dict, dtype: torch.dtype, shape: tuple[int, int], smoothed: bool, last: bool
+) -> None:
+    compiled, plain = both(dtype, **options)
+    gradient, cotangent, width = gradients(3, shape, dtype)
+    state = plain.initial_state(gradient)
+    with torch.no_grad():
+        _, state = plain.step(cotangent, state)
+    d_state = None if last else map_state(lambda part: part.flip(1) + 0.1, state)
+    given = (gradient, state, cotangent, d_state, width.abs() if smoothed else None)
+    found, expected = (m.step_back(*given) for m in (compiled, plain))
+    for mine, theirs in zip(tensors_of(found), tensors_of(expected), strict=True):
+        assert mine.shape == theirs.shape
+        assert_close(mine, theirs)
+
+
+def test_steps_back_give_the_same_bits_on_any_number_of_threads() -> None:
+    compiled, _ = both(torch.float32)
+    gradient, cotangent = gradients(2, (1, 5003), torch.float32)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(
+            compiled.step_back(gradient, compiled.initial_state(gradient), cotangent, None)
+        )
+    torch.set_num_threads(1)
+    for one, two in zip(*map(tensors_of, results), strict=True):
+        assert one.equal(two)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -71,6 +71,14 @@ def test_smoothed_derivatives_are_those_of_the_average_over_a_cauchy_distributio
     assert found == pytest.approx(((high - low) / (2 * h)).tolist(), rel=0.02, abs=0.05)
 
 
+@pytest.mark.parametrize("p", [1.0, 44.0, 80.0])
+def test_smoothed_features_are_finite_whatever_the_p(p: float) -> None:
+    gradient = torch.tensor([0.0, 1e-42, -1e-20, 1e-3, 1e4], requires_grad=True)
+    features = smoothed_log_sign(gradient, p, torch.zeros(5))
+    assert features.equal(log_sign(gradient.detach(), p))
+    assert torch.autograd.grad(features.sum(), gradient)[0].isfinite().all()
+
+
 def test_smoothed_derivatives_are_bounded_where_gradient_and_width_vanish() -> None:
     zero = torch.zeros(1, requires_grad=True)
     magnitude, direction = smoothed_log_sign(zero, 10.0, torch.zeros(1))

@@ -267,14 +267,14 @@ def test_replay_adds_to_the_gradient_that_is_there() -> None:
         torch.testing.assert_close(twice, 2 * once[name])
 
 
-@pytest.mark.parametrize("way", ["rollout", "textbook", "second derivatives"])
+@pytest.mark.parametrize("way", ["rollout", "path", "textbook", "second derivatives"])
 @pytest.mark.parametrize("name", MAKES)
 def test_no_graph_is_kept_from_one_unroll_to_the_next(name: str, way: str) -> None:
     learned, at = make(name), start(make(name), classifiers())
     objective = Unroll([U]).objective(T)
-    if way == "rollout":
-        record, at = rollout(learned, at, U)
-        replay(learned, record, objective)
+    if way in ("rollout", "path"):
+        record, at = rollout(learned, at, U, keep_path=way == "path")
+        replay(learned, record, objective, smoothing=1.0)
     else:
         _, record, at = textbook(learned, at, U, objective, way == "second derivatives")
     kept = [at.parameters, at.loss, at.gradient, record.losses, record.gradients]
@@ -283,13 +283,14 @@ def test_no_graph_is_kept_from_one_unroll_to_the_next(name: str, way: str) -> No
     assert not any(tensor.requires_grad or tensor.grad_fn for tensor in kept)
 
 
-def test_the_number_of_live_tensors_stays_the_same_over_many_steps() -> None:
+@pytest.mark.parametrize("keep_path", [False, True])
+def test_the_number_of_live_tensors_stays_the_same_over_many_steps(keep_path: bool) -> None:
     learned, functions = make("lstm"), classifiers()
     objective = Unroll([U]).objective(1000)
     at = start(learned, functions)
     alive = []
     for unroll in range(40):
-        record, at = rollout(learned, at, U)
+        record, at = rollout(learned, at, U, keep_path)
         replay(learned, record, objective)
         if unroll in (2, 39):  # the first unrolls fill caches
             gc.collect()

@@ -31,7 +31,8 @@ def smoothed_log_sign(gradient: Tensor, p: float, width: Tensor) -> Tensor:
         width: (…), raised to where the second agrees with the slope e^p at ∇ = 0.
     """
     constant = gradient.detach()
-    width = width.clamp(min=2 / math.pi * math.exp(-p))
+    square_is_normal = 2 * math.sqrt(torch.finfo(gradient.dtype).tiny)
+    width = width.clamp(min=max(2 / math.pi * math.exp(-p), square_is_normal))
     slopes = torch.stack((constant / p, 2 / math.pi * width)) / (constant.square() + width.square())
     return log_sign(constant, p) + slopes * (gradient - constant)
 
