@@ -466,11 +466,12 @@ void prefetch(const Weights<T>& w, States<S> states, int64_t n, int64_t at) {
 
 template <class T>
 void load_states(const Weights<T>& w, Scratch<T>& s, States<const T> from, int64_t n, int64_t begin,
-                 int count) {
+                 int count, int t = 0) {
+  const int H = w.net.hidden;
   for (int l = 0; l < w.net.layers; ++l)
-    for (int j = 0; j < w.net.hidden; ++j) {
-      hidden(w, s, l, 0)[j] = load(from.hidden[l] + j * n + begin, count);
-      s.layers[l].cell[j] = load(from.cell[l] + j * n + begin, count);
+    for (int j = 0; j < H; ++j) {
+      hidden(w, s, l, t)[j] = load(from.hidden[l] + j * n + begin, count);
+      s.layers[l].cell[t * H + j] = load(from.cell[l] + j * n + begin, count);
     }
 }
 
@@ -551,11 +552,11 @@ template <class T> void replay_block(const Weights<T>& w, Scratch<T>& s, int ste
   weight_gradient(w, s, steps);
 }
 
-// Calls block(scratch, begin, count) for all blocks of n coordinates and adds to d_flat what they
-// leave in the scratches' totals.
+// Calls block(scratch, begin, count) for all pieces of n coordinates, at most `width` wide, and adds
+// to d_flat what they leave in the scratches' totals.
 template <class T, class Block>
-void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, T* d_flat, Block block) {
-  const int64_t width = kWidth<T>;
+void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, int64_t width, T* d_flat,
+                         Block block) {
   const int64_t size = std::max(kReplayChunk, ceil_div(ceil_div(n, kReplayChunks), width) * width);
   const int64_t chunks = ceil_div(n, size);
   std::vector<T> sums(chunks * w.size);
@@ -578,12 +579,14 @@ void replay(const Network& net, const T* flat, const T* gradients, const T* cota
             States<const T> from, T* d_flat, int64_t n, int steps) {
   const Weights<T> w(net, flat);
   const auto indices = contributing(gradients, cotangents, n, steps);
-  for_backward_blocks(w, steps, indices.size(), d_flat,
+  for_backward_blocks(w, steps, indices.size(), kWidth<T>, d_flat,
                       [&](Scratch<T>& s, int64_t begin, int count) {
     gather_block(w, s, gradients, cotangents, from, n, steps, &indices[begin], count);
     replay_block(w, s, steps);
   });
 }
+
+constexpr int kBlocksBack = 8;  // that share a pass over the sums of the weight gradient
 
 // One step back: from the cotangents of update and next states to those of weights, features
 // (F, N) and states. d_states, on entry the former, are overwritten with the latter.
@@ -591,27 +594,31 @@ template <class T>
 void step_back(const Network& net, const T* flat, const T* gradient, const T* cotangent,
                States<const T> from, States<T> d_states, T* d_flat, T* d_features, int64_t n) {
   const Weights<T> w(net, flat);
-  for_backward_blocks(w, 1, n, d_flat, [&](Scratch<T>& s, int64_t begin, int count) {
-    const int64_t next = begin + 2 * kWidth<T> - 1;
-    load_states(w, s, from, n, begin, count);
-    prefetch(w, from, n, next);
-    s.gradients[0] = load(gradient + begin, count);
-    s.cotangents[0] = broadcast(T(w.net.output_scale)) * load(cotangent + begin, count);
-    for (int l = 0; l < w.net.layers; ++l)
-      for (int j = 0; j < w.net.hidden; ++j) {
-        s.layers[l].d_recurrent[j] = load(d_states.hidden[l] + j * n + begin, count);
-        s.layers[l].d_cell[j] = load(d_states.cell[l] + j * n + begin, count);
-      }
-    Pack<T> features[2];
-    forward(w, s, 0);
-    backward(w, s, 0, features);
-    weight_gradient(w, s, 1);
-    for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
-    for (int l = 0; l < w.net.layers; ++l)
-      for (int j = 0; j < w.net.hidden; ++j) {
-        store(d_states.hidden[l] + j * n + begin, s.layers[l].d_recurrent[j], count);
-        store(d_states.cell[l] + j * n + begin, s.layers[l].d_cell[j], count);
-      }
+  for_backward_blocks(w, kBlocksBack, n, kBlocksBack * kWidth<T>, d_flat,
+                      [&](Scratch<T>& s, int64_t start, int total) {
+    int slot = 0;  // where other passes have the steps, this one has the blocks
+    for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++slot) {
+      const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
+      load_states(w, s, from, n, begin, count, slot);
+      prefetch(w, from, n, begin + 2 * kWidth<T> - 1);
+      s.gradients[slot] = load(gradient + begin, count);
+      s.cotangents[slot] = broadcast(T(w.net.output_scale)) * load(cotangent + begin, count);
+      for (int l = 0; l < w.net.layers; ++l)
+        for (int j = 0; j < w.net.hidden; ++j) {
+          s.layers[l].d_recurrent[j] = load(d_states.hidden[l] + j * n + begin, count);
+          s.layers[l].d_cell[j] = load(d_states.cell[l] + j * n + begin, count);
+        }
+      Pack<T> features[2];
+      forward(w, s, slot);
+      backward(w, s, slot, features);
+      for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
+      for (int l = 0; l < w.net.layers; ++l)
+        for (int j = 0; j < w.net.hidden; ++j) {
+          store(d_states.hidden[l] + j * n + begin, s.layers[l].d_recurrent[j], count);
+          store(d_states.cell[l] + j * n + begin, s.layers[l].d_cell[j], count);
+        }
+    }
+    weight_gradient(w, s, slot);
   });
 }
 
