@@ -16,7 +16,7 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev,embedded]'
 	touch $@
 
-run: install  ## meta-train on MNIST for a quarter of an hour, compare with tuned optimizers, leave a picture
+run: install  ## meta-train on MNIST for some minutes, compare with tuned optimizers, leave a picture
 	$(BIN)/l2lgd meta-train task=mnist opt=lstm experiment=mnist_quick seed=$(SEED) \
 		hydra.run.dir=$(RUN_DIR)/meta-train
 	$(BIN)/l2lgd evaluate task=mnist opt=lstm hydra.run.dir=$(RUN_DIR)/evaluate \
