@@ -157,8 +157,10 @@ def _unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavaila
     reason = " ".join(str(cause).split()) or type(cause).__name__
     if config.source == "folder":
         return DataUnavailable(
-            f"data set {config.name} is not available in {place} ({reason}). Give "
-            f"task.data.root=FOLDER with train/<class>/*.png and test/<class>/*.png{embedded}"
+            f"data set {config.name} is not available in {place} ({reason}). For "
+            "task.data.source=folder give task.data.root=FOLDER with train/<class>/*.png and "
+            f"test/<class>/*.png, or set data_dir= or L2LGD_DATA to where {config.name}/ is such a "
+            f"folder,{embedded}".rstrip(",")
         )
     return DataUnavailable(
         f"data set {config.name} is not available in {place} ({reason}). Put the original files "
