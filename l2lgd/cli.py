@@ -119,7 +119,6 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from l2lgd.errors import UserError
         from l2lgd.verbs import VERBS as functions
 
         try:
@@ -127,8 +126,8 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         except KeyboardInterrupt:
             folder = HydraConfig.get().runtime.output_dir if verb == "meta-train" else ""
             raise KeyboardInterrupt(folder) from None
-        except UserError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN or _explanation(error) is None:
                 raise
             raise _Stop(error) from error
 
