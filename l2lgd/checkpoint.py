@@ -1,7 +1,6 @@
 """Checkpoints: safetensors files with JSON metadata, written so that a crash leaves them whole."""
 
 import contextlib
-import errno
 import json
 import os
 import tempfile
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from l2lgd.errors import CheckpointError, UserError
+from l2lgd.errors import CheckpointError, UserError, is_disk_full
 
 FORMAT = "l2lgd-checkpoint-1"
 
@@ -54,7 +53,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def disk_error(path: Path, error: OSError) -> UserError:
     """What to say when a file cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return UserError(f"the disk is full: could not write {path}; free some space and resume")
     return UserError(f"could not write {path}: {error.strerror or error}")
 

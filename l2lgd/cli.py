@@ -4,7 +4,6 @@ Hydra has no subcommands, so the verb is taken off here and chooses the primary 
 user can put right end in one line and exit status 2.
 """
 
-import errno
 import os
 import shlex
 import signal
@@ -213,7 +212,7 @@ def _explanation(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     from l2lgd.config import nearest
-    from l2lgd.errors import UserError
+    from l2lgd.errors import UserError, is_disk_full
 
     if isinstance(error, UserError):
         return str(error)
@@ -226,7 +225,7 @@ def _explanation(error: BaseException) -> str | None:
         return _misspelt_option(error) or _one_line(error)
     if isinstance(error, ValueError) and "Config group override" in str(error):
         return _one_line(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return "the disk is full; free some space, or choose another hydra.run.dir"
     if isinstance(error, OSError) and error.filename:
         return f"could not use {error.filename}: {error.strerror}"

@@ -1,5 +1,7 @@
 """Errors whose message is meant for the person at the terminal: one line, with the way out."""
 
+import errno
+
 
 class UserError(Exception):
     """Something the user can put right; the command line prints it and exits with status 2."""
@@ -19,3 +21,8 @@ class Diverged(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or belongs to something else."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Has a write failed for want of space or of quota?"""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -152,8 +152,10 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             return super().step_back(gradient, state, cotangent, state_cotangent, width)
         phi = self._phi()
         total = torch.zeros_like(phi)
-        change = torch.zeros_like if state_cotangent is None else torch.clone
-        d_state = map_state(change, state if state_cotangent is None else state_cotangent)
+        if state_cotangent is None:
+            d_state = map_state(torch.zeros_like, state)
+        else:
+            d_state = map_state(torch.clone, state_cotangent)
         flat = (part.reshape(-1).contiguous() for part in (gradient, cotangent))
         threads = torch.get_num_threads()
         d_features = kernel.step_back(self._settings, phi, *flat, *state, *d_state, total, threads)
