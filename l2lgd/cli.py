@@ -97,7 +97,9 @@ def _run(verb: str, overrides: list[str]) -> int:
         return INTERRUPTED
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
-        message = _explanation(error)
+        from l2lgd.explanations import explanation
+
+        message = explanation(error)
         if message is None or traceback_wanted:
             raise error from None
         return _fail(message)
@@ -118,6 +120,7 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from l2lgd.explanations import explanation
         from l2lgd.verbs import VERBS as functions
 
         try:
@@ -126,7 +129,7 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
             folder = HydraConfig.get().runtime.output_dir if verb == "meta-train" else ""
             raise KeyboardInterrupt(folder) from None
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN or _explanation(error) is None:
+            if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
             raise _Stop(error) from error
 
@@ -176,12 +179,14 @@ def _resumed(overrides: list[str]) -> list[str]:
         raise ConfigError("resume= goes on with one run; leave --multirun out")
     import yaml
 
+    from l2lgd.explanations import one_line
+
     own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
     try:
         before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{stored} cannot be read ({_one_line(error)}); begin a new run"
+            f"{stored} cannot be read ({one_line(error)}); begin a new run"
         ) from error
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
@@ -204,57 +209,6 @@ def _refuse_to_overwrite(folder: Path | None) -> None:
             f"{folder} already holds a run; go on with resume={folder}, "
             "or choose another hydra.run.dir"
         )
-
-
-def _explanation(error: BaseException) -> str | None:
-    """One line for the person at the terminal, or None for what is a defect of the program."""
-    from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from l2lgd.config import nearest
-    from l2lgd.errors import UserError, is_disk_full
-
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        if group and error.options:
-            return f"there is no {group}={choice}{nearest(choice, error.options)}"
-        return _one_line(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _misspelt_option(error) or _one_line(error)
-    if isinstance(error, ValueError) and "Config group override" in str(error):
-        return _one_line(error)
-    if is_disk_full(error):
-        return "the disk is full; free some space, or choose another hydra.run.dir"
-    if isinstance(error, OSError) and error.filename:
-        return f"could not use {error.filename}: {error.strerror}"
-    allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
-    out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    if allocator or out_of_memory:
-        return "out of memory; take a smaller num_functions or shorter unroll.lengths"
-    return None
-
-
-def _misspelt_option(error: BaseException) -> str | None:
-    """The nearest option to one that does not exist."""
-    from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
-
-    from l2lgd.config import nearest
-
-    cause = error.__cause__
-    if not isinstance(cause, OmegaConfBaseException) or cause.full_key is None:
-        return None
-    if not isinstance(cause.parent_node, DictConfig) or cause.key in cause.parent_node:
-        return None
-    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
-    return f"there is no option {cause.full_key}{nearest(str(cause.key), known)}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
-    return " ".join(text.split())
 
 
 def _unknown_verb(word: str, arguments: Sequence[str]) -> str:

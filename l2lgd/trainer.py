@@ -80,15 +80,15 @@ class Trainer:
         folder: Path,
         provenance: dict[str, Any],
         resume: bool = False,
-        initial_weights: Path | None = None,
+        from_scratch: bool = True,
     ) -> MetaProgress:
         """Meta-train ``optimizer``, leave its best weights in it and in ``folder``.
 
         Args:
             folder: gets ``best.safetensors`` and ``last.safetensors``.
             provenance: stored with every checkpoint.
-            initial_weights: trained weights to begin with, instead of random ones.
             resume: go on from ``last.safetensors``; the numbers are those of a run without a break.
+            from_scratch: draw the initial weights; otherwise begin with those of ``optimizer``.
 
         Raises:
             Diverged: one trajectory after another, or every validation.
@@ -103,9 +103,8 @@ class Trainer:
             trajectory.restore(saved.step, saved.tensors)
             trajectory.diverged = saved.diverged
         else:
-            optimizer.reset_parameters(generator(self.seed, "phi"))
-            if initial_weights is not None:
-                load_weights(initial_weights, optimizer)
+            if from_scratch:
+                optimizer.reset_parameters(generator(self.seed, "phi"))
             progress = MetaProgress()
             trajectory = self._begun(optimizer, settings, progress)
         watch = _Watch()

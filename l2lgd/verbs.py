@@ -7,53 +7,46 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from yaml import YAMLError
 
-from l2lgd import checkpoint
 from l2lgd import config as configs
 from l2lgd.contestants import (
     needs_tuning,
     opt_config,
-    same_images,
     search_learning_rate,
     trained,
     tuned,
     tuning_key,
 )
 from l2lgd.errors import ConfigError, Diverged
+from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
-from l2lgd.saved import read_last
-from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split
-from l2lgd.tracking import RunTracker
-from l2lgd.trainer import MetaProgress, MetaSettings, Trainer
+from l2lgd.trainer import Trainer
 from l2lgd.tuning import Search, TunedRates, random_search
 
 log = logging.getLogger(__name__)
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others begin with
-MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
 
 
 def meta_train(config: DictConfig) -> float:
     """Meta-train; returns the best validation loss, for sweeps to minimise."""
     run = Run.prepare(config, "meta_train")
-    recipe = _recipe(run)
-    stored = _stored_run(run, config)
+    recipe = Recipe.of(run)
+    stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     tracker = run.tracker(
         ("meta-steps", "trajectory"), resume_at, stored["wandb_id"] if stored else None
     )
     with contextlib.closing(tracker):
-        progress = _meta_train(run, tracker, *recipe, run.folder, stored)
+        progress = recipe.run(run, tracker, run.folder, stored)
     best = run.folder / "checkpoints" / "best.safetensors"
     write_summary(
         run.folder / "summary.json",
@@ -160,86 +153,6 @@ VERBS: dict[str, Callable[[DictConfig], float]] = {
 }
 
 
-def _recipe(run: Run) -> tuple[LearnedOptimizer, Unroll, MetaSettings]:
-    """What is meta-trained, and how."""
-    optimizer = run.build_optimizer(run.config["opt"])
-    if not isinstance(optimizer, LearnedOptimizer):
-        raise ConfigError(
-            f"opt={run.opt_name} is hand-designed, there is nothing to meta-train; "
-            "choose a learned one such as opt=lstm"
-        )
-    target = f"{Unroll.__module__}.{Unroll.__qualname__}"
-    unroll = configs.build({"_target_": target, **run.config["unroll"]}, "unroll")
-    names = [field.name for field in dataclasses.fields(MetaSettings)]
-    settings = MetaSettings(**{name: getattr(run.options, name) for name in names})
-    return optimizer, unroll, settings
-
-
-def _meta_train(
-    run: Run,
-    tracker: RunTracker,
-    optimizer: LearnedOptimizer,
-    unroll: Unroll,
-    settings: MetaSettings,
-    folder: Path,
-    stored: dict[str, Any] | None = None,
-) -> MetaProgress:
-    """``stored``: what the last checkpoint says where this goes on with a run."""
-    trainer = Trainer(run.task, run.options.seed, tracker)
-    provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
-    initial = run.options.initial_weights
-    if initial is not None:
-        initial = Path(initial).expanduser()
-        if stored is None:  # else the file has done its part, and may be gone
-            _, metadata = checkpoint.load(initial)
-            begun_from = {key: metadata.get(key) for key in ANCESTRY}
-        else:
-            begun_from = stored["begun_from"]
-        provenance["begun_from"] = begun_from
-    return trainer.meta_train(
-        optimizer,
-        unroll,
-        settings,
-        folder / "checkpoints",
-        provenance,
-        stored is not None,
-        initial,
-    )
-
-
-def _stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
-    """What the last checkpoint of the run to go on with says; None to begin from the start.
-
-    Raises:
-        ConfigError: the configs or the data differ, or the stored config cannot be read.
-    """
-    if run.options.resume is None:
-        return None
-    last = run.folder / "checkpoints" / "last.safetensors"
-    file = run.folder / ".hydra" / "config.yaml"
-    try:
-        stored: Any = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file} cannot be read ({reason}); begin a new run") from error
-    changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
-    if changed:
-        raise ConfigError(
-            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
-            "options as they were, or begin a new run"
-        )
-    if not last.exists():
-        return None
-    metadata = read_last(last)[1]
-    before, now = (same_images(data) for data in (metadata["data"], run.task.data_description()))
-    if before != now:
-        raise ConfigError(
-            f"{run.folder} was run on other data: {before}, now {now}; give the data_dir= that "
-            "has them, or begin a new run"
-        )
-    return metadata
-
-
 def _is_learned(run: Run, node: dict[str, Any]) -> bool:
     return not needs_tuning(node) and isinstance(run.build_optimizer(node), LearnedOptimizer)
 
@@ -284,15 +197,16 @@ def _tune_baselines(run: Run) -> dict[str, Search]:
 def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
     """Random search over short meta-trainings, each in a folder of its own."""
     options = run.options
-    optimizer, unroll, settings = _recipe(run)
+    recipe = Recipe.of(run)
 
     def final_loss(rate: float) -> float:
         folder = run.folder / f"meta_learning_rate={rate:.3g}"
         folder.mkdir(parents=True, exist_ok=True)
-        trial = dataclasses.replace(settings, meta_learning_rate=rate)
+        settings = dataclasses.replace(recipe.settings, meta_learning_rate=rate)
+        trial = dataclasses.replace(recipe, settings=settings)
         with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
             try:
-                loss = _meta_train(run, own, optimizer, unroll, trial, folder).best_validation_loss
+                loss = trial.run(run, own, folder).best_validation_loss
             except Diverged as error:
                 log.warning("meta learning rate %.3g: %s", rate, error)
                 return float("inf")

@@ -1,0 +1,49 @@
+"""Errors in one line, for the person at the terminal."""
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from l2lgd.config import nearest
+from l2lgd.errors import UserError, is_disk_full
+
+
+def explanation(error: BaseException) -> str | None:
+    """What went wrong and the way out, or None for what is a defect of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group and error.options:
+            return f"there is no {group}={choice}{nearest(choice, error.options)}"
+        return one_line(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _misspelt_option(error) or one_line(error)
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        return one_line(error)
+    if is_disk_full(error):
+        return "the disk is full; free some space, or choose another hydra.run.dir"
+    if isinstance(error, OSError) and error.filename:
+        return f"could not use {error.filename}: {error.strerror}"
+    allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    if allocator or out_of_memory:
+        return "out of memory; take a smaller num_functions or shorter unroll.lengths"
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error, or of its cause, without line breaks."""
+    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
+    return " ".join(text.split())
+
+
+def _misspelt_option(error: BaseException) -> str | None:
+    """The nearest option to one that does not exist."""
+    cause = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException) or cause.full_key is None:
+        return None
+    if not isinstance(cause.parent_node, DictConfig) or cause.key in cause.parent_node:
+        return None
+    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+    return f"there is no option {cause.full_key}{nearest(str(cause.key), known)}"

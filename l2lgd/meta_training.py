@@ -1,0 +1,108 @@
+"""A meta-training as a config describes it, begun from the start or gone on with."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from l2lgd import config as configs
+from l2lgd.contestants import same_images
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import LearnedOptimizer
+from l2lgd.run import Run
+from l2lgd.saved import MetaProgress, load_weights, read_last
+from l2lgd.schedules import Unroll
+from l2lgd.tracking import RunTracker
+from l2lgd.trainer import MetaSettings, Trainer
+
+ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others begin with
+MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is meta-trained, and how."""
+
+    optimizer: LearnedOptimizer
+    unroll: Unroll
+    settings: MetaSettings
+
+    @classmethod
+    def of(cls, run: Run) -> "Recipe":
+        """As the config says.
+
+        Raises:
+            ConfigError: the optimizer is not a learned one, or an option is out of range.
+        """
+        optimizer = run.build_optimizer(run.config["opt"])
+        if not isinstance(optimizer, LearnedOptimizer):
+            raise ConfigError(
+                f"opt={run.opt_name} is hand-designed, there is nothing to meta-train; "
+                "choose a learned one such as opt=lstm"
+            )
+        target = f"{Unroll.__module__}.{Unroll.__qualname__}"
+        unroll = configs.build({"_target_": target, **run.config["unroll"]}, "unroll")
+        names = [field.name for field in dataclasses.fields(MetaSettings)]
+        settings = MetaSettings(**{name: getattr(run.options, name) for name in names})
+        return cls(optimizer, unroll, settings)
+
+    def run(
+        self, run: Run, tracker: RunTracker, folder: Path, stored: dict[str, Any] | None = None
+    ) -> MetaProgress:
+        """Meta-train, from ``initial_weights`` where these are given.
+
+        Args:
+            folder: gets the folder ``checkpoints``.
+            stored: what the last checkpoint says where this goes on with a run.
+        """
+        provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
+        initial = run.options.initial_weights
+        if stored is not None:  # a file of initial weights has done its part, and may be gone
+            provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
+        elif initial is not None:
+            ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
+            provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
+        return Trainer(run.task, run.options.seed, tracker).meta_train(
+            self.optimizer,
+            self.unroll,
+            self.settings,
+            folder / "checkpoints",
+            provenance,
+            resume=stored is not None,
+            from_scratch=initial is None,
+        )
+
+
+def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
+    """What the last checkpoint of the run to go on with says; None to begin from the start.
+
+    Raises:
+        ConfigError: the configs or the data differ, or the stored config cannot be read.
+    """
+    if run.options.resume is None:
+        return None
+    last = run.folder / "checkpoints" / "last.safetensors"
+    file = run.folder / ".hydra" / "config.yaml"
+    try:
+        stored: Any = OmegaConf.load(file)
+    except (OSError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file} cannot be read ({reason}); begin a new run") from error
+    changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
+    if changed:
+        raise ConfigError(
+            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
+            "options as they were, or begin a new run"
+        )
+    if not last.exists():
+        return None
+    metadata = read_last(last)[1]
+    before, now = (same_images(data) for data in (metadata["data"], run.task.data_description()))
+    if before != now:
+        raise ConfigError(
+            f"{run.folder} was run on other data: {before}, now {now}; give the data_dir= that "
+            "has them, or begin a new run"
+        )
+    return metadata
