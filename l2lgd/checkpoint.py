@@ -71,7 +71,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         hint = f"give {inside}" if inside.is_file() else "give a .safetensors file"
         raise CheckpointError(f"{path} is a folder; {hint}")
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        raise CheckpointError(
+            f"no checkpoint at {path}; give the path of a .safetensors file that l2lgd "
+            "meta-train wrote"
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             fields = file.metadata() or {}

@@ -150,7 +150,7 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
     missing = [
         field.name
         for field in dataclasses.fields(schema)
-        if (field.name in config and OmegaConf.is_missing(config, field.name))
+        if OmegaConf.is_missing(config, field.name)
         or (
             field.name not in config
             and field.default is dataclasses.MISSING

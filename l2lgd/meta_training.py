@@ -9,7 +9,7 @@ from yaml import YAMLError
 
 from l2lgd import config as configs
 from l2lgd.contestants import same_images
-from l2lgd.errors import ConfigError
+from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.run import Run
 from l2lgd.saved import MetaProgress, load_weights, read_last
@@ -56,13 +56,19 @@ class Recipe:
         Args:
             folder: gets the folder ``checkpoints``.
             stored: what the last checkpoint says where this goes on with a run.
+
+        Raises:
+            CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
         """
         provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
         initial = run.options.initial_weights
         if stored is not None:  # a file of initial weights has done its part, and may be gone
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
         elif initial is not None:
-            ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
+            try:
+                ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
+            except CheckpointError as error:
+                raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
         return Trainer(run.task, run.options.seed, tracker).meta_train(
             self.optimizer,

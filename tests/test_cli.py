@@ -55,6 +55,9 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("meta-train", *QUICK, "device=gpu"): ["device=gpu", "cuda"],
     ("meta-train", *QUICK, "task._target_=os.system"): ["os.system", "allow_targets"],
     ("meta-train", *QUICK, "opt=adam"): ["opt=adam", "nothing to meta-train", "opt=lstm"],
+    ("meta-train", "experiment=quadratic_refine", "logger=none"): [
+        "initial_weights: no checkpoint"
+    ],
     ("meta-train", *QUICK, "resume=nowhere"): ["resume=nowhere", "no run"],
     ("meta-train", *QUICK, "resume=a_folder"): ["resume=a_folder", "no run"],
     ("meta-train", *QUICK, "hydra.run.dir=a_file/run"): ["a_file"],

@@ -141,6 +141,11 @@ def test_a_missing_value_is_asked_for() -> None:
         validated(changed("evaluate", data_dir="???"), "evaluate")
 
 
+def test_a_missing_value_is_asked_for_although_the_constructor_has_a_default() -> None:
+    with pytest.raises(ConfigError, match=r"task\.dimension has no value; give task\.dimension=…"):
+        build({**QUADRATIC, "dimension": "???"}, "task")
+
+
 def test_an_option_left_out_is_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"opt\.algorithm has no value; give opt\.algorithm=…"):
         build({"_target_": "l2lgd.optimizers.hand_designed.HandDesigned"}, "opt")
