@@ -1,6 +1,7 @@
 """Checkpoints: safetensors files with JSON metadata, written so that a crash leaves them whole."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -8,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from l2lgd.errors import CheckpointError, UserError, is_disk_full
 
-FORMAT = "l2lgd-checkpoint-1"
+FORMAT = "l2lgd-checkpoint-2"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -24,8 +26,18 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     from safetensors.torch import save as serialize
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    fields = {"format": FORMAT, "content": json.dumps(metadata, sort_keys=True)}
+    content = json.dumps(metadata, sort_keys=True)
+    fields = {"format": FORMAT, "content": content, "sha256": _digest(own, content)}
     write_atomically(path, serialize(own, fields))
+
+
+def _digest(tensors: Mapping[str, Tensor], content: str) -> str:
+    """A hash of tensors (on the CPU, contiguous) and metadata."""
+    digest = hashlib.sha256(content.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -91,6 +103,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "give the path of a file that l2lgd meta-train wrote"
         )
     try:
-        return tensors, dict(json.loads(fields["content"]))
+        content = fields["content"]
+        if _digest(tensors, content) != fields["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its content is not what was written")
+        return tensors, dict(json.loads(content))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: its metadata cannot be read") from error

@@ -90,7 +90,7 @@ def _run(verb: str, overrides: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
-        _hydra_main(verb, _resumed(_flags_first(overrides)))
+        _hydra_main(verb, _with_folder(verb, _flags_first(overrides)))
     except KeyboardInterrupt as interrupt:
         way_on = f"; to go on: l2lgd meta-train resume={interrupt}" if str(interrupt) else ""
         print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
@@ -164,11 +164,11 @@ def _flags_first(arguments: list[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def _resumed(overrides: list[str]) -> list[str]:
+def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
     from l2lgd.errors import ConfigError
 
-    folder = _path_override(overrides, "resume")
+    folder = _path_override(overrides, "resume") if verb == "meta-train" else None
     if folder is None:
         _refuse_to_overwrite(_path_override(overrides, "hydra.run.dir"))
         return overrides

@@ -1,6 +1,7 @@
 """A meta-training as a config describes it, begun from the start or gone on with."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from l2lgd.saved import MetaProgress, load_weights, read_last
 from l2lgd.schedules import Unroll
 from l2lgd.tracking import RunTracker
 from l2lgd.trainer import MetaSettings, Trainer
+
+log = logging.getLogger(__name__)
 
 ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others begin with
 MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
@@ -103,6 +106,7 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
             "options as they were, or begin a new run"
         )
     if not last.exists():
+        log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
     metadata = read_last(last)[1]
     before, now = (same_images(data) for data in (metadata["data"], run.task.data_description()))

@@ -41,7 +41,7 @@ def grid_search(final_loss: Callable[[float], float], lowest: float, highest: fl
     While the best rate is at an end of the grid, the grid grows beyond it.
 
     Raises:
-        UserError: every rate diverges.
+        UserError: every rate diverges, or the best is at an end however far the grid grows.
     """
     losses: dict[int, float] = {}  # by sixths of a decade, so that half-way rates are integers too
     spacing = 2
@@ -73,6 +73,11 @@ def grid_search(final_loss: Callable[[float], float], lowest: float, highest: fl
     if not math.isfinite(losses[best]):
         raise UserError(
             f"every learning rate down to {rate(best):.0e} diverges; try a smaller lowest_rate"
+        )
+    if best in (min(losses), max(losses)):
+        raise UserError(
+            f"the best learning rate, {rate(best):.1e}, is still at an end of the grid; give a "
+            "lowest_rate and a highest_rate on either side of the best to l2lgd tune"
         )
     for index in (best - 1, best + 1):
         visit(index)

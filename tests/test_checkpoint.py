@@ -98,6 +98,17 @@ def test_a_file_of_our_format_with_damaged_metadata_is_refused(
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize("place", ["tensor", "metadata"])
+def test_a_flipped_bit_is_found(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, TENSORS, {"licence": "Apache-2.0"})
+    content = bytearray(path.read_bytes())
+    content[len(content) - 1 if place == "tensor" else content.index(b"Apache")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is damaged"):
+        checkpoint.load(path)
+
+
 def test_weights_of_another_optimizer_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, CoordinatewiseLSTM(hidden_size=3).state_dict(), {})

@@ -56,8 +56,10 @@ def test_every_rate_is_tried_once() -> None:
     assert len(tried) == len(set(tried)) == len(search.trials)
 
 
-def test_growing_ends_even_if_smaller_is_always_better() -> None:
-    assert len(grid_search(lambda rate: rate, 1e-3, 0.1).trials) < 40
+@pytest.mark.parametrize("loss", [lambda rate: rate, lambda rate: 1 / rate])
+def test_a_best_rate_that_stays_at_the_edge_is_no_result(loss: Callable[[float], float]) -> None:
+    with pytest.raises(UserError, match="still at an end of the grid"):
+        grid_search(loss, 1e-3, 0.1)
 
 
 def test_a_grid_on_which_all_diverges_is_an_error_with_advice() -> None:
