@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -164,6 +165,8 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
         if field.name not in config:
             continue
         value = config[field.name]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{prefix}{field.name}={value}: must be a finite number")
         if dataclasses.is_dataclass(field.type) and isinstance(value, DictConfig):
             value = OmegaConf.structured(
                 _typed(value, field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]

@@ -136,6 +136,12 @@ def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
         validated(changed("evaluate", **{name: value}), "evaluate")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_must_be_finite(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"task\.initial_std=\w+: must be a finite number"):
+        build({**QUADRATIC, "initial_std": value}, "task")
+
+
 def test_a_missing_value_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="data_dir has no value; give data_dir=…"):
         validated(changed("evaluate", data_dir="???"), "evaluate")

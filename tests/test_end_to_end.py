@@ -482,5 +482,15 @@ def test_the_embedded_digits_are_called_a_subset_in_the_summary(tmp_path: Path) 
     assert "subset" in data["note"]
 
 
+def test_weights_of_full_mnist_are_not_held_out_on_the_embedded_digits(tmp_path: Path) -> None:
+    done = l2lgd(
+        *("evaluate", "task=mnist", "logger=none", "device=cpu", "baselines=[]"),
+        *("task.data.source=embedded", "num_functions=2", "num_steps=3"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0
+    assert "NOT HELD OUT" in done.stderr
+
+
 def test_one_thread_is_what_these_tests_assume() -> None:
     assert torch.get_num_threads() == 1
