@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("coordinatewise.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-pthread")
 TIMEOUT = 120  # seconds
 
 
@@ -25,7 +27,10 @@ def library() -> ctypes.CDLL | None:
         logger.warning("no C++ compiler ($CXX, c++, g++, clang++): using PyTorch")
         return None
     try:
-        return ctypes.CDLL(str(build(compiler)))
+        openmp = openmp_of_pytorch()
+        if openmp is not None:
+            ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(build(compiler, openmp is not None)))
     except subprocess.CalledProcessError as error:
         logger.warning("%s failed, using PyTorch: %s", compiler, error.stderr.strip())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -38,23 +43,38 @@ def find_compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def build(compiler: str) -> Path:
-    """The shared library, compiled unless the cache has it."""
-    path = cache_folder() / f"coordinatewise-{fingerprint(compiler)}.so"
+def openmp_of_pytorch() -> Path | None:
+    """The GNU OpenMP that PyTorch brings: two of them would take each other's cores."""
+    package = Path(torch.__file__).parent
+    folders = (package / "lib", package.parent / "torch.libs")
+    found = (path for folder in folders for path in sorted(folder.glob("libgomp*.so*")))
+    return next(found, None)
+
+
+def build(compiler: str, openmp: bool) -> Path:
+    """The shared library, compiled unless the cache has it.
+
+    Args:
+        openmp: leave its symbols open, for the OpenMP that is loaded before it.
+    """
+    flags = (*FLAGS, *(["-fopenmp"] if openmp else []))
+    path = cache_folder() / f"coordinatewise-{fingerprint(compiler, flags)}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when complete, so that processes that build at the same time do no harm.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             unfinished = Path(folder) / path.name
-            run(compiler, *FLAGS, str(SOURCE), "-o", str(unfinished))
+            compiled = unfinished.with_suffix(".o")
+            run(compiler, *flags, "-c", str(SOURCE), "-o", str(compiled))
+            run(compiler, "-shared", "-pthread", str(compiled), "-o", str(unfinished))
             unfinished.replace(path)
     return path
 
 
-def fingerprint(compiler: str) -> str:
+def fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
     """Changes with source, flags, compiler and CPU; predefined macros tell the last two apart."""
-    macros = run(compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull)
-    parts = (compiler, *FLAGS, macros, SOURCE.read_text(encoding="utf-8"))
+    macros = run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull)
+    parts = (compiler, *flags, macros, SOURCE.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -68,6 +68,7 @@ template <> struct Lanes<double> {
 // One number for each of a block's coordinates.
 template <class T> struct Pack { typename Lanes<T>::Value v[kVectors]; };
 template <class T> constexpr int kWidth = sizeof(Pack<T>) / sizeof(T);  // coordinates a block
+constexpr int kGroup = 8;  // blocks whose states are moved at once
 
 // One vector: a sum over coordinates whose lanes are not yet added up.
 template <class T> struct Sum { typename Lanes<T>::Value v; };
@@ -88,14 +89,25 @@ template <class T> INLINE Pack<T> broadcast(T x) {
   return a;
 }
 
-// 1 / (1 + exp2(t)). NaN stays NaN: a comparison with it is false, and the polynomial keeps it.
+// Between -bound and bound. NaN stays NaN: a comparison with it is false.
+template <class T> INLINE typename Lanes<T>::Value clamp(typename Lanes<T>::Value x, T bound) {
+  using Value = typename Lanes<T>::Value;
+  const Value high = bound - Value{}, low = -high;
+#if defined(__AVX__) && !defined(__AVX512F__)  // GCC would make two instructions of each
+  if constexpr (std::is_same_v<T, float>)
+    return __builtin_ia32_minps256(high, __builtin_ia32_maxps256(low, x));
+#endif
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+// 1 / (1 + exp2(t)). NaN stays NaN.
 template <class T> INLINE Pack<T> logistic2(Pack<T> t) {
   using L = Lanes<T>;
   constexpr int degree = sizeof(L::kExp2) / sizeof(T) - 1;
   constexpr T largest = L::kLargest;
   for (auto& v : t.v) {
-    typename L::Value x = v < -largest ? -largest - typename L::Value{} : v;
-    x = x > largest ? largest - typename L::Value{} : x;
+    const typename L::Value x = clamp<T>(v, largest);
     const typename L::Value rounded = x + L::kBias;  // its lowest bits hold the integer part
     const typename L::Value f = x - (rounded - L::kBias);
     const auto power = (typename L::Value)((typename L::Bits)rounded << L::kShift);
@@ -152,6 +164,7 @@ template <class T> struct Matrix {
   // Element (r, c) is at from[r * row_stride + c * column_stride].
   Matrix(const T* from, int rows, int columns, int row_stride, int column_stride)
       : rows(rows), columns(columns) {
+    packed.reserve(int64_t(rows) * columns);
     for_tiles(rows, [&](int begin, auto tile) {
       for (int c = 0; c < columns; ++c)
         for (int r = begin; r < begin + tile; ++r)
@@ -177,12 +190,13 @@ template <class T> struct Layer {
   Matrix<T> to_input, to_hidden;  // the parts of its transpose
   std::vector<T> bias;
 
-  Layer(const T* flat, int64_t offset, int inputs, int hidden, T forget_bias)
+  // Without `backward`, there are no transposes.
+  Layer(const T* flat, int64_t offset, int inputs, int hidden, T forget_bias, bool backward)
       : inputs(inputs), hidden(hidden), width(inputs + hidden), offset(offset),
         bias_offset(offset + int64_t(4) * hidden * width),
         gates(flat + offset, 4 * hidden, width, width, 1),
-        to_input(flat + offset, inputs, 4 * hidden, 1, width),
-        to_hidden(flat + offset + inputs, hidden, 4 * hidden, 1, width),
+        to_input(flat + offset, backward ? inputs : 0, 4 * hidden, 1, width),
+        to_hidden(flat + offset + inputs, backward ? hidden : 0, 4 * hidden, 1, width),
         bias(flat + bias_offset, flat + bias_offset + 4 * hidden) {
     for (int j = hidden; j < 2 * hidden; ++j) bias[j] += forget_bias;
   }
@@ -195,10 +209,12 @@ template <class T> struct Weights {
   const T* output;  // (H + 1): weights and bias
   int64_t size;
 
-  Weights(const Network& net, const T* flat) : net(net), features(net.log_sign ? 2 : 1) {
+  Weights(const Network& net, const T* flat, bool backward)
+      : net(net), features(net.log_sign ? 2 : 1) {
     int64_t offset = 0;
     for (int l = 0; l < net.layers; ++l) {
-      layers.emplace_back(flat, offset, l ? net.hidden : features, net.hidden, T(net.forget_bias));
+      layers.emplace_back(flat, offset, l ? net.hidden : features, net.hidden, T(net.forget_bias),
+                          backward);
       offset = layers.back().bias_offset + 4 * net.hidden;
     }
     output = flat + offset;
@@ -220,14 +236,57 @@ template <class T> struct Trace {
         d_hidden(layer.hidden), d_cell(layer.hidden), d_recurrent(layer.hidden) {}
 };
 
+// The states of all layers, each (H, N).
+template <class T> struct States { T *const *hidden, *const *cell; };
+
+// The states of a group of blocks, a row for each unit: the rows of a single block are one line of
+// the cache each, and too many for the hardware to foresee.
+template <class T> struct Group {
+  struct Row { Pack<T> hidden[kGroup], cell[kGroup]; };
+  std::vector<Row> rows;  // (L H)
+
+  explicit Group(const Network& net) : rows(net.layers * net.hidden) {}
+
+  // Coordinates beyond `count` are zero, so that they add nothing to sums.
+  void load(const Network& net, States<const T> from, int64_t n, int64_t begin, int count) {
+    for (int l = 0; l < net.layers; ++l)
+      for (int j = 0; j < net.hidden; ++j) {
+        Row& row = rows[l * net.hidden + j];
+        if (count < kGroup * kWidth<T>) row = {};
+        std::memcpy(row.hidden, from.hidden[l] + j * n + begin, count * sizeof(T));
+        std::memcpy(row.cell, from.cell[l] + j * n + begin, count * sizeof(T));
+      }
+  }
+
+  void store(const Network& net, States<T> to, int64_t n, int64_t begin, int count) const {
+    for (int l = 0; l < net.layers; ++l)
+      for (int j = 0; j < net.hidden; ++j) {
+        const Row& row = rows[l * net.hidden + j];
+        std::memcpy(to.hidden[l] + j * n + begin, row.hidden, count * sizeof(T));
+        std::memcpy(to.cell[l] + j * n + begin, row.cell, count * sizeof(T));
+      }
+  }
+
+  // Calls f(layer, unit, hidden, cell) with the packs of one block.
+  template <class F> void for_units(const Network& net, int block, F f) {
+    for (int l = 0; l < net.layers; ++l)
+      for (int j = 0; j < net.hidden; ++j) {
+        Row& row = rows[l * net.hidden + j];
+        f(l, j, row.hidden[block], row.cell[block]);
+      }
+  }
+};
+
 // What one thread works in.
 template <class T> struct Scratch {
   std::vector<Pack<T>> gradients, cotangents;  // (U); the cotangents times the output scale
   std::vector<Trace<T>> layers;
   std::vector<Sum<T>> total;  // a chunk's weight gradient, flat
+  Group<T> states, d_states;
 
   Scratch(const Weights<T>& w, int steps, bool backward)
-      : gradients(steps), cotangents(steps), total(backward ? w.size : 0) {
+      : gradients(steps), cotangents(steps), total(backward ? w.size : 0),
+        states(w.net), d_states(w.net) {
     for (const Layer<T>& layer : w.layers) layers.emplace_back(layer, steps);
   }
 };
@@ -421,13 +480,18 @@ template <class T> INLINE void store(T* row, const Pack<T>& pack, int count) {
     std::memcpy(row, &pack, count * sizeof(T));
 }
 
-// Calls work(scratch, chunk) for all chunks, each scratch on a thread of its own.
+// Calls work(scratch, chunk) for all chunks, each scratch on a thread of its own: of PyTorch's
+// OpenMP, whose waiting threads would otherwise be in the way, else of the system.
 template <class S, class Work>
 void for_chunks(std::vector<S>& scratches, int64_t chunks, Work work) {
   std::atomic<int64_t> next{0};
   auto run = [&](S& scratch) {
     for (int64_t chunk; (chunk = next++) < chunks;) work(scratch, chunk);
   };
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static, 1) num_threads(int(scratches.size()))
+  for (size_t i = 0; i < scratches.size(); ++i) run(scratches[i]);
+#else
   std::vector<std::thread> threads;
   threads.reserve(scratches.size());
   try {
@@ -437,6 +501,7 @@ void for_chunks(std::vector<S>& scratches, int64_t chunks, Work work) {
   }
   run(scratches[0]);
   for (auto& thread : threads) thread.join();
+#endif
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -449,42 +514,6 @@ constexpr int64_t kStepChunk = 512;     // coordinates
 constexpr int64_t kReplayChunk = 256;   // coordinates, at least
 constexpr int64_t kReplayChunks = 128;  // at most: each has a sum of its own
 
-// The states of all layers, each (H, N).
-template <class T> struct States { T *const *hidden, *const *cell; };
-
-// The hardware does not foresee accesses to so many rows; on machines without such an instruction
-// this does nothing.
-template <class T, class S>
-void prefetch(const Weights<T>& w, States<S> states, int64_t n, int64_t at) {
-  if (at >= n) return;
-  for (int l = 0; l < w.net.layers; ++l)
-    for (int j = 0; j < w.net.hidden; ++j) {
-      __builtin_prefetch(states.hidden[l] + j * n + at);
-      __builtin_prefetch(states.cell[l] + j * n + at);
-    }
-}
-
-template <class T>
-void load_states(const Weights<T>& w, Scratch<T>& s, States<const T> from, int64_t n, int64_t begin,
-                 int count, int t = 0) {
-  const int H = w.net.hidden;
-  for (int l = 0; l < w.net.layers; ++l)
-    for (int j = 0; j < H; ++j) {
-      hidden(w, s, l, t)[j] = load(from.hidden[l] + j * n + begin, count);
-      s.layers[l].cell[t * H + j] = load(from.cell[l] + j * n + begin, count);
-    }
-}
-
-template <class T>
-void store_states(const Weights<T>& w, Scratch<T>& s, States<T> to, int64_t n, int64_t begin,
-                  int count) {
-  for (int l = 0; l < w.net.layers; ++l)
-    for (int j = 0; j < w.net.hidden; ++j) {
-      store(to.hidden[l] + j * n + begin, hidden(w, s, l, 1)[j], count);
-      store(to.cell[l] + j * n + begin, s.layers[l].cell[w.net.hidden + j], count);
-    }
-}
-
 template <class T> Pack<T> output(const Weights<T>& w, Scratch<T>& s) {
   const Pack<T>* h = hidden(w, s, w.net.layers - 1, 1);
   Pack<T> out = broadcast(w.output[w.net.hidden]);
@@ -495,21 +524,30 @@ template <class T> Pack<T> output(const Weights<T>& w, Scratch<T>& s) {
 template <class T>
 void step(const Network& net, const T* flat, const T* gradient, States<const T> from, States<T> to,
           T* update, int64_t n) {
-  const Weights<T> w(net, flat);
+  const Weights<T> w(net, flat, false);
   const int64_t chunks = ceil_div(n, kStepChunk);
   std::vector<Scratch<T>> scratches(num_threads(net, chunks), Scratch<T>(w, 1, false));
   for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * kStepChunk);
-    for (int64_t begin = chunk * kStepChunk; begin < end; begin += kWidth<T>) {
-      const int count = int(std::min<int64_t>(kWidth<T>, end - begin));
-      const int64_t next = begin + 2 * kWidth<T> - 1;  // its end: this block has its first line
-      load_states(w, s, from, n, begin, count);
-      prefetch(w, from, n, next);
-      prefetch(w, to, n, next);
-      s.gradients[0] = load(gradient + begin, count);
-      forward(w, s, 0);
-      store_states(w, s, to, n, begin, count);
-      store(update + begin, output(w, s), count);
+    for (int64_t start = chunk * kStepChunk; start < end; start += kGroup * kWidth<T>) {
+      const int total = int(std::min<int64_t>(kGroup * kWidth<T>, end - start));
+      s.states.load(net, from, n, start, total);
+      int block = 0;
+      for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++block) {
+        const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
+        s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+          hidden(w, s, l, 0)[j] = h;
+          s.layers[l].cell[j] = c;
+        });
+        s.gradients[0] = load(gradient + begin, count);
+        forward(w, s, 0);
+        store(update + begin, output(w, s), count);
+        s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+          h = hidden(w, s, l, 1)[j];
+          c = s.layers[l].cell[net.hidden + j];
+        });
+      }
+      s.states.store(net, to, n, start, total);
     }
   });
 }
@@ -577,7 +615,7 @@ void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, int64_t widt
 template <class T>
 void replay(const Network& net, const T* flat, const T* gradients, const T* cotangents,
             States<const T> from, T* d_flat, int64_t n, int steps) {
-  const Weights<T> w(net, flat);
+  const Weights<T> w(net, flat, true);
   const auto indices = contributing(gradients, cotangents, n, steps);
   for_backward_blocks(w, steps, indices.size(), kWidth<T>, d_flat,
                       [&](Scratch<T>& s, int64_t begin, int count) {
@@ -586,39 +624,41 @@ void replay(const Network& net, const T* flat, const T* gradients, const T* cota
   });
 }
 
-constexpr int kBlocksBack = 8;  // that share a pass over the sums of the weight gradient
-
 // One step back: from the cotangents of update and next states to those of weights, features
 // (F, N) and states. d_states, on entry the former, are overwritten with the latter.
 template <class T>
 void step_back(const Network& net, const T* flat, const T* gradient, const T* cotangent,
                States<const T> from, States<T> d_states, T* d_flat, T* d_features, int64_t n) {
-  const Weights<T> w(net, flat);
-  for_backward_blocks(w, kBlocksBack, n, kBlocksBack * kWidth<T>, d_flat,
+  const Weights<T> w(net, flat, true);
+  const States<const T> d_after{d_states.hidden, d_states.cell};
+  for_backward_blocks(w, kGroup, n, kGroup * kWidth<T>, d_flat,
                       [&](Scratch<T>& s, int64_t start, int total) {
-    int slot = 0;  // where other passes have the steps, this one has the blocks
-    for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++slot) {
+    s.states.load(net, from, n, start, total);
+    s.d_states.load(net, d_after, n, start, total);
+    int block = 0;  // where other passes have the steps, this one has the blocks
+    for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++block) {
       const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
-      load_states(w, s, from, n, begin, count, slot);
-      prefetch(w, from, n, begin + 2 * kWidth<T> - 1);
-      s.gradients[slot] = load(gradient + begin, count);
-      s.cotangents[slot] = broadcast(T(w.net.output_scale)) * load(cotangent + begin, count);
-      for (int l = 0; l < w.net.layers; ++l)
-        for (int j = 0; j < w.net.hidden; ++j) {
-          s.layers[l].d_recurrent[j] = load(d_states.hidden[l] + j * n + begin, count);
-          s.layers[l].d_cell[j] = load(d_states.cell[l] + j * n + begin, count);
-        }
+      s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+        hidden(w, s, l, block)[j] = h;
+        s.layers[l].cell[block * net.hidden + j] = c;
+      });
+      s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+        s.layers[l].d_recurrent[j] = h;
+        s.layers[l].d_cell[j] = c;
+      });
+      s.gradients[block] = load(gradient + begin, count);
+      s.cotangents[block] = broadcast(T(net.output_scale)) * load(cotangent + begin, count);
       Pack<T> features[2];
-      forward(w, s, slot);
-      backward(w, s, slot, features);
+      forward(w, s, block);
+      backward(w, s, block, features);
       for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
-      for (int l = 0; l < w.net.layers; ++l)
-        for (int j = 0; j < w.net.hidden; ++j) {
-          store(d_states.hidden[l] + j * n + begin, s.layers[l].d_recurrent[j], count);
-          store(d_states.cell[l] + j * n + begin, s.layers[l].d_cell[j], count);
-        }
+      s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+        h = s.layers[l].d_recurrent[j];
+        c = s.layers[l].d_cell[j];
+      });
     }
-    weight_gradient(w, s, slot);
+    s.d_states.store(net, d_states, n, start, total);
+    weight_gradient(w, s, block);
   });
 }
 
