@@ -32,6 +32,9 @@ results: install  ## evaluate the shipped optimizers, as in outputs/results (hal
 	done
 	$(EVALUATE) task=mnist num_steps=200 hydra.run.dir=outputs/results/mnist_200_steps
 
+bench: install  ## a meta-step against the textbook loop, seconds and memory (under five minutes)
+	$(BIN)/python scripts/bench_meta_step.py
+
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest
 
@@ -42,4 +45,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results test lint clean
+.PHONY: help install run results bench test lint clean
