@@ -4,10 +4,13 @@ Hydra has no subcommands, so the verb is taken off here and chooses the primary 
 user can put right end in one line and exit status 2.
 """
 
+import atexit
 import os
 import shlex
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -86,11 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, overrides: list[str]) -> int:
     """Hand a verb to Hydra, and put what goes wrong into one line."""
-    _let_idle_threads_sleep()
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
-        _hydra_main(verb, _with_folder(verb, _flags_first(overrides)))
+        _hydra_main(verb, _of_this_process(verb, _with_folder(verb, _flags_first(overrides))))
     except KeyboardInterrupt as interrupt:
         way_on = f"; to go on: l2lgd meta-train resume={interrupt}" if str(interrupt) else ""
         print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
@@ -104,11 +106,6 @@ def _run(verb: str, overrides: list[str]) -> int:
             raise error from None
         return _fail(message)
     return 0
-
-
-def _let_idle_threads_sleep() -> None:
-    """Those of OpenMP otherwise spin where the kernels' own threads work: a third of the speed."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _hydra_main(verb: str, overrides: list[str]) -> None:
@@ -193,6 +190,24 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     return [*before, *own, *where]
 
 
+def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
+    """Under torchrun: all processes but the first keep off the run folder and the terminal."""
+    from l2lgd.errors import ConfigError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return overrides
+    if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
+        raise ConfigError("torchrun shares one meta-train between processes, and nothing else")
+    if int(os.environ["RANK"]) == 0:
+        return overrides
+    where = []
+    if _path_override(overrides, "resume") is None:
+        scratch = tempfile.mkdtemp(prefix="l2lgd-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        where = [f"hydra.run.dir={scratch}"]
+    return [*overrides, *where, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+
+
 def _path_override(overrides: list[str], option: str) -> Path | None:
     values = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{option}=")]
     if not values or values[-1] in ("", "null"):
@@ -222,7 +237,8 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"l2lgd: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    print(f"l2lgd{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
     return USAGE_ERROR
 
 

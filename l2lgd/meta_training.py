@@ -12,10 +12,11 @@ from l2lgd import config as configs
 from l2lgd.contestants import same_images
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer
+from l2lgd.ranks import Ranks, launched
 from l2lgd.run import Run
 from l2lgd.saved import MetaProgress, load_weights, read_last
 from l2lgd.schedules import Unroll
-from l2lgd.tracking import RunTracker
+from l2lgd.tracking import NullTracker, RunTracker
 from l2lgd.trainer import MetaSettings, Trainer
 
 log = logging.getLogger(__name__)
@@ -52,13 +53,19 @@ class Recipe:
         return cls(optimizer, unroll, settings)
 
     def run(
-        self, run: Run, tracker: RunTracker, folder: Path, stored: dict[str, Any] | None = None
+        self,
+        run: Run,
+        tracker: RunTracker | NullTracker,
+        folder: Path,
+        stored: dict[str, Any] | None = None,
+        ranks: Ranks | None = None,
     ) -> MetaProgress:
         """Meta-train, from ``initial_weights`` where these are given.
 
         Args:
             folder: gets the folder ``checkpoints``.
             stored: what the last checkpoint says where this goes on with a run.
+            ranks: the processes that share the functions.
 
         Raises:
             CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
@@ -73,7 +80,14 @@ class Recipe:
             except CheckpointError as error:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
-        return Trainer(run.task, run.options.seed, tracker).meta_train(
+        log.info(
+            "opt=%s in %s on %s, %d threads",
+            run.opt_name,
+            self.optimizer.implementation(),
+            run.device,
+            run.threads,
+        )
+        return Trainer(run.task, run.options.seed, tracker, ranks).meta_train(
             self.optimizer,
             self.unroll,
             self.settings,
@@ -88,7 +102,8 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     """What the last checkpoint of the run to go on with says; None to begin from the start.
 
     Raises:
-        ConfigError: the configs or the data differ, or the stored config cannot be read.
+        ConfigError: the configs, the data or the number of processes differ, or the stored config
+            cannot be read.
     """
     if run.options.resume is None:
         return None
@@ -109,6 +124,12 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
         log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
     metadata = read_last(last)[1]
+    processes, here = metadata.get("processes"), launched().size
+    if processes != here:
+        raise ConfigError(
+            f"{run.folder} was run by {processes} processes, here are {here}; resume with torchrun "
+            "and as many, or begin a new run"
+        )
     before, now = (same_images(data) for data in (metadata["data"], run.task.data_description()))
     if before != now:
         raise ConfigError(

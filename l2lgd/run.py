@@ -16,6 +16,7 @@ from l2lgd import config as configs
 from l2lgd import runtime
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.ranks import local_device
 from l2lgd.results import versions
 from l2lgd.tasks.base import Task
 from l2lgd.tracking import RunTracker
@@ -53,7 +54,7 @@ class Run:
                 raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")
         runtime.keep_freed_memory()
         threads = runtime.set_threads(options.threads)
-        device = runtime.pick_device(options.device)
+        device = runtime.pick_device(local_device(options.device))
         task = configs.build(plain["task"], "task", options.allow_targets)
         task.setup(options.data_dir, device)
         hydra = HydraConfig.get().runtime

@@ -45,13 +45,18 @@ def save_last(
     meta_optimizer: torch.optim.Optimizer,
     progress: MetaProgress,
     trajectory: Trajectory,
+    everyones: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write everything needed to go on to the same numbers."""
+    """Write everything needed to go on to the same numbers.
+
+    Args:
+        everyones: ``trajectory.tensors()`` of each process, as :meth:`Ranks.collect` has them.
+    """
     tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
     for index, state in meta_optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    tensors |= {f"trajectory.{name}": value for name, value in trajectory.tensors().items()}
+    tensors |= {f"trajectory.{name}": value for name, value in everyones.items()}
     kept = {
         "progress": asdict(progress),
         "step": trajectory.position.step,
@@ -73,9 +78,15 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_last(
-    path: Path, optimizer: LearnedOptimizer, meta_optimizer: torch.optim.Optimizer
+    path: Path,
+    optimizer: LearnedOptimizer,
+    meta_optimizer: torch.optim.Optimizer,
+    rank: int,
 ) -> Saved:
     """Undo :func:`save_last`; fills the optimizer and the meta-optimizer.
+
+    Args:
+        rank: whose tensors of the trajectory.
 
     Raises:
         CheckpointError: unreadable, or of another optimizer.
@@ -88,7 +99,7 @@ def load_last(
         moments.setdefault(int(index), {})[field] = value
     meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
     progress = MetaProgress(**metadata["progress"])
-    own = _below("trajectory.", tensors)
+    own = _below(f"trajectory.{rank}.", tensors)
     return Saved(progress, metadata["step"], metadata["diverged"], own)
 
 

@@ -40,6 +40,8 @@ class Tracker(Protocol):
 class NullTracker:
     """Tells nobody."""
 
+    wandb_id: str | None = None
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
@@ -47,6 +49,9 @@ class NullTracker:
         pass
 
     def steps(self, done: int, total: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from l2lgd import checkpoint
 from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.ranks import Ranks
 from l2lgd.results import Curves
 from l2lgd.saved import MetaProgress, load_last, load_weights, save_last
 from l2lgd.schedules import Unroll, decay_factor
@@ -19,7 +21,7 @@ from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking import Tracker
 from l2lgd.trajectories import Trajectory
-from l2lgd.unroll import advance, replay, rollout, start
+from l2lgd.unroll import Record, advance, replay, rollout, start
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +52,15 @@ class MetaSettings:
 
 
 class Trainer:
-    """Runs optimizers on a task. All randomness follows from ``seed``."""
+    """Runs optimizers on a task. All randomness follows from ``seed``.
 
-    def __init__(self, task: Task, seed: int, tracker: Tracker) -> None:
+    Args:
+        ranks: the processes that share the functions.
+    """
+
+    def __init__(self, task: Task, seed: int, tracker: Tracker, ranks: Ranks | None = None) -> None:
         self.task, self.seed, self.tracker = task, seed, tracker
+        self.ranks = ranks or Ranks()
 
     def evaluate(
         self, optimizer: Optimizer, split: Split, num_functions: int, num_steps: int
@@ -64,13 +71,15 @@ class Trainer:
         optimizer; they depend on the trainer's seed and on the split.
         """
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
-        at = start(optimizer, optimizee)
+        own = optimizee.select(self.ranks.share(num_functions))
+        at = start(optimizer, own)
         losses = [at.loss]
         for step in range(1, num_steps + 1):
             at = advance(optimizer, at)
             losses.append(at.loss)
             self.tracker.steps(step, num_steps)
-        return Curves(torch.stack(losses), optimizee.stochastic)
+        everyones = self.ranks.columns(torch.stack(losses), num_functions)
+        return Curves(everyones, optimizee.stochastic)
 
     def meta_train(
         self,
@@ -82,7 +91,7 @@ class Trainer:
         resume: bool = False,
         from_scratch: bool = True,
     ) -> MetaProgress:
-        """Meta-train ``optimizer``, leave its best weights in it and in ``folder``.
+        """Meta-train ``optimizer``, leave its best weights in it and in ``folder`` (on rank 0).
 
         Args:
             folder: gets ``best.safetensors`` and ``last.safetensors``.
@@ -97,7 +106,7 @@ class Trainer:
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
         last = folder / "last.safetensors"
         if resume:
-            saved = load_last(last, optimizer, meta_optimizer)
+            saved = load_last(last, optimizer, meta_optimizer, self.ranks.rank)
             progress = saved.progress
             trajectory = self._begun(optimizer, settings, progress)
             trajectory.restore(saved.step, saved.tensors)
@@ -107,11 +116,13 @@ class Trainer:
                 optimizer.reset_parameters(generator(self.seed, "phi"))
             progress = MetaProgress()
             trajectory = self._begun(optimizer, settings, progress)
+        provenance = provenance | {"processes": self.ranks.size}
         watch = _Watch()
         while progress.meta_step < settings.meta_steps:
             began = time.monotonic()
             if trajectory.diverged or trajectory.position.step >= settings.num_steps:
-                watch.ended(trajectory, progress.meta_step)
+                ratio = self._mean_loss(trajectory, settings) / trajectory.initial_loss
+                watch.ended(ratio, trajectory.diverged, progress.meta_step)
                 progress.trajectory += 1
                 trajectory = self._begun(optimizer, settings, progress)
             self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
@@ -121,13 +132,18 @@ class Trainer:
                 self._validate(optimizer, settings, folder, provenance, progress)
             progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
-                save_last(last, optimizer, meta_optimizer, progress, trajectory, provenance)
+                everyones = self.ranks.collect(trajectory.tensors())
+                if self.ranks.leads:
+                    save_last(
+                        last, optimizer, meta_optimizer, progress, trajectory, everyones, provenance
+                    )
         if not math.isfinite(progress.best_validation_loss):
             raise Diverged(
                 "every validation diverged, so there is no best optimizer; try a smaller "
                 "meta_learning_rate or opt.output_scale"
             )
-        load_weights(folder / "best.safetensors", optimizer)
+        if self.ranks.leads:
+            load_weights(folder / "best.safetensors", optimizer)
         return progress
 
     def _begun(
@@ -135,7 +151,16 @@ class Trainer:
     ) -> Trajectory:
         """Fresh functions; which ones depends on the trajectory's number alone."""
         draw = generator(self.seed, "train", progress.trajectory)
-        return Trajectory.begin(optimizer, self.task.sample("train", settings.num_functions, draw))
+        optimizee = self.task.sample("train", settings.num_functions, draw)
+        own = optimizee.select(self.ranks.share(settings.num_functions))
+        trajectory = Trajectory.begin(optimizer, own)
+        trajectory.initial_loss = self._mean_loss(trajectory, settings)
+        return trajectory
+
+    def _mean_loss(self, trajectory: Trajectory, settings: MetaSettings) -> float:
+        """Where the trajectory stands, over all functions."""
+        own = trajectory.position.loss.mean()
+        return self.ranks.mean([own], settings.num_functions)[0].item()
 
     def _meta_step(
         self,
@@ -156,6 +181,7 @@ class Trainer:
         record, at = rollout(optimizer, at, length, keep_path=second)
         meta_loss = replay(optimizer, record, objective, unroll.smoothing)
         trajectory.position = at
+        numbers = self._mean_over_ranks(optimizer, settings, record, meta_loss)
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.parameters(), settings.meta_clip or math.inf
         ).item()
@@ -168,23 +194,42 @@ class Trainer:
             progress.skipped += 1
             trajectory.diverged = True
         progress.meta_step += 1
-        progress.coordinate_steps += record.gradients[1:].numel()
+        progress.coordinate_steps += length * settings.num_functions * at.parameters.shape[1]
         self.tracker.log(
             progress.meta_step,
             {
-                "meta_loss": meta_loss.item(),
-                "mean_loss": record.losses.mean().item(),
+                **numbers,
                 "meta_gradient_norm": norm,
                 "meta_learning_rate": rate,
                 "unroll_length": length,
                 "trajectory": progress.trajectory,
-                "update_size": record.update_size.item(),
-                "gradient_size": record.gradients.square().mean().sqrt().item(),
                 "skipped": progress.skipped,
-                **optimizer.input_statistics(record.gradients),
             },
         )
         self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, settings.num_steps)
+
+    def _mean_over_ranks(
+        self,
+        optimizer: LearnedOptimizer,
+        settings: MetaSettings,
+        record: Record,
+        meta_loss: Tensor,
+    ) -> dict[str, float]:
+        """Make ``.grad`` the meta-gradient over all functions; returns numbers for the log."""
+        squares = {
+            "update_size": record.update_size.square(),
+            "gradient_size": record.gradients.square().mean(),
+        }
+        numbers = {"meta_loss": meta_loss, "mean_loss": record.losses.mean(), **squares}
+        for name, value in optimizer.input_statistics(record.gradients).items():
+            numbers[name] = meta_loss.new_tensor(value)
+        weights = list(optimizer.parameters())
+        parts = [weight.grad for weight in weights if weight.grad is not None]
+        found = iter(self.ranks.mean([*parts, *numbers.values()], settings.num_functions))
+        for weight in weights:
+            weight.grad = next(found)
+        means = {name: value.item() for name, value in zip(numbers, found, strict=True)}
+        return means | {name: math.sqrt(means[name]) for name in squares}
 
     def _validate(
         self,
@@ -202,8 +247,9 @@ class Trainer:
         if loss < progress.best_validation_loss:
             progress.best_validation_loss, progress.best_meta_step = loss, progress.meta_step
             found = {"validation_loss": loss, "meta_step": progress.meta_step}
-            tensors = optimizer.state_dict()
-            checkpoint.save(folder / "best.safetensors", tensors, provenance | found)
+            if self.ranks.leads:
+                tensors = optimizer.state_dict()
+                checkpoint.save(folder / "best.safetensors", tensors, provenance | found)
         self.tracker.log(
             progress.meta_step,
             {"validation_loss": loss, "best_validation_loss": progress.best_validation_loss},
@@ -222,14 +268,17 @@ class _Watch:
         self._ratios: list[float] = []
         self._diverged = 0
 
-    def ended(self, trajectory: Trajectory, meta_step: int) -> None:
+    def ended(self, ratio: float, diverged: bool, meta_step: int) -> None:
         """Look at a trajectory that has reached its end.
+
+        Args:
+            ratio: of its last to its first loss.
+            diverged: a meta-gradient was not finite.
 
         Raises:
             Diverged: so have many in a row.
         """
-        ratio = trajectory.position.loss.mean().item() / trajectory.initial_loss
-        diverged = trajectory.diverged or not math.isfinite(ratio)
+        diverged = diverged or not math.isfinite(ratio)
         self._diverged = self._diverged + 1 if diverged else 0
         if self._diverged >= MAX_DIVERGED:
             raise Diverged(

@@ -24,10 +24,12 @@ from l2lgd.errors import ConfigError, Diverged
 from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
+from l2lgd.ranks import joined
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split
+from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
 from l2lgd.tuning import Search, TunedRates, random_search
 
@@ -42,11 +44,14 @@ def meta_train(config: DictConfig) -> float:
     recipe = Recipe.of(run)
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
-    tracker = run.tracker(
-        ("meta-steps", "trajectory"), resume_at, stored["wandb_id"] if stored else None
-    )
-    with contextlib.closing(tracker):
-        progress = recipe.run(run, tracker, run.folder, stored)
+    with joined(run.device, run.options.num_functions) as ranks:
+        wandb_id = stored["wandb_id"] if stored else None
+        labels = ("meta-steps", "trajectory")
+        tracker = run.tracker(labels, resume_at, wandb_id) if ranks.leads else NullTracker()
+        with contextlib.closing(tracker):
+            progress = recipe.run(run, tracker, run.folder, stored, ranks)
+    if not ranks.leads:
+        return progress.best_validation_loss
     best = run.folder / "checkpoints" / "best.safetensors"
     write_summary(
         run.folder / "summary.json",
@@ -59,6 +64,7 @@ def meta_train(config: DictConfig) -> float:
             best_meta_step=progress.best_meta_step,
             meta_steps=progress.meta_step,
             skipped=progress.skipped,
+            processes=ranks.size,
             coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
             checkpoint=str(best),
         ),

@@ -101,6 +101,10 @@ class LearnedOptimizer(nn.Module, Optimizer):
         parts = iter(found[len(phi) + 1 :])
         return found[: len(phi)], found[len(phi)], map_state(lambda _: next(parts), state)
 
+    def implementation(self) -> str:
+        """What runs :meth:`step` and its products with the Jacobian, for the log."""
+        return "PyTorch"
+
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
         return {}

@@ -1,0 +1,123 @@
+"""The processes of one meta-training under torchrun: which functions each has, what they exchange.
+
+Every process draws the same functions and keeps its own share of them. What travels in a meta-step
+is one sum over processes of φ's gradient with a few numbers for the log; files belong to rank 0.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from l2lgd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those of a run; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Does this process own the files?"""
+        return self.rank == 0
+
+    def share(self, num_functions: int) -> slice:
+        """Which of the functions are this process's: contiguous parts, as even as can be."""
+        return slice(
+            num_functions * self.rank // self.size, num_functions * (self.rank + 1) // self.size
+        )
+
+    def mean(self, parts: Sequence[Tensor], num_functions: int) -> list[Tensor]:
+        """Means over all functions, from means over each process's own share of them."""
+        if self.size == 1:
+            return list(parts)
+        own = self.share(num_functions)
+        flat = torch.cat([part.detach().flatten() for part in parts])
+        flat *= (own.stop - own.start) / num_functions
+        torch.distributed.all_reduce(flat)
+        pieces = flat.split([part.numel() for part in parts])
+        return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]
+
+    def columns(self, part: Tensor, num_functions: int) -> Tensor:
+        """(…, own functions) of every process side by side: (…, all functions)."""
+        if self.size == 1:
+            return part
+        shares = [Ranks(rank, self.size).share(num_functions) for rank in range(self.size)]
+        counts = [share.stop - share.start for share in shares]
+        padded = pad(part, (0, max(counts) - part.shape[-1]))  # gloo wants equal shapes
+        parts = [torch.empty_like(padded) for _ in shares]
+        torch.distributed.all_gather(parts, padded)
+        cut = [whole[..., :count] for whole, count in zip(parts, counts, strict=True)]
+        return torch.cat(cut, -1)
+
+    def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The named tensors of every process, rank r's under names that begin with ``r.``."""
+        if self.size == 1:
+            return {f"0.{name}": tensor for name, tensor in tensors.items()}
+        from safetensors.torch import load, save
+
+        own = {f"{self.rank}.{name}": t.cpu().contiguous().clone() for name, t in tensors.items()}
+        device = next(iter(tensors.values())).device
+        packed = torch.frombuffer(bytearray(save(own)), dtype=torch.uint8).to(device)
+        lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
+        torch.distributed.all_gather(lengths, torch.tensor([len(packed)], device=device))
+        longest = max(int(length) for length in lengths)
+        buffers = [packed.new_empty(longest) for _ in lengths]
+        padded = pad(packed, (0, longest - len(packed)))
+        torch.distributed.all_gather(buffers, padded)
+        found: dict[str, Tensor] = {}
+        for buffer, length in zip(buffers, lengths, strict=True):
+            found |= load(buffer[: int(length)].cpu().numpy().tobytes())
+        return found
+
+
+def launched() -> Ranks:
+    """What torchrun says in the environment, without joining anyone."""
+    return Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def local_device(name: str) -> str:
+    """Of the GPUs of this machine, the one that is this process's: ``cuda`` → ``cuda:1``."""
+    if launched().size > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return name
+
+
+@contextlib.contextmanager
+def joined(device: torch.device, num_functions: int) -> Iterator[Ranks]:
+    """The process among the others, who wait for each other here.
+
+    Raises:
+        ConfigError: there are more processes than functions.
+    """
+    ranks = launched()
+    if ranks.size == 1:
+        yield ranks
+        return
+    if num_functions < ranks.size:
+        raise ConfigError(
+            f"num_functions={num_functions} for {ranks.size} processes: each needs one at least"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ranks
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """End the exchange between processes."""
+    torch.distributed.destroy_process_group()
+    # A thread of gloo's still lets go of the last tensors, and aborts where the interpreter ends
+    # before it can.
+    time.sleep(0.1)

@@ -1,0 +1,176 @@
+"""Processes under torchrun: together they do what one does alone."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import classifiers, environment, json_lines, l2lgd, quadratics
+from torch import Tensor
+
+from l2lgd import checkpoint, ranks
+from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.ranks import Ranks
+from l2lgd.schedules import Unroll
+from l2lgd.tasks.base import Optimizee, Task
+from l2lgd.tracking import NullTracker
+from l2lgd.trainer import MetaSettings, Trainer
+
+NUM_FUNCTIONS = 5  # not the same for two processes
+
+
+class Fixed(Task):
+    """Always the same functions, in float64."""
+
+    name = "fixed"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def sample(self, split: str, num_functions: int, generator: torch.Generator) -> Optimizee:
+        return {"quadratics": quadratics, "classifiers": classifiers}[self.kind](num_functions)
+
+
+def meta_train(
+    rank: int,
+    size: int,
+    folder: Path,
+    kind: str,
+    second_derivatives: bool = False,
+    meta_steps: int = 5,
+    resume: bool = False,
+) -> None:
+    """A few meta-steps as process ``rank`` of ``size``."""
+    torch.set_num_threads(1)
+    if size > 1:
+        meet = f"file://{folder}/meet{meta_steps}"
+        torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=size)
+    settings = MetaSettings(
+        meta_steps=meta_steps,
+        meta_learning_rate=0.001,
+        meta_decay="constant",
+        meta_clip=1.0,
+        num_functions=NUM_FUNCTIONS,
+        num_steps=6,
+        validate_every=5,
+        validation_functions=1,  # fewer than there are processes
+        checkpoint_every=5,
+    )
+    Trainer(Fixed(kind), 0, NullTracker(), Ranks(rank, size)).meta_train(
+        CoordinatewiseLSTM(hidden_size=5).double(),
+        Unroll([4], second_derivatives=second_derivatives, smoothing=1.0),
+        settings,
+        folder,
+        {},
+        resume,
+    )
+    if size > 1:
+        ranks.leave()
+
+
+def weights_of(folder: Path) -> Tensor:
+    tensors, _ = checkpoint.load(folder / "last.safetensors")
+    return torch.cat([t.flatten() for name, t in tensors.items() if name.startswith("phi.")])
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+@pytest.mark.parametrize("kind", ["quadratics", "classifiers"])
+def test_two_processes_end_where_one_does(
+    kind: str, second_derivatives: bool, tmp_path: Path
+) -> None:
+    folders = {size: tmp_path / str(size) for size in (1, 2)}
+    for size, folder in folders.items():
+        folder.mkdir()
+        rest = (size, folder, kind, second_derivatives)
+        if size == 1:
+            meta_train(0, *rest)
+        else:
+            torch.multiprocessing.spawn(meta_train, rest, nprocs=size)
+    alone, together = (weights_of(folder) for folder in folders.values())
+    assert (alone - together).norm() <= 1e-10 * alone.norm()
+    best = [checkpoint.load(f / "best.safetensors")[1]["validation_loss"] for f in folders.values()]
+    assert math.isclose(*best, rel_tol=1e-10)
+
+
+def test_two_processes_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for folder in (once, twice):
+        folder.mkdir()
+    spawn = torch.multiprocessing.spawn
+    spawn(meta_train, (2, once, "quadratics"), nprocs=2)
+    spawn(meta_train, (2, twice, "quadratics", False, 3), nprocs=2)  # within a trajectory
+    spawn(meta_train, (2, twice, "quadratics", False, 5, True), nprocs=2)
+    assert weights_of(once).equal(weights_of(twice))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num_functions", [1, 5, 16])
+def test_shares_are_all_functions_once_and_even(num_functions: int, size: int) -> None:
+    shares = [range(num_functions)[Ranks(r, size).share(num_functions)] for r in range(size)]
+    assert [i for share in shares for i in share] == list(range(num_functions))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "l2lgd")
+    return subprocess.run(
+        [sys.executable, "-m", *command, *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+RUN = (
+    "meta-train",
+    "task=quadratic",
+    "unroll=paper",
+    "logger=none",
+    "num_functions=3",
+    "meta_learning_rate=1e-4",
+    "validate_every=2",
+    "checkpoint_every=2",
+    "validation_functions=4",
+)
+
+
+def first_line(folder: Path) -> dict[str, Any]:
+    return json_lines(folder / "metrics.jsonl")[0]
+
+
+def test_torchrun_shares_a_run_and_resumes_it(tmp_path: Path) -> None:
+    alone = l2lgd(*RUN, "meta_steps=1", "hydra.run.dir=alone", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    whole = torchrun(*RUN, "meta_steps=6", "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    one, two = (first_line(tmp_path / name) for name in ("alone", "whole"))
+    assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-5)
+    assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-5)
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "whole"}, "files of rank 1"
+    steps = [line["step"] for line in json_lines(tmp_path / "whole" / "metrics.jsonl")]
+    assert steps == sorted(steps), "two processes write to one file"
+
+    done = torchrun("meta-train", "resume=whole", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused = l2lgd("meta-train", "resume=whole", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "run by 2 processes" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_fewer_functions_than_processes_are_refused(tmp_path: Path) -> None:
+    done = torchrun(*RUN, "meta_steps=1", "num_functions=1", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "l2lgd: num_functions=1 for 2 processes: each needs one at least" in done.stderr
+    assert "Traceback" not in done.stderr.split("torch/distributed")[0]
+
+
+def test_only_a_meta_training_can_be_shared(tmp_path: Path) -> None:
+    done = torchrun("evaluate", "task=quadratic", "logger=none", cwd=tmp_path)
+    assert "torchrun shares one meta-train" in done.stderr
