@@ -1,8 +1,8 @@
 """The compiled coordinatewise LSTM on PyTorch tensors: N coordinates, L layers of H units.
 
-Weights φ are lists as in :class:`l2lgd.optimizers.coordinatewise.CoordinatewiseLSTM`. Its hidden
-and cell states are sequences of L tensors (H, N), or one tensor (L, H, N). All tensors are on the
-CPU, contiguous, and of one type, float32 or float64.
+The flat weights φ (P,) are those of :class:`l2lgd.optimizers.coordinatewise.CoordinatewiseLSTM`,
+layer by layer, then the output's. A state is a pair, hidden and cell, of L tensors (H, N) each. All
+tensors are on the CPU, contiguous, and of one type, float32 or float64.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from l2lgd.kernels.build import library
 
+LANGUAGE = "C++"
+State = tuple[Sequence[Tensor], Sequence[Tensor]]
 SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -64,36 +66,32 @@ def step(
     settings: Settings,
     weights: Tensor,
     gradient: Tensor,
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    threads: int = 1,
-) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    state: State,
+) -> tuple[Tensor, State]:
     """One step of every coordinate.
 
     Args:
-        weights: the flat φ (P,).
+        weights: φ (P,).
         gradient: (N,).
-        hidden, cell: L × (H, N).
 
     Returns:
-        The update (N,), and the next hidden and cell states, L × (H, N).
+        The update (N,), and the next state.
     """
     (n,) = gradient.shape
-    _check(settings, weights, hidden, cell, n, (gradient, (n,)))
+    _check(settings, weights, state, n, (gradient, (n,)))
     update = torch.empty_like(gradient)
-    new_hidden = tuple(torch.empty_like(h) for h in hidden)
-    new_cell = tuple(torch.empty_like(c) for c in cell)
+    following = tuple(tuple(torch.empty_like(part) for part in parts) for parts in state)
     _call(
         "step",
         gradient.dtype,
-        _network(settings, threads),
+        _network(settings),
         weights.data_ptr(),
         gradient.data_ptr(),
-        *(_pointers(state) for state in (hidden, cell, new_hidden, new_cell)),
+        *(_pointers(parts) for parts in (*state, *following)),
         update.data_ptr(),
         ctypes.c_int64(n),
     )
-    return update, new_hidden, new_cell
+    return update, following
 
 
 def replay(
@@ -101,31 +99,28 @@ def replay(
     weights: Tensor,
     gradients: Tensor,
     cotangents: Tensor,
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
+    state: State,
     into: Tensor,
-    threads: int = 1,
 ) -> None:
     """Add the vector–Jacobian product of an unroll with respect to φ to ``into`` (P,).
 
     Args:
-        weights: the flat φ (P,).
+        weights: φ (P,).
         gradients: ∇_t (U, N).
         cotangents: ∂L/∂g_t (U, N).
-        hidden, cell: the states before the first step, L × (H, N).
+        state: before the first step.
     """
     num_steps, n = gradients.shape
     arrays = ((gradients, (num_steps, n)), (cotangents, (num_steps, n)))
-    _check(settings, weights, hidden, cell, n, *arrays, (into, weights.shape))
+    _check(settings, weights, state, n, *arrays, (into, weights.shape))
     _call(
         "replay",
         gradients.dtype,
-        _network(settings, threads),
+        _network(settings),
         weights.data_ptr(),
         gradients.data_ptr(),
         cotangents.data_ptr(),
-        _pointers(hidden),
-        _pointers(cell),
+        *(_pointers(parts) for parts in state),
         into.data_ptr(),
         ctypes.c_int64(n),
         ctypes.c_int(num_steps),
@@ -137,38 +132,35 @@ def step_back(
     weights: Tensor,
     gradient: Tensor,
     cotangent: Tensor,
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    d_hidden: Sequence[Tensor],
-    d_cell: Sequence[Tensor],
+    state: State,
+    d_state: State,
     into: Tensor,
-    threads: int = 1,
 ) -> Tensor:
     """The vector–Jacobian product of one step with respect to everything it depends on.
 
     Args:
-        weights: the flat φ (P,).
+        weights: φ (P,).
         gradient: (N,).
         cotangent: ∂L/∂g_t (N,).
-        hidden, cell: the states before the step, L × (H, N).
-        d_hidden, d_cell: ∂L/∂ the states after the step, overwritten with ∂L/∂ those before it.
+        state: before the step.
+        d_state: ∂L/∂ the state after the step, overwritten with ∂L/∂ that before it.
         into: ∂L/∂φ is added to it (P,).
 
     Returns:
         ∂L/∂ the features of the preprocessed gradient, (F, N).
     """
     (n,) = gradient.shape
-    _check(settings, weights, hidden, cell, n, (gradient, (n,)), (cotangent, (n,)))
-    _check(settings, weights, d_hidden, d_cell, n, (into, weights.shape))
+    _check(settings, weights, state, n, (gradient, (n,)), (cotangent, (n,)))
+    _check(settings, weights, d_state, n, (into, weights.shape))
     d_features = gradient.new_empty(settings.num_features, n)
     _call(
         "step_back",
         gradient.dtype,
-        _network(settings, threads),
+        _network(settings),
         weights.data_ptr(),
         gradient.data_ptr(),
         cotangent.data_ptr(),
-        *(_pointers(state) for state in (hidden, cell, d_hidden, d_cell)),
+        *(_pointers(parts) for parts in (*state, *d_state)),
         into.data_ptr(),
         d_features.data_ptr(),
         ctypes.c_int64(n),
@@ -185,15 +177,14 @@ def unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 def _check(
     settings: Settings,
     weights: Tensor,
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
+    state: State,
     n: int,
     *arrays: tuple[Tensor, tuple[int, ...]],
 ) -> None:
     """Raise ValueError unless every tensor is as the kernel will read it."""
-    if len(hidden) != settings.num_layers or len(cell) != settings.num_layers:
+    if any(len(parts) != settings.num_layers for parts in state):
         raise ValueError(f"need the states of {settings.num_layers} layers")
-    states = [(state, (settings.hidden_size, n)) for state in (*hidden, *cell)]
+    states = [(part, (settings.hidden_size, n)) for parts in state for part in parts]
     for tensor, shape in (*arrays, *states, (weights, (settings.num_weights,))):
         if tensor.shape != shape:
             raise ValueError(f"shape {tuple(tensor.shape)}, expected {tuple(shape)}")
@@ -203,12 +194,12 @@ def _check(
             raise ValueError("need contiguous tensors on the CPU")
 
 
-def _network(settings: Settings, threads: int) -> _Network:
+def _network(settings: Settings) -> _Network:
     return _Network(
         settings.num_layers,
         settings.hidden_size,
         settings.preprocessing == "log_sign",
-        threads,
+        torch.get_num_threads(),
         settings.p,
         settings.output_scale,
         settings.forget_bias,

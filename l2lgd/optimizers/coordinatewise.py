@@ -6,6 +6,7 @@ states are not, so it can be applied to any number of coordinates in any order.
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -101,10 +102,10 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def step(
         self, gradient: Tensor, state: LSTMState, width: Tensor | None = None
     ) -> tuple[Tensor, LSTMState]:
-        if not torch.is_grad_enabled() and self._compiled():
+        compiled = None if torch.is_grad_enabled() else self._kernel()
+        if compiled is not None:
             flat = gradient.reshape(-1).contiguous()
-            threads = torch.get_num_threads()
-            update, *following = kernel.step(self._settings, self._phi(), flat, *state, threads)
+            update, following = compiled.step(self._settings, self._phi(), flat, state)
             return update.view_as(gradient), LSTMState(*following)
         activation = self._features(gradient, width)
         hidden, cell = [], []
@@ -132,12 +133,13 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def vector_jacobian_product(
         self, gradients: Tensor, state: LSTMState, cotangents: Tensor
     ) -> Sequence[Tensor]:
-        if not self._compiled():
+        compiled = self._kernel()
+        if compiled is None:
             return super().vector_jacobian_product(gradients, state, cotangents)
         phi = self._phi()
         total = torch.zeros_like(phi)
         arrays = (part.flatten(1).contiguous() for part in (gradients, cotangents))
-        kernel.replay(self._settings, phi, *arrays, *state, total, torch.get_num_threads())
+        compiled.replay(self._settings, phi, *arrays, state, total)
         return self._per_weight(total)
 
     def step_back(
@@ -148,7 +150,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         state_cotangent: LSTMState | None,
         width: Tensor | None = None,
     ) -> tuple[Sequence[Tensor], Tensor, LSTMState]:
-        if not self._compiled():
+        compiled = self._kernel()
+        if compiled is None:
             return super().step_back(gradient, state, cotangent, state_cotangent, width)
         phi = self._phi()
         total = torch.zeros_like(phi)
@@ -157,8 +160,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         else:
             d_state = map_state(torch.clone, state_cotangent)
         flat = (part.reshape(-1).contiguous() for part in (gradient, cotangent))
-        threads = torch.get_num_threads()
-        d_features = kernel.step_back(self._settings, phi, *flat, *state, *d_state, total, threads)
+        d_features = compiled.step_back(self._settings, phi, *flat, state, d_state, total)
         with torch.enable_grad():
             gradient = gradient.detach().requires_grad_()
             features = self._features(gradient, width)
@@ -166,13 +168,26 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         return self._per_weight(total), d_gradient, d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        if self._compiled():  # which cuts its work into blocks itself
+        if self._kernel() is not None:  # which cuts its work into blocks itself
             return super().blocks(num_functions, n, size)
         return coordinate_blocks(num_functions, n, size)
 
-    def _compiled(self) -> bool:
-        on_cpu = self.output_weight.device.type == "cpu"
-        return self.backend == "auto" and on_cpu and kernel.is_available()
+    def implementation(self) -> str:
+        compiled = self._kernel()
+        return super().implementation() if compiled is None else compiled.LANGUAGE
+
+    def _kernel(self) -> ModuleType | None:
+        """The compiled form of this network for its device, where that can be had."""
+        weight = self.output_weight
+        if self.backend != "auto":
+            return None
+        if weight.device.type == "cpu":
+            return kernel if kernel.is_available() else None
+        if weight.device.type == "cuda" and weight.dtype == torch.float32:
+            from l2lgd.kernels import coordinatewise_triton  # Triton is slow to import
+
+            return coordinatewise_triton if coordinatewise_triton.is_available() else None
+        return None
 
     def _in_kernel_order(self) -> list[nn.Parameter]:
         layers = zip(self.weights, self.biases, strict=True)
