@@ -124,9 +124,11 @@ def other_gate_order(rows: Tensor) -> Tensor:
 class Bench:
     """One case on one device, both sides."""
 
-    def __init__(self, case: Case, device: torch.device, unroll: int = UNROLL) -> None:
+    def __init__(
+        self, case: Case, device: torch.device, unroll: int = UNROLL, hidden_size: int = 20
+    ) -> None:
         self.device, self.unroll = device, unroll
-        self.ours = CoordinatewiseLSTM().to(device)
+        self.ours = CoordinatewiseLSTM(hidden_size=hidden_size).to(device)
         self.textbook = Textbook(self.ours).to(device)
         self.optimizee = optimizee_of(case, device)
         self.at = start(self.ours, self.optimizee)
@@ -137,6 +139,11 @@ class Bench:
             "ours": torch.optim.Adam(self.ours.parameters(), lr=0.0),
             "textbook": torch.optim.Adam(self.textbook.parameters(), lr=0.0),
         }
+
+    @property
+    def coordinate_steps(self) -> int:
+        """Of one meta-step."""
+        return self.at.parameters.numel() * self.unroll
 
     def meta_step(self, side: str) -> None:
         """One, timed."""
@@ -184,17 +191,17 @@ class Bench:
         return ((ours - true).norm() / true.norm()).item()
 
     def run(self, budget: float, sides: tuple[str, ...]) -> None:
-        """Interleaved meta-steps for ``budget`` seconds, and at least three of each side."""
+        """Interleaved meta-steps for ``budget`` seconds, and at least two of each side."""
         for times in (*self.seconds.values(), *self.parts.values()):
             times.clear()
         began = time.perf_counter()
-        while len(self.seconds["ours"]) < 3 or time.perf_counter() - began < budget:
+        while len(self.seconds["ours"]) < 2 or time.perf_counter() - began < budget:
             for side in sides:
                 self.meta_step(side)
 
     def peak_bytes(self, side: str) -> int:
-        """Of this process, or of PyTorch on the GPU, after two meta-steps."""
-        for _ in range(2):
+        """Of this process, or of PyTorch on the GPU, after one or two meta-steps."""
+        for _ in range(1 if self.coordinate_steps > LARGE else 2):
             self.meta_step(side)
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
@@ -217,8 +224,8 @@ def peak_in_own_process(arguments: argparse.Namespace, name: str, side: str, unr
 
 def foretold_peak(arguments: argparse.Namespace, name: str) -> float:
     """Bytes of the textbook loop, from two short unrolls."""
-    short, longer = (peak_in_own_process(arguments, name, "textbook", u) for u in (1, 3))
-    return short + (longer - short) / 2 * (UNROLL - 1)
+    one, two = (peak_in_own_process(arguments, name, "textbook", unroll) for unroll in (1, 2))
+    return one + (two - one) * (UNROLL - 1)
 
 
 def available_bytes(device: torch.device) -> float:
@@ -236,8 +243,7 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> d
     """Everything about one case."""
     bench = Bench(CASES[name], device)
     functions, n = bench.at.parameters.shape
-    work = functions * n * UNROLL
-    foretold = foretold_peak(arguments, name) if work > LARGE else 0.0
+    foretold = foretold_peak(arguments, name) if bench.coordinate_steps > LARGE else 0.0
     fits = foretold < HEADROOM * available_bytes(device)
     sides = SIDES if fits else ("ours",)
     error = bench.meta_gradient_error() if fits else None
@@ -333,7 +339,7 @@ def gigabytes(count: float) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES), help="some of " + ", ".join(CASES))
-    parser.add_argument("--seconds", type=float, default=15.0, help="of measuring, a case")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of measuring, a case")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; all cores by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
