@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from l2lgd import runtime
 from l2lgd.data import DataConfig
-from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 from l2lgd.optimizers.preprocessing import log_sign
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee, Task
@@ -122,13 +122,17 @@ def other_gate_order(rows: Tensor) -> Tensor:
 
 
 class Bench:
-    """One case on one device, both sides."""
+    """One case on one device, both sides.
+
+    Args:
+        options: of the optimizer.
+    """
 
     def __init__(
-        self, case: Case, device: torch.device, unroll: int = UNROLL, hidden_size: int = 20
+        self, case: Case, device: torch.device, unroll: int = UNROLL, **options: Any
     ) -> None:
         self.device, self.unroll = device, unroll
-        self.ours = CoordinatewiseLSTM(hidden_size=hidden_size).to(device)
+        self.ours = CoordinatewiseLSTM(**options).to(device)
         self.textbook = Textbook(self.ours).to(device)
         self.optimizee = optimizee_of(case, device)
         self.at = start(self.ours, self.optimizee)
@@ -216,7 +220,8 @@ class Bench:
 
 def peak_in_own_process(arguments: argparse.Namespace, name: str, side: str, unroll: int) -> int:
     """Bytes."""
-    options = ["--device", arguments.device, "--threads", str(torch.get_num_threads())]
+    options = ["--device", arguments.device, "--backend", arguments.backend]
+    options += ["--threads", str(torch.get_num_threads())]
     command = [sys.executable, __file__, "--peak", name, side, str(unroll), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout)
@@ -241,7 +246,7 @@ def available_bytes(device: torch.device) -> float:
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything about one case."""
-    bench = Bench(CASES[name], device)
+    bench = Bench(CASES[name], device, backend=arguments.backend)
     functions, n = bench.at.parameters.shape
     foretold = foretold_peak(arguments, name) if bench.coordinate_steps > LARGE else 0.0
     fits = foretold < HEADROOM * available_bytes(device)
@@ -342,6 +347,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of measuring, a case")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; all cores by default")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="of l2lgd")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # case, side, unroll
     arguments = parser.parse_args()
@@ -359,7 +365,8 @@ def main() -> None:
     threads = runtime.set_threads(arguments.threads)
     if arguments.peak:
         name, side, unroll = arguments.peak
-        print(Bench(CASES[name], device, int(unroll)).peak_bytes(side))
+        bench = Bench(CASES[name], device, int(unroll), backend=arguments.backend)
+        print(bench.peak_bytes(side))
         return
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     cases = []
@@ -371,7 +378,8 @@ def main() -> None:
         chosen = [{key: case[key] for key in JSON_KEYS} for case in cases]
         print(json.dumps({"device": where, "threads": threads, "cases": chosen}))
     else:
-        show(cases, f"{where}, {threads} threads, PyTorch {torch.__version__}")
+        ours = CoordinatewiseLSTM(backend=arguments.backend).to(device).implementation()
+        show(cases, f"{where}, {threads} threads, PyTorch {torch.__version__}, ours in {ours}")
 
 
 if __name__ == "__main__":
