@@ -59,7 +59,10 @@ class Ranks:
         return torch.cat(cut, -1)
 
     def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The named tensors of every process, rank r's under names that begin with ``r.``."""
+        """On rank 0: the named tensors of all processes, rank r's under names that begin with r.
+
+        Elsewhere nothing, so that no other process needs the memory.
+        """
         if self.size == 1:
             return {f"0.{name}": tensor for name, tensor in tensors.items()}
         from safetensors.torch import load, save
@@ -70,11 +73,10 @@ class Ranks:
         lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
         torch.distributed.all_gather(lengths, torch.tensor([len(packed)], device=device))
         longest = max(int(length) for length in lengths)
-        buffers = [packed.new_empty(longest) for _ in lengths]
-        padded = pad(packed, (0, longest - len(packed)))
-        torch.distributed.all_gather(buffers, padded)
+        buffers = [packed.new_empty(longest) for _ in lengths] if self.leads else None
+        torch.distributed.gather(pad(packed, (0, longest - len(packed))), buffers)
         found: dict[str, Tensor] = {}
-        for buffer, length in zip(buffers, lengths, strict=True):
+        for buffer, length in zip(buffers or [], lengths, strict=False):
             found |= load(buffer[: int(length)].cpu().numpy().tobytes())
         return found
 
