@@ -80,7 +80,7 @@ def test_steps_are_those_of_the_cpu(settings: Settings) -> None:
 def test_replays_are_those_of_the_cpu(
     settings: Settings, slice_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinatewise_triton, "SLICE", slice_size)
+    monkeypatch.setattr(coordinatewise_triton, "SLICE", 3 * slice_size)
     weights = 0.3 * drawn(settings.num_weights)
     into = drawn(settings.num_weights, seed=20)
     given = (settings, weights, gradients(3), drawn(3, N, seed=30), state(settings, 1), into)
