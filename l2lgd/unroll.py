@@ -22,7 +22,7 @@ from torch import Tensor
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer, State, map_state
 from l2lgd.tasks.base import Optimizee
 
-BLOCK_SIZE = 4096  # coordinates; bounds the memory of a replay, whatever n is
+BLOCK_SIZE = 16384  # coordinates; bounds the memory of a replay, whatever n is
 TYPICAL_SIZE_DECAY = 0.9  # of the running mean of squared gradients, about the last ten
 
 MetaObjective = Callable[[Tensor, range], Tensor]
