@@ -81,7 +81,7 @@ class Recipe:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
         log.info(
-            "opt=%s in %s on %s, %d threads",
+            "opt=%s in %s on %s, threads=%d",
             run.opt_name,
             self.optimizer.implementation(),
             run.device,

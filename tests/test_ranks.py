@@ -1,5 +1,6 @@
 """Processes under torchrun: together they do what one does alone."""
 
+import json
 import math
 import subprocess
 import sys
@@ -149,6 +150,9 @@ def test_torchrun_shares_a_run_and_resumes_it(tmp_path: Path) -> None:
     assert alone.returncode == 0, alone.stderr
     whole = torchrun(*RUN, "meta_steps=6", "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text(encoding="utf-8"))
+    launched = "torchrun --nproc-per-node 2 -m l2lgd meta-train task=quadratic "
+    assert summary["command"].startswith(launched)
     one, two = (first_line(tmp_path / name) for name in ("alone", "whole"))
     assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-5)
     assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-5)
