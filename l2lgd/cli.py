@@ -11,10 +11,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from l2lgd import launch
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -94,8 +97,8 @@ def _run(verb: str, overrides: list[str]) -> int:
     try:
         _hydra_main(verb, _of_this_process(verb, _with_folder(verb, _flags_first(overrides))))
     except KeyboardInterrupt as interrupt:
-        way_on = f"; to go on: l2lgd meta-train resume={interrupt}" if str(interrupt) else ""
-        print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
+        if launch.rank() == 0:
+            print(f"l2lgd: interrupted{_way_on(str(interrupt))}", file=sys.stderr)
         return INTERRUPTED
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
@@ -194,11 +197,11 @@ def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     """Under torchrun: all processes but the first keep off the run folder and the terminal."""
     from l2lgd.errors import ConfigError
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launch.size() == 1:
         return overrides
     if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
         raise ConfigError("torchrun shares one meta-train between processes, and nothing else")
-    if int(os.environ["RANK"]) == 0:
+    if launch.rank() == 0:
         return overrides
     where = []
     if _path_override(overrides, "resume") is None:
@@ -236,9 +239,19 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
     return f"there is no verb {word}{nearest(word, VERBS)}"
 
 
+def _way_on(folder: str) -> str:
+    if not folder:
+        return ""
+    return "; to go on: " + shlex.join([*launch.program(), "meta-train", f"resume={folder}"])
+
+
 def _fail(message: str) -> int:
-    rank = os.environ.get("RANK", "0")
-    print(f"l2lgd{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
+    rank = launch.rank()
+    if rank:
+        # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(1)
+    print(f"l2lgd{f' (process {rank})' if rank else ''}: {message}", file=sys.stderr)
     return USAGE_ERROR
 
 

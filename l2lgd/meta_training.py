@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from l2lgd import config as configs
+from l2lgd import launch
 from l2lgd.contestants import same_images
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer
-from l2lgd.ranks import Ranks, launched
+from l2lgd.ranks import Ranks
 from l2lgd.run import Run
 from l2lgd.saved import MetaProgress, load_weights, read_last
 from l2lgd.schedules import Unroll
@@ -124,7 +125,7 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
         log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
     metadata = read_last(last)[1]
-    processes, here = metadata.get("processes"), launched().size
+    processes, here = metadata.get("processes"), launch.size()
     if processes != here:
         raise ConfigError(
             f"{run.folder} was run by {processes} processes, here are {here}; resume with torchrun "

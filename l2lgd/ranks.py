@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from l2lgd import launch
 from l2lgd.errors import ConfigError
 
 
@@ -83,12 +84,12 @@ class Ranks:
 
 def launched() -> Ranks:
     """What torchrun says in the environment, without joining anyone."""
-    return Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    return Ranks(launch.rank(), launch.size())
 
 
 def local_device(name: str) -> str:
     """Of the GPUs of this machine, the one that is this process's: ``cuda`` → ``cuda:1``."""
-    if launched().size > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+    if launch.size() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return name
 

@@ -13,10 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd import config as configs
-from l2lgd import runtime
+from l2lgd import launch, runtime
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
-from l2lgd.ranks import launched, local_device
+from l2lgd.ranks import local_device
 from l2lgd.results import versions
 from l2lgd.tasks.base import Task
 from l2lgd.tracking import RunTracker
@@ -100,9 +100,7 @@ class Run:
     def command(self) -> str:
         """The command line that gives this run, with or without a break."""
         given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-        processes = launched().size
-        launcher = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
-        return shlex.join([*launcher, "l2lgd", self.verb, *given])
+        return shlex.join([*launch.program(), self.verb, *given])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""

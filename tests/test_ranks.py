@@ -171,7 +171,7 @@ def test_torchrun_shares_a_run_and_resumes_it(tmp_path: Path) -> None:
 def test_fewer_functions_than_processes_are_refused(tmp_path: Path) -> None:
     done = torchrun(*RUN, "meta_steps=1", "num_functions=1", cwd=tmp_path)
     assert done.returncode != 0
-    assert "l2lgd: num_functions=1 for 2 processes: each needs one at least" in done.stderr
+    assert "num_functions=1 for 2 processes: each needs one at least" in done.stderr
     assert "Traceback" not in done.stderr.split("torch/distributed")[0]
 
 
