@@ -70,7 +70,7 @@ def _is_learned(name: str) -> bool:
 
 OPTIMIZERS = choices("opt")
 LEARNED = [name for name in OPTIMIZERS if _is_learned(name)]
-HAND_DESIGNED = [name for name in OPTIMIZERS if name not in LEARNED]
+HAND_DESIGNED = [name for name in OPTIMIZERS if "algorithm" in optimizer_node(name)]
 
 
 def quadratics(num_functions: int = 3, n: int = 10, dtype: torch.dtype = torch.float64) -> Any:

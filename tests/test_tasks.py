@@ -181,6 +181,20 @@ def test_quadratics_start_at_the_mean_square_of_y(
     assert mean == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.parametrize("condition_number", [1.0, 100.0])
+def test_rotated_quadratics_have_their_condition_number(condition_number: float) -> None:
+    task = QuadraticTask(dimension=6, distribution="rotated", condition_number=condition_number)
+    task.setup("", torch.device("cpu"), torch.float64)
+    found = task.sample("test", 50, torch.Generator().manual_seed(0))
+    hessians = found.matrices.mT @ found.matrices
+    expected = condition_number ** torch.linspace(-1, 0, 6, dtype=torch.float64)
+    values = torch.linalg.eigvalsh(hessians)
+    torch.testing.assert_close(values, expected.expand(50, 6), rtol=1e-4, atol=1e-7)
+    # Every direction is as likely as any other: the mean Hessian is a multiple of the identity.
+    mean = hessians.mean(0)
+    assert (mean - mean.trace() / 6 * torch.eye(6, dtype=torch.float64)).abs().max() < 0.1
+
+
 def test_quadratics_are_the_squared_norm_of_the_residual() -> None:
     functions = QuadraticTask(dimension=3, distribution="gaussian").sample("train", 2, seeded())
     theta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
@@ -275,7 +289,12 @@ def test_splits_of_mnist_share_no_image(mnist_dir: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"distribution": "cauchy"}, {"dimension": 0}, {"initial_std": -0.1}],
+    [
+        {"distribution": "cauchy"},
+        {"dimension": 0},
+        {"initial_std": -0.1},
+        {"condition_number": 0.5},
+    ],
 )
 def test_quadratic_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):

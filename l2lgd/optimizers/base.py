@@ -66,7 +66,8 @@ class LearnedOptimizer(nn.Module, Optimizer):
             for gradient in gradients:
                 update, state = self.step(gradient, state)
                 updates.append(update)
-            return torch.autograd.grad(updates, list(self.parameters()), list(cotangents))
+            weights = list(self.parameters())
+            return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
 
     def step_back(
         self,

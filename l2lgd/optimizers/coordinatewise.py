@@ -1,7 +1,8 @@
-"""The coordinatewise LSTM optimizer (section 2.1 of the paper).
+"""The coordinatewise LSTM optimizer (section 2.1 of the paper), and its global averaging cells.
 
 One small recurrent network proposes the update of every coordinate. Weights are shared, hidden
-states are not, so it can be applied to any number of coordinates in any order.
+states are not, so it can be applied to any number of coordinates in any order. With global
+averaging cells (appendix D) the coordinates of one function tell each other a few means.
 """
 
 import math
@@ -39,6 +40,9 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         forget_bias: added to the forget gate's input, not trained.
         initial_output: factor on the initial weights of the output layer; small values start
             with small updates.
+        averaging_cells: so many units of each layer, the first ones, hand out the mean of their
+            outgoing activations over the coordinates of a function, to the next layer and to
+            their own layer's next step; their cells are not averaged.
         backend: ``auto`` runs rollout and replay in compiled code where that can be had, ``torch``
             never; the numbers are the same to rounding.
     """
@@ -53,6 +57,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         forget_bias: float = 1.0,
         initial_output: float = 1.0,
         backend: str = "auto",
+        averaging_cells: int = 0,
     ) -> None:
         super().__init__()
         if preprocessing not in PREPROCESSINGS:
@@ -63,6 +68,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
         if min(num_layers, hidden_size) < 1:
             raise ConfigError("num_layers and hidden_size must be at least 1")
+        if not 0 <= averaging_cells <= hidden_size:
+            raise ConfigError(f"averaging_cells={averaging_cells}: there are {hidden_size} units")
         if not 0 < p <= LARGEST_P:
             raise ConfigError(f"p={p}: must be positive, and at most {LARGEST_P:g}")
         if output_scale <= 0:
@@ -71,6 +78,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         self.preprocessing, self.p = preprocessing, p
         self.output_scale, self.forget_bias = output_scale, forget_bias
         self.initial_output, self.backend = initial_output, backend
+        self.averaging_cells = averaging_cells
         self._settings = kernel.Settings(
             num_layers, hidden_size, preprocessing, p, output_scale, forget_bias
         )
@@ -107,17 +115,35 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             flat = gradient.reshape(-1).contiguous()
             update, following = compiled.step(self._settings, self._phi(), flat, state)
             return update.view_as(gradient), LSTMState(*following)
-        activation = self._features(gradient, width)
+        activation, following = self._recur(self._features(gradient, width), state, gradient.shape)
+        return self._update(activation).view_as(gradient), following
+
+    def _recur(
+        self, activation: Tensor, state: LSTMState, shape: torch.Size
+    ) -> tuple[Tensor, LSTMState]:
+        """All layers, for features (F, B·n); the top activation (H, B·n) and the next state."""
         hidden, cell = [], []
         for weight, bias, h, c in zip(self.weights, self.biases, *state, strict=True):
             stacked = torch.cat((activation, h))
             gates = torch.addmm(bias.unsqueeze(1), weight, stacked)  # (4H, B·n)
             activation, c = self._cell(gates, c)
+            activation = self._averaged(activation, shape)
             hidden.append(activation)
             cell.append(c)
+        return activation, LSTMState(tuple(hidden), tuple(cell))
+
+    def _update(self, activation: Tensor) -> Tensor:
+        """(H, B·n) → (1, B·n)"""
         output = torch.addmm(self.output_bias.unsqueeze(1), self.output_weight, activation)
-        update = (self.output_scale * output).view_as(gradient)
-        return update, LSTMState(tuple(hidden), tuple(cell))
+        return self.output_scale * output
+
+    def _averaged(self, activation: Tensor, shape: torch.Size) -> Tensor:
+        """(H, B·n), averaging cells with their means over the n coordinates of each function."""
+        if not self.averaging_cells:
+            return activation
+        shared = activation[: self.averaging_cells].view(-1, *shape)
+        means = shared.mean(2, keepdim=True).expand_as(shared).flatten(1)
+        return torch.cat((means, activation[self.averaging_cells :]))
 
     def _features(self, gradient: Tensor, width: Tensor | None) -> Tensor:
         """(B, n) → (F, B·n)"""
@@ -168,7 +194,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         return self._per_weight(total), d_gradient, d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        if self._kernel() is not None:  # which cuts its work into blocks itself
+        if self.averaging_cells or self._kernel() is not None:  # which cuts its work itself
             return super().blocks(num_functions, n, size)
         return coordinate_blocks(num_functions, n, size)
 
@@ -179,7 +205,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _kernel(self) -> ModuleType | None:
         """The compiled form of this network for its device, where that can be had."""
         weight = self.output_weight
-        if self.backend != "auto":
+        if self.backend != "auto" or self.averaging_cells:
             return None
         if weight.device.type == "cpu":
             return kernel if kernel.is_available() else None

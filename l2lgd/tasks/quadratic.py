@@ -1,7 +1,9 @@
 """Random quadratics f(θ) = ‖Wθ − y‖² (section 3.1 of the paper).
 
 The text says that W and y are i.i.d. Gaussian; the published figure agrees with the authors' code,
-which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default.
+which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default. A third family is
+not the paper's: ``rotated`` quadratics have a given condition number and axes in random directions,
+so that no coordinate's gradient alone says where to go.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,43 @@ from torch import Tensor
 from l2lgd.errors import ConfigError
 from l2lgd.tasks.base import Optimizee, Split, Task
 
-DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "gaussian": torch.randn}
+Draw = Callable[[int, int, float, torch.Generator], tuple[Tensor, Tensor]]
+"""B, n, the condition number and a generator → W (B, n, n) and y (B, n)."""
+
+
+def uniform(
+    num_functions: int, n: int, condition_number: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Entries of W and y on [0, 1); the condition number is left to chance."""
+    matrices = torch.rand(num_functions, n, n, generator=generator)
+    return matrices, torch.rand(num_functions, n, generator=generator)
+
+
+def gaussian(
+    num_functions: int, n: int, condition_number: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Standard normal entries of W and y; the condition number is left to chance."""
+    matrices = torch.randn(num_functions, n, n, generator=generator)
+    return matrices, torch.randn(num_functions, n, generator=generator)
+
+
+def rotated(
+    num_functions: int, n: int, condition_number: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """W = √Λ Qᵀ with Q uniform among the orthogonal matrices, and y standard normal.
+
+    The eigenvalues Λ of WᵀW lie geometrically between 1 / condition_number and 1.
+    """
+    rotations, upper = torch.linalg.qr(
+        torch.randn(num_functions, n, n, generator=generator, dtype=torch.float64)
+    )
+    rotations = rotations * upper.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+    roots = condition_number ** -torch.linspace(0, 0.5, n, dtype=torch.float64)
+    matrices = (roots.unsqueeze(1) * rotations.mT).float()
+    return matrices, torch.randn(num_functions, n, generator=generator)
+
+
+DISTRIBUTIONS: dict[str, Draw] = {"uniform": uniform, "gaussian": gaussian, "rotated": rotated}
 
 
 class Quadratics(Optimizee):
@@ -39,7 +77,9 @@ class QuadraticTask(Task):
 
     Args:
         dimension: n, the number of coordinates of each function.
-        distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y.
+        distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y; or
+            ``rotated``.
+        condition_number: of the Hessians where they are rotated.
         initial_std: standard deviation of θ_0.
     """
 
@@ -49,22 +89,25 @@ class QuadraticTask(Task):
         dimension: int = 10,
         distribution: str = "uniform",
         initial_std: float = 0.01,
+        condition_number: float = 100.0,
     ) -> None:
         if distribution not in DISTRIBUTIONS:
             raise ConfigError(
                 f"distribution={distribution}: choose one of {', '.join(DISTRIBUTIONS)}"
             )
+        if condition_number < 1:
+            raise ConfigError(f"condition_number={condition_number}: must be at least 1")
         if dimension < 1:
             raise ConfigError(f"dimension={dimension}: must be at least 1")
         if initial_std < 0:
             raise ConfigError(f"initial_std={initial_std}: must not be negative")
         self.name, self.dimension = name, dimension
         self.distribution, self.initial_std = distribution, initial_std
+        self.condition_number = condition_number
 
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Quadratics:
         draw, n = DISTRIBUTIONS[self.distribution], self.dimension
-        matrices = draw(num_functions, n, n, generator=generator)
-        targets = draw(num_functions, n, generator=generator)
+        matrices, targets = draw(num_functions, n, self.condition_number, generator)
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
         where = {"device": self.device, "dtype": self.dtype}
         return Quadratics(matrices.to(**where), targets.to(**where), initial.to(**where))

@@ -1,0 +1,165 @@
+"""Optimizers whose coordinates share information: averaging cells and memories."""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import quadratics
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.optimizers.ntm_bfgs import NTMBFGS
+from l2lgd.schedules import Unroll
+from l2lgd.unroll import replay, rollout, start, textbook
+
+SHARING: dict[str, Any] = {
+    "gac": lambda **o: CoordinatewiseLSTM(averaging_cells=2, hidden_size=5, **o),
+    "dense": lambda **o: NTMBFGS(hidden_size=5, averaging_cells=2, **o),
+    "factored": lambda **o: NTMBFGS(
+        hidden_size=5, averaging_cells=2, memory="factored", history=3, **o
+    ),
+}
+all_three = pytest.mark.parametrize("kind", SHARING)
+
+
+def sharing(kind: str, **options: Any) -> CoordinatewiseLSTM:
+    """With every weight away from zero, so that the memory is written to."""
+    chosen = SHARING[kind](**options).double()
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in chosen.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
+    return chosen
+
+
+def stream(steps: int = 6, num_functions: int = 2, n: int = 8) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(steps, num_functions, n, generator=draw, dtype=torch.float64)
+
+
+def updates(chosen: CoordinatewiseLSTM, gradients: Tensor) -> Tensor:
+    state = chosen.initial_state(gradients[0])
+    found = []
+    with torch.no_grad():
+        for gradient in gradients:
+            update, state = chosen.step(gradient, state)
+            found.append(update)
+    return torch.stack(found)
+
+
+@all_three
+def test_permuting_coordinates_permutes_updates(kind: str) -> None:
+    gradients, order = stream(), torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    straight = updates(sharing(kind), gradients)
+    permuted = updates(sharing(kind), gradients[..., order])
+    torch.testing.assert_close(straight[..., order], permuted, rtol=0, atol=1e-12)
+
+
+@all_three
+def test_duplicating_every_coordinate_changes_nothing(kind: str) -> None:
+    gradients = stream()
+    twice = updates(sharing(kind), gradients.repeat_interleave(2, -1))
+    once = updates(sharing(kind), gradients)
+    torch.testing.assert_close(twice, once.repeat_interleave(2, -1), rtol=0, atol=1e-12)
+
+
+@all_three
+def test_coordinates_of_a_function_hear_each_other_and_other_functions_do_not(kind: str) -> None:
+    gradients = stream()
+    changed = gradients.clone()
+    changed[0, 0, 0] += 1
+    before, after = (updates(sharing(kind), g) for g in (gradients, changed))
+    assert not before[1:, 0, 1:].equal(after[1:, 0, 1:])
+    assert before[:, 1].equal(after[:, 1])
+
+
+@pytest.mark.parametrize("memory", ["dense", "factored"])
+def test_without_averages_and_heads_it_is_the_plain_lstm(memory: str) -> None:
+    options = {"averaging_cells": 0, "read_heads": 0, "write_heads": 0, "memory": memory}
+    bare, plain = NTMBFGS(**options).double(), CoordinatewiseLSTM(backend="torch").double()
+    assert bare.state_dict().keys() == plain.state_dict().keys()
+    for learned in (bare, plain):
+        learned.reset_parameters(torch.Generator().manual_seed(5))
+    assert updates(bare, stream()).equal(updates(plain, stream()))
+
+
+def test_the_memory_begins_as_the_identity_and_is_not_written_to_at_first() -> None:
+    learned = NTMBFGS().double()
+    gradients = stream()
+    state = learned.initial_state(gradients[0])
+    with torch.no_grad():
+        for gradient in gradients:
+            _, state = learned.step(gradient, state)
+    assert state.memory[0].equal(torch.eye(8, dtype=torch.float64).repeat(2, 1, 1))
+    assert state.read.abs().max() > 0
+
+
+def test_dense_and_factored_agree_while_nothing_is_forgotten() -> None:
+    dense = sharing("dense")
+    factored = NTMBFGS(hidden_size=5, averaging_cells=2, memory="factored", history=6).double()
+    factored.load_state_dict(dense.state_dict())
+    found, expected = updates(factored, stream()), updates(dense, stream())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+@all_three
+def test_replay_is_the_textbook_loop(kind: str, second_derivatives: bool) -> None:
+    learned, same = sharing(kind), sharing(kind)
+    objective = Unroll([5]).objective(5)
+    at = start(learned, quadratics())
+    record, _ = rollout(learned, at, 5, keep_path=second_derivatives)
+    replay(learned, record, objective)
+    textbook(same, start(same, quadratics()), 5, objective, second_derivatives)
+    for (name, mine), theirs in zip(learned.named_parameters(), same.parameters(), strict=True):
+        scale = theirs.grad.norm()
+        assert scale > 0, name
+        assert (mine.grad - theirs.grad).norm() <= 1e-10 * scale, name
+
+
+@pytest.mark.parametrize("kind", ["dense", "factored"])
+def test_the_meta_gradient_through_a_write_and_a_read_is_that_of_finite_differences(
+    kind: str,
+) -> None:
+    """Four steps: the pair that is written in the first is read in the third, after r is known."""
+    learned, gradients = sharing(kind, output_scale=10.0), stream(4)
+    cotangents = torch.zeros_like(gradients)
+    cotangents[-1] = stream(1)[0]  # only what the last update says
+
+    def last_update() -> Tensor:
+        return (updates(learned, gradients)[-1] * cotangents[-1]).sum()
+
+    state = learned.initial_state(gradients[0])
+    found = learned.vector_jacobian_product(gradients, state, cotangents)
+    by_name = dict(zip(dict(learned.named_parameters()), found, strict=True))
+    for name in ("head_weight", "head_bias", "weights.0"):
+        weight, step = learned.get_parameter(name).data.view(-1), 1e-5
+        for index in range(0, weight.numel(), 7):
+            kept = weight[index].item()
+            weight[index] = kept + step
+            above = last_update()
+            weight[index] = kept - step
+            below = last_update()
+            weight[index] = kept
+            difference = ((above - below) / (2 * step)).item()
+            exact = by_name[name].view(-1)[index].item()
+            assert exact == pytest.approx(difference, rel=1e-5, abs=1e-8), f"{name}[{index}]"
+    left = slice(learned.read_heads, learned.read_heads + learned.write_heads)
+    assert by_name["head_weight"][left].abs().max() > 1e-3, "nothing was written that was read"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": "sparse"}, "memory=sparse: choose one of dense, factored"),
+        ({"write_scale": "half"}, "write_scale=half"),
+        ({"read_preprocessing": "log"}, "read_preprocessing=log"),
+        ({"read_heads": -1}, "must not be negative"),
+        ({"history": 0}, "history at least 1"),
+        ({"averaging_cells": 21}, "averaging_cells=21: there are 20 units"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NTMBFGS(**options)
