@@ -26,15 +26,19 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         logger.warning("no C++ compiler ($CXX, c++, g++, clang++): using PyTorch")
         return None
-    try:
-        openmp = openmp_of_pytorch()
-        if openmp is not None:
-            ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
-        return ctypes.CDLL(str(build(compiler, openmp is not None)))
-    except subprocess.CalledProcessError as error:
-        logger.warning("%s failed, using PyTorch: %s", compiler, error.stderr.strip())
-    except (OSError, subprocess.TimeoutExpired) as error:
-        logger.warning("no compiled kernel, using PyTorch: %s", error)
+    openmp = openmp_of_pytorch()
+    ways = (True, False) if openmp else (False,)
+    for with_openmp in ways:
+        try:
+            if with_openmp:
+                ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
+            # Every symbol is looked up now: Clang's OpenMP has other ones than the GNU's.
+            return ctypes.CDLL(str(build(compiler, with_openmp)), os.RTLD_NOW)
+        except subprocess.CalledProcessError as error:
+            reason = f"{compiler} failed: {error.stderr.strip()}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = str(error)
+    logger.warning("no compiled kernel, using PyTorch: %s", reason)
     return None
 
 
