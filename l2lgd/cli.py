@@ -249,8 +249,8 @@ def _fail(message: str) -> int:
     rank = launch.rank()
     if rank:
         # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(1)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(USAGE_ERROR))
+        time.sleep(5)
     print(f"l2lgd{f' (process {rank})' if rank else ''}: {message}", file=sys.stderr)
     return USAGE_ERROR
 

@@ -81,13 +81,7 @@ class Recipe:
             except CheckpointError as error:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
-        log.info(
-            "opt=%s in %s on %s, threads=%d",
-            run.opt_name,
-            self.optimizer.implementation(),
-            run.device,
-            run.threads,
-        )
+        run.say_what_runs(self.optimizer)
         return Trainer(run.task, run.options.seed, tracker, ranks).meta_train(
             self.optimizer,
             self.unroll,
@@ -125,7 +119,7 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
         log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
     metadata = read_last(last)[1]
-    processes, here = metadata.get("processes"), launch.size()
+    processes, here = metadata.get("processes", 1), launch.size()
     if processes != here:
         raise ConfigError(
             f"{run.folder} was run by {processes} processes, here are {here}; resume with torchrun "

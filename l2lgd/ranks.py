@@ -109,9 +109,13 @@ def joined(device: torch.device, num_functions: int) -> Iterator[Ranks]:
         raise ConfigError(
             f"num_functions={num_functions} for {ranks.size} processes: each needs one at least"
         )
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:  # no address to meet at
+        raise ConfigError(
+            "RANK and WORLD_SIZE are set, but not by torchrun: start with torchrun "
+            "--nproc-per-node N -m l2lgd meta-train, or unset them"
+        ) from error
     try:
         yield ranks
     finally:

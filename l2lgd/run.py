@@ -1,6 +1,7 @@
 """One run of a verb: its folder, its task on its device, and what it says about itself."""
 
 import dataclasses
+import logging
 import shlex
 import time
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from l2lgd.tasks.base import Task
 from l2lgd.tracking import RunTracker
 
 LICENCE = "Apache-2.0"  # of trained weights
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -55,6 +59,8 @@ class Run:
         runtime.keep_freed_memory()
         threads = runtime.set_threads(options.threads)
         device = runtime.pick_device(local_device(options.device))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # Triton launches on the current one
         task = configs.build(plain["task"], "task", options.allow_targets)
         task.setup(options.data_dir, device)
         hydra = HydraConfig.get().runtime
@@ -96,6 +102,16 @@ class Run:
             }
         quiet = HydraConfig.get().mode == RunMode.MULTIRUN
         return RunTracker(folder or self.folder, labels, wandb, resume_at, quiet)
+
+    def say_what_runs(self, optimizer: LearnedOptimizer) -> None:
+        """Tell the log in what language and where ``opt`` runs."""
+        log.info(
+            "opt=%s in %s on %s, threads=%d",
+            self.opt_name,
+            optimizer.implementation(),
+            self.device,
+            self.threads,
+        )
 
     def command(self) -> str:
         """The command line that gives this run, with or without a break."""

@@ -95,6 +95,8 @@ def evaluate(config: DictConfig) -> float:
     if options.checkpoint is not None and not _is_learned(run, nodes[run.opt_name]):
         raise ConfigError(f"checkpoint= is for learned optimizers, opt={run.opt_name} is not one")
     contestant = _ready(run, run.opt_name, nodes[run.opt_name])  # fails before anything is begun
+    if isinstance(contestant[0], LearnedOptimizer):
+        run.say_what_runs(contestant[0])
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
         trainer = Trainer(run.task, options.seed, tracker)
         for done, name in enumerate(names):

@@ -11,6 +11,7 @@ trained on MNIST from the data folder, or on the embedded digits.
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from l2lgd import runtime
 from l2lgd.data import DataConfig
+from l2lgd.errors import UserError
 from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 from l2lgd.optimizers.preprocessing import log_sign
 from l2lgd.seeding import generator
@@ -351,10 +353,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # case, side, unroll
     arguments = parser.parse_args()
-    arguments.cases = arguments.cases.split(",")
+    arguments.cases = [name.strip() for name in arguments.cases.split(",")]
     unknown = [name for name in arguments.cases if name not in CASES]
     if unknown:
         parser.error(f"no case {unknown[0]}; choose among {', '.join(CASES)}")
+    if not math.isfinite(arguments.seconds):
+        parser.error(f"--seconds {arguments.seconds}: must be finite")
     return arguments
 
 
@@ -383,4 +387,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as problem:
+        print(f"bench_meta_step.py: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as problem:
+        sys.exit(f"bench_meta_step.py: the process that measures memory failed: {problem.stderr}")

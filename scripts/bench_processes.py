@@ -25,6 +25,8 @@ def meta_train(folder: Path, processes: int, functions: int, meta_steps: int) ->
         "unroll=paper",
         "logger=none",
         "threads=1",
+        "meta_clip=null",  # which would hide a wrong factor
+        "opt.initial_output=1",  # at zero most of the first meta-gradient is zero
         f"num_functions={functions}",
         f"meta_steps={meta_steps}",
         f"validate_every={meta_steps}",

@@ -1,6 +1,5 @@
 """Compiling the kernel, on machines of all kinds."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,18 +7,22 @@ from pathlib import Path
 import pytest
 from helpers import environment
 
+from l2lgd.kernels.build import find_compiler
+
 USE = """
 import torch
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 learned = CoordinatewiseLSTM()
 with torch.no_grad():
-    learned.step(torch.ones(1, 40), learned.initial_state(torch.ones(1, 40)))
-print(learned.implementation())
+    gradients = torch.linspace(-1, 1, 3000).view(3, 1, 1000)
+    state = learned.initial_state(gradients[0])
+    found = learned.vector_jacobian_product(gradients, state, gradients)
+    print(learned.implementation(), sum(part.square().sum().item() for part in found) ** 0.5)
 """
 
 
-def implementation(cache: Path, **variables: str) -> tuple[str, str]:
-    """What a fresh process with an empty cache uses, and what it says on standard error."""
+def implementation(cache: Path, **variables: str) -> tuple[str, float, str]:
+    """What a fresh process with an empty cache uses and computes, and its standard error."""
     done = subprocess.run(
         [sys.executable, "-c", USE],
         env=environment() | {"XDG_CACHE_HOME": str(cache), **variables},
@@ -29,33 +32,38 @@ def implementation(cache: Path, **variables: str) -> tuple[str, str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), done.stderr
+    name, norm = done.stdout.split()
+    return name, float(norm), done.stderr
 
 
 def test_without_a_compiler_pytorch_does_it(tmp_path: Path) -> None:
-    found, said = implementation(tmp_path, PATH=str(tmp_path), CXX="")
+    found, _, said = implementation(tmp_path, PATH=str(tmp_path), CXX="")
     assert found == "PyTorch"
     assert said.count("no C++ compiler") == 1
 
 
-def test_a_compiler_without_openmp_will_do(tmp_path: Path) -> None:
-    real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+def test_any_compiler_will_do_with_openmp_or_without(tmp_path: Path) -> None:
+    real = find_compiler()
     if real is None:
         pytest.skip("no C++ compiler")
-    picky = tmp_path / "picky"
+    usual, norm, said = implementation(tmp_path / "usual")
+    assert (usual, said) == ("C++", "")
+    picky = tmp_path / "picky++"
     picky.write_text(
         f'#!/bin/sh\nfor a; do [ "$a" = -fopenmp ] && exit 1; done\nexec {real} "$@"\n',
         encoding="utf-8",
     )
     picky.chmod(0o755)
-    found, said = implementation(tmp_path, CXX=str(picky))
-    assert (found, said) == ("C++", "")
+    found, same, said = implementation(tmp_path / "picky", CXX=str(picky))
+    assert (found, same, said) == ("C++", norm, "")
+    _, plain, _ = implementation(tmp_path, CXX=str(tmp_path / "none"), PATH=str(tmp_path))
+    assert norm == pytest.approx(plain, rel=1e-5)
 
 
 def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho out of ink >&2\nexit 1\n", encoding="utf-8")
     broken.chmod(0o755)
-    found, said = implementation(tmp_path, CXX=str(broken))
+    found, _, said = implementation(tmp_path, CXX=str(broken))
     assert found == "PyTorch"
     assert f"{broken} failed: out of ink" in said

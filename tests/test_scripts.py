@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import environment
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -33,6 +34,21 @@ def test_the_textbook_loop_has_our_meta_gradient() -> None:
     assert case["speedup"] == case["textbook_seconds"] / case["seconds"]
     for name in ("textbook_peak_bytes", "peak_bytes"):
         assert 1e7 < case[name] < 1e11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threads", "0"), "threads=0: must be at least 1"),
+        (("--device", "abacus"), "device=abacus: choose"),
+        (("--seconds", "nan"), "must be finite"),
+    ],
+)
+def test_mistakes_end_in_a_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run("bench_meta_step.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_case_is_named() -> None:

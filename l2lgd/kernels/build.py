@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
             return ctypes.CDLL(str(build(compiler, with_openmp)), os.RTLD_NOW)
         except subprocess.CalledProcessError as error:
             reason = f"{compiler} failed: {error.stderr.strip()}"
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # no home, for one
             reason = str(error)
     logger.warning("no compiled kernel, using PyTorch: %s", reason)
     return None

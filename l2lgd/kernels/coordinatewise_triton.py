@@ -26,11 +26,17 @@ except ImportError:  # not on every platform
 LANGUAGE = "Triton"
 BLOCK = 64  # coordinates of a program
 LAUNCH = {"num_warps": 8, "num_stages": 1}  # 12 KB of shared memory, few registers spilled
+LARGEST = 32  # hidden units
 SLICE = 1 << 21  # coordinate-steps of a slice, of 800 bytes each with the paper's network
 
 
 def is_available() -> bool:
     return triton is not None
+
+
+def fits(settings: Settings) -> bool:
+    """Is there Triton, and is the network small enough for the registers of a program?"""
+    return is_available() and settings.hidden_size <= LARGEST
 
 
 def step(

@@ -212,7 +212,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         if weight.device.type == "cuda" and weight.dtype == torch.float32:
             from l2lgd.kernels import coordinatewise_triton  # Triton is slow to import
 
-            return coordinatewise_triton if coordinatewise_triton.is_available() else None
+            return coordinatewise_triton if coordinatewise_triton.fits(self._settings) else None
         return None
 
     def _in_kernel_order(self) -> list[nn.Parameter]:
