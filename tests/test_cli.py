@@ -165,7 +165,7 @@ def test_the_composed_config_is_shown(tmp_path: Path) -> None:
         ("l2lgd me", {"meta-train"}),
         ("l2lgd ", {"meta-train", "evaluate", "tune"}),
         ("l2lgd evaluate spl", {"split="}),
-        ("l2lgd meta-train opt=lst", {"opt=lstm"}),
+        ("l2lgd meta-train opt=rms", {"opt=rmsprop"}),
         ("l2lgd nonsense ta", set()),
     ],
 )
