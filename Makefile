@@ -36,7 +36,7 @@ bench: install  ## a meta-step against the textbook loop, seconds and memory (un
 	$(BIN)/python scripts/bench_meta_step.py
 
 test: install lint  ## lint, then run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install  ## check style and formatting
 	$(BIN)/ruff check .

@@ -82,11 +82,6 @@ class Ranks:
         return found
 
 
-def launched() -> Ranks:
-    """What torchrun says in the environment, without joining anyone."""
-    return Ranks(launch.rank(), launch.size())
-
-
 def local_device(name: str) -> str:
     """Of the GPUs of this machine, the one that is this process's: ``cuda`` → ``cuda:1``."""
     if launch.size() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
@@ -101,7 +96,7 @@ def joined(device: torch.device, num_functions: int) -> Iterator[Ranks]:
     Raises:
         ConfigError: there are more processes than functions.
     """
-    ranks = launched()
+    ranks = Ranks(launch.rank(), launch.size())
     if ranks.size == 1:
         yield ranks
         return

@@ -224,8 +224,8 @@ class Trainer:
         for name, value in optimizer.input_statistics(record.gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
         weights = list(optimizer.parameters())
-        parts = [weight.grad for weight in weights if weight.grad is not None]
-        found = iter(self.ranks.mean([*parts, *numbers.values()], settings.num_functions))
+        parts = [*(weight.grad for weight in weights), *numbers.values()]
+        found = iter(self.ranks.mean(parts, settings.num_functions))
         for weight in weights:
             weight.grad = next(found)
         means = {name: value.item() for name, value in zip(numbers, found, strict=True)}

@@ -32,7 +32,7 @@ from l2lgd.errors import UserError
 from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 from l2lgd.optimizers.preprocessing import log_sign
 from l2lgd.seeding import generator
-from l2lgd.tasks.base import Optimizee, Task
+from l2lgd.tasks.base import Task
 from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.unroll import Position, replay, rollout, start
@@ -60,13 +60,13 @@ CASES = {
 }
 
 
-def optimizee_of(case: Case, device: torch.device) -> Optimizee:
-    """B stacked functions, the same in every process."""
+def task_of(case: Case, device: torch.device) -> Task:
+    """What the functions of a case are drawn from, its data loaded."""
     task: Task = QuadraticTask(dimension=10)
     if case.hidden_layers is not None:
         task = ClassificationTask("mnist", DataConfig(), list(case.hidden_layers))
     task.setup(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd"), device)
-    return task.sample("train", case.functions, generator(0, "bench"))
+    return task
 
 
 class Textbook(nn.Module):
@@ -136,7 +136,8 @@ class Bench:
         self.device, self.unroll = device, unroll
         self.ours = CoordinatewiseLSTM(**options).to(device)
         self.textbook = Textbook(self.ours).to(device)
-        self.optimizee = optimizee_of(case, device)
+        draw = generator(0, "bench")  # the same functions in every process
+        self.optimizee = task_of(case, device).sample("train", case.functions, draw)
         self.at = start(self.ours, self.optimizee)
         self.seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         self.parts: dict[str, list[float]] = {"optimizee": [], "rollout": [], "replay": []}

@@ -17,6 +17,7 @@ from l2lgd import runtime
 
 SECONDS = 8.0  # of measuring, a point
 MNIST = Case(1, (20,))
+PAPER = {"coordinates": 15910, "unroll": 20, "functions": 1, "hidden units": 20}
 SWEEPS: dict[str, list[tuple[Case, dict[str, int]]]] = {
     "coordinates": [(Case(1, (width,)), {}) for width in (5, 20, 80, 320, 1260)],
     "unroll": [(MNIST, {"unroll": unroll}) for unroll in (5, 10, 20, 40, 80)],
@@ -63,7 +64,7 @@ def draw(rows: list[dict[str, Any]], where: str, path: Path) -> None:
     for panel, name in zip(panels, SWEEPS, strict=True):
         own = [row for row in rows if row["sweep"] == name]
         x, seconds = [row[name] for row in own], [row["seconds"] for row in own]
-        usual = own[1 if name == "coordinates" else 0 if name == "functions" else 2]
+        usual = next(row for row in own if row.items() >= PAPER.items())
         line = [usual["seconds"] * value / usual[name] for value in x]
         panel.loglog(x, line, color="0.7", label="proportional")
         panel.loglog(x, seconds, "o-", color="tab:blue", label="measured")

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from bench_meta_step import CASES, task_of
 
 from l2lgd import runtime
-from l2lgd.data import DataConfig
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.schedules import Unroll
-from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import MetaSettings, Trainer
 
@@ -34,8 +33,7 @@ class MemoryTracker(NullTracker):
 def main() -> None:
     """Meta-train, and forget the result."""
     runtime.keep_freed_memory()
-    task = ClassificationTask("mnist", DataConfig(), [20])
-    task.setup(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd"), torch.device("cpu"))
+    task = task_of(CASES["mnist-1"], torch.device("cpu"))
     settings = MetaSettings(
         meta_steps=META_STEPS,
         meta_learning_rate=0.003,

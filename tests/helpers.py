@@ -120,6 +120,17 @@ def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
     return torch.stack(visited)
 
 
+def updates(chosen: Any, gradients: Tensor) -> Tensor:
+    """What an optimizer proposes on a stream of gradients (U, B, n)."""
+    state = chosen.initial_state(torch.zeros_like(gradients[0]))
+    proposed = []
+    with torch.no_grad():
+        for gradient in gradients:
+            update, state = chosen.step(gradient, state)
+            proposed.append(update)
+    return torch.stack(proposed)
+
+
 def tensors_of(state: Any) -> list[Tensor]:
     """Every tensor in a state, however it is nested."""
     if isinstance(state, Tensor):
@@ -143,8 +154,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command as a user does."""
+    return python("-m", "l2lgd", *arguments, cwd=cwd, **changes)
+
+
+def python(
+    *arguments: str, cwd: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python in a process of its own, with changes to :func:`environment`."""
     return subprocess.run(
-        [sys.executable, "-m", "l2lgd", *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,

@@ -1,11 +1,9 @@
 """Compiling the kernel, on machines of all kinds."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import environment
+from helpers import python
 
 from l2lgd.kernels.build import find_compiler
 
@@ -23,14 +21,7 @@ with torch.no_grad():
 
 def implementation(cache: Path, **variables: str) -> tuple[str, float, str]:
     """What a fresh process with an empty cache uses and computes, and its standard error."""
-    done = subprocess.run(
-        [sys.executable, "-c", USE],
-        env=environment() | {"XDG_CACHE_HOME": str(cache), **variables},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = python("-c", USE, XDG_CACHE_HOME=str(cache), **variables)
     assert done.returncode == 0, done.stderr
     name, norm = done.stdout.split()
     return name, float(norm), done.stderr

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import quadratics
+from helpers import quadratics, updates
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
@@ -36,16 +36,6 @@ def sharing(kind: str, **options: Any) -> CoordinatewiseLSTM:
 def stream(steps: int = 6, num_functions: int = 2, n: int = 8) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     return torch.randn(steps, num_functions, n, generator=draw, dtype=torch.float64)
-
-
-def updates(chosen: CoordinatewiseLSTM, gradients: Tensor) -> Tensor:
-    state = chosen.initial_state(gradients[0])
-    found = []
-    with torch.no_grad():
-        for gradient in gradients:
-            update, state = chosen.step(gradient, state)
-            found.append(update)
-    return torch.stack(found)
 
 
 @all_three

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import LEARNED, OPTIMIZEES, OPTIMIZERS, optimizer, quadratics, run_steps
+from helpers import LEARNED, OPTIMIZEES, OPTIMIZERS, optimizer, quadratics, run_steps, updates
 
 from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
@@ -20,17 +20,6 @@ learned_ones = pytest.mark.parametrize("name", LEARNED)
 def gradients(steps: int = 4, num_functions: int = 3, n: int = 6) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
     return torch.randn(steps, num_functions, n, generator=draw, dtype=torch.float64)
-
-
-def updates(chosen: Any, stream: torch.Tensor) -> torch.Tensor:
-    """What an optimizer proposes on a stream of gradients (U, B, n)."""
-    state = chosen.initial_state(torch.zeros_like(stream[0]))
-    proposed = []
-    with torch.no_grad():
-        for gradient in stream:
-            update, state = chosen.step(gradient, state)
-            proposed.append(update)
-    return torch.stack(proposed)
 
 
 @all_of_them

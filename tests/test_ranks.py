@@ -3,13 +3,12 @@
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import classifiers, environment, json_lines, l2lgd, quadratics
+from helpers import OPTIMIZEES, json_lines, l2lgd, python
 from torch import Tensor
 
 from l2lgd import checkpoint, ranks
@@ -32,7 +31,7 @@ class Fixed(Task):
         self.kind = kind
 
     def sample(self, split: str, num_functions: int, generator: torch.Generator) -> Optimizee:
-        return {"quadratics": quadratics, "classifiers": classifiers}[self.kind](num_functions)
+        return OPTIMIZEES[self.kind](num_functions)
 
 
 def meta_train(
@@ -78,7 +77,7 @@ def weights_of(folder: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("second_derivatives", [False, True])
-@pytest.mark.parametrize("kind", ["quadratics", "classifiers"])
+@pytest.mark.parametrize("kind", OPTIMIZEES)
 def test_two_processes_end_where_one_does(
     kind: str, second_derivatives: bool, tmp_path: Path
 ) -> None:
@@ -117,15 +116,7 @@ def test_shares_are_all_functions_once_and_even(num_functions: int, size: int) -
 
 def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "l2lgd")
-    return subprocess.run(
-        [sys.executable, "-m", *command, *arguments],
-        cwd=cwd,
-        env=environment() | {"TMPDIR": str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return python("-m", *command, *arguments, cwd=cwd, TMPDIR=str(cwd))
 
 
 RUN = (

@@ -2,24 +2,16 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import environment
+from helpers import python
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / script), *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return python(str(SCRIPTS / script), *arguments)
 
 
 def test_the_textbook_loop_has_our_meta_gradient() -> None:

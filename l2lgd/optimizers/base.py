@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2lgd.errors import ConfigError
+
 State = Any  # each optimizer's own; nobody else looks inside
 
 
@@ -32,6 +34,28 @@ class Optimizer(ABC):
         return :func:`coordinate_blocks` and is then run one block at a time.
         """
         return [(slice(0, num_functions), slice(0, n))]
+
+
+class TunedOptimizer(Optimizer):
+    """An optimizer with one learning rate, which is tuned for each problem.
+
+    Args:
+        learning_rate: None until it is tuned.
+
+    Raises:
+        ConfigError: it is not positive.
+    """
+
+    def __init__(self, learning_rate: float | None) -> None:
+        if learning_rate is not None and not learning_rate > 0:
+            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
+        self.learning_rate = learning_rate
+
+    def tuned_rate(self) -> float:
+        """The learning rate; ConfigError where there is none yet."""
+        if self.learning_rate is None:
+            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
+        return self.learning_rate
 
 
 class LearnedOptimizer(nn.Module, Optimizer):

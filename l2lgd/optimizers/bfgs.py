@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import Optimizer
+from l2lgd.optimizers.base import TunedOptimizer
 
 
 class BFGSState(NamedTuple):
@@ -24,7 +23,7 @@ class BFGSState(NamedTuple):
     update: np.ndarray | None = None  # g_{t−1} (B, n)
 
 
-class BFGS(Optimizer):
+class BFGS(TunedOptimizer):
     """θ_{t+1} = θ_t − learning_rate · H_t ∇_t; O(n²) time and memory a function, on the CPU.
 
     Args:
@@ -32,15 +31,12 @@ class BFGS(Optimizer):
     """
 
     def __init__(self, learning_rate: float | None = None) -> None:
-        if learning_rate is not None and not learning_rate > 0:
-            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
-        self.learning_rate = learning_rate
+        super().__init__(learning_rate)
 
     def initial_state(self, parameters: Tensor) -> BFGSState:
         from scipy.optimize import BFGS as Approximation
 
-        if self.learning_rate is None:
-            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
+        self.tuned_rate()  # fails now rather than in the first step
         approximations = [Approximation() for _ in parameters]
         for approximation in approximations:
             approximation.initialize(parameters.shape[1], "inv_hess")
@@ -52,7 +48,7 @@ class BFGS(Optimizer):
         for row, (own, approximation) in enumerate(
             zip(gradients, state.approximations, strict=True)
         ):
-            length = self.learning_rate
+            length = self.tuned_rate()
             if state.gradient is None or state.update is None:
                 length = length * min(1.0, 1 / max(np.abs(own).sum(), np.finfo(float).tiny))
             else:

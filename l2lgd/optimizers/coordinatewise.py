@@ -194,9 +194,14 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         return self._per_weight(total), d_gradient, d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        if self.averaging_cells or self._kernel() is not None:  # which cuts its work itself
+        if self._shares or self._kernel() is not None:  # which cuts its work itself
             return super().blocks(num_functions, n, size)
         return coordinate_blocks(num_functions, n, size)
+
+    @property
+    def _shares(self) -> bool:
+        """Do coordinates share information, so that neither blocks nor the kernels will do?"""
+        return self.averaging_cells > 0
 
     def implementation(self) -> str:
         compiled = self._kernel()
@@ -205,7 +210,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _kernel(self) -> ModuleType | None:
         """The compiled form of this network for its device, where that can be had."""
         weight = self.output_weight
-        if self.backend != "auto" or self.averaging_cells:
+        if self.backend != "auto" or self._shares:
             return None
         if weight.device.type == "cpu":
             return kernel if kernel.is_available() else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import Optimizer
+from l2lgd.optimizers.base import TunedOptimizer
 
 
 class TorchState(NamedTuple):
@@ -16,7 +16,7 @@ class TorchState(NamedTuple):
     optimizer: torch.optim.Optimizer
 
 
-class HandDesigned(Optimizer):
+class HandDesigned(TunedOptimizer):
     """An optimizer of ``torch.optim`` that treats every coordinate alike and apart.
 
     ``HandDesigned("SGD", 0.1, {"momentum": 0.9, "nesterov": True})`` is the NAG of the paper:
@@ -40,9 +40,8 @@ class HandDesigned(Optimizer):
         kind = getattr(torch.optim, algorithm, None)
         if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
             raise ConfigError(f"algorithm={algorithm}: torch.optim has no such optimizer")
-        if learning_rate is not None and not learning_rate > 0:
-            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
-        self.algorithm, self.learning_rate = kind, learning_rate
+        super().__init__(learning_rate)
+        self.algorithm = kind
         self.arguments = dict(arguments or {})
         try:
             whole, apart = self._two_steps(slice(0, 2)), self._two_steps(slice(0, 1))
@@ -66,10 +65,9 @@ class HandDesigned(Optimizer):
         return parameters
 
     def initial_state(self, parameters: Tensor) -> TorchState:
-        if self.learning_rate is None:
-            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
+        rate = self.tuned_rate()
         own = parameters.detach().clone()
-        return TorchState(own, self.algorithm([own], lr=self.learning_rate, **self.arguments))
+        return TorchState(own, self.algorithm([own], lr=rate, **self.arguments))
 
     def step(self, gradient: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         before = state.parameters.clone()

@@ -143,8 +143,6 @@ class NTMBFGS(CoordinatewiseLSTM):
         memory = self._memory.write(state.memory, left, right, scale)
         return update, NTMState(controller, reading, memory)
 
-    def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        return [(slice(0, num_functions), slice(0, n))]  # coordinates share a memory
-
-    def _kernel(self) -> None:
-        return None
+    @property
+    def _shares(self) -> bool:
+        return True
