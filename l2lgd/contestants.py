@@ -52,7 +52,7 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     if label is None:
         recipe = run.config["task"].get("recipe") or {}
         path = SHIPPED / f"{recipe.get('weights_of', run.task_name)}-{name}.safetensors"
-        label = f"l2lgd/shipped/{path.name}"
+        label = f"l2lgd/shipped/{path.relative_to(SHIPPED).as_posix()}"
         if not path.is_file():
             raise CheckpointError(
                 f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "

@@ -19,7 +19,19 @@ COLORS = {  # ColorBrewer Set1, as in the paper
     "lstm": "#ff7f00",
 }
 OTHER_COLORS = ("#a65628", "#f781bf", "#17becf", "#666666")
-LABELS = {"adam": "ADAM", "rmsprop": "RMSprop", "sgd": "SGD", "nag": "NAG", "lstm": "LSTM"}
+LABELS = {
+    "adam": "ADAM",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
+    "nag": "NAG",
+    "bfgs": "BFGS",
+    "lstm": "LSTM",
+    "lstm_gac": "LSTM+GAC",
+    "ntm_bfgs": "NTM-BFGS",
+    "ntm_lbfgs": "NTM-L-BFGS",
+}
+LEARNED: dict[str, Any] = {"linewidth": 2.0, "zorder": 3}
+HAND_DESIGNED: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, (6, 1.5, 1.5, 1.5))}
 
 
 def plot_curves(
@@ -38,14 +50,7 @@ def plot_curves(
     others = itertools.cycle(OTHER_COLORS)
     for name, band in bands.items():
         color = COLORS.get(name) or next(others)
-        style: dict[str, Any] = (
-            {"linewidth": 2.0, "zorder": 3}
-            if name in learned
-            else {
-                "linestyle": (0, (6, 1.5, 1.5, 1.5)),
-                "linewidth": 1.5,
-            }
-        )
+        style = LEARNED if name in learned else HAND_DESIGNED
         steps = np.arange(len(band.mean))
         axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
         axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)

@@ -51,14 +51,21 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarr
 
 
 def summarize(curves: Curves) -> dict[str, Any]:
-    """``final_loss`` over the functions that stayed finite, and how many did not."""
+    """``final_loss`` over the functions that stayed finite, and how many did not.
+
+    The median is over all of them, as what diverged is the largest.
+    """
     final = curves.final_losses()
     finite = final[np.isfinite(final)]
     if not len(finite):
-        return {"final_loss": {"mean": None, "ci95": None}, "diverged": len(final)}
+        return {"final_loss": dict.fromkeys(("mean", "ci95", "median")), "diverged": len(final)}
     low, high = bootstrap_interval(finite)
     return {
-        "final_loss": {"mean": float(finite.mean()), "ci95": [float(low), float(high)]},
+        "final_loss": {
+            "mean": float(finite.mean()),
+            "ci95": [float(low), float(high)],
+            "median": float(np.median(np.where(np.isfinite(final), final, np.inf))),
+        },
         "diverged": int(len(final) - len(finite)),
     }
 

@@ -108,11 +108,30 @@ def test_initial_output_scales_the_first_updates_only_through_the_output_layer()
     torch.testing.assert_close(second, 0.01 * first)
 
 
+def test_an_exponential_output_begins_as_a_linear_one_and_scales_by_its_second_number() -> None:
+    learned, linear = (
+        CoordinatewiseLSTM(output="exponential").double(),
+        CoordinatewiseLSTM().double(),
+    )
+    own = dict(learned.state_dict())
+    for name in ("output_weight", "output_bias"):
+        own[name] = own[name][:1]
+    linear.load_state_dict(own)
+    gradient = torch.tensor([[0.5, -2.0, 1e-6]], dtype=torch.float64)
+    first, second = (m.step(gradient, m.initial_state(gradient))[0] for m in (linear, learned))
+    torch.testing.assert_close(second, first, rtol=1e-12, atol=0)
+    with torch.no_grad():
+        learned.output_bias[1] = math.log(3)
+    third, _ = learned.step(gradient, learned.initial_state(gradient))
+    torch.testing.assert_close(third, 3 * first, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"preprocessing": "logsign"},
         {"backend": "cuda"},
+        {"output": "quadratic"},
         {"num_layers": 0},
         {"hidden_size": 0},
         {"p": 0.0},

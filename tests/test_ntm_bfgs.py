@@ -19,8 +19,16 @@ SHARING: dict[str, Any] = {
     "factored": lambda **o: NTMBFGS(
         hidden_size=5, averaging_cells=2, memory="factored", history=3, **o
     ),
+    "variants": lambda **o: NTMBFGS(
+        hidden_size=5,
+        averaging_cells=2,
+        output="exponential",
+        read_gradient=True,
+        multiply_update=True,
+        **o,
+    ),
 }
-all_three = pytest.mark.parametrize("kind", SHARING)
+all_of_them = pytest.mark.parametrize("kind", SHARING)
 
 
 def sharing(kind: str, **options: Any) -> CoordinatewiseLSTM:
@@ -38,7 +46,7 @@ def stream(steps: int = 6, num_functions: int = 2, n: int = 8) -> Tensor:
     return torch.randn(steps, num_functions, n, generator=draw, dtype=torch.float64)
 
 
-@all_three
+@all_of_them
 def test_permuting_coordinates_permutes_updates(kind: str) -> None:
     gradients, order = stream(), torch.randperm(8, generator=torch.Generator().manual_seed(1))
     straight = updates(sharing(kind), gradients)
@@ -46,7 +54,7 @@ def test_permuting_coordinates_permutes_updates(kind: str) -> None:
     torch.testing.assert_close(straight[..., order], permuted, rtol=0, atol=1e-12)
 
 
-@all_three
+@all_of_them
 def test_duplicating_every_coordinate_changes_nothing(kind: str) -> None:
     gradients = stream()
     twice = updates(sharing(kind), gradients.repeat_interleave(2, -1))
@@ -54,7 +62,7 @@ def test_duplicating_every_coordinate_changes_nothing(kind: str) -> None:
     torch.testing.assert_close(twice, once.repeat_interleave(2, -1), rtol=0, atol=1e-12)
 
 
-@all_three
+@all_of_them
 def test_coordinates_of_a_function_hear_each_other_and_other_functions_do_not(kind: str) -> None:
     gradients = stream()
     changed = gradients.clone()
@@ -85,6 +93,32 @@ def test_the_memory_begins_as_the_identity_and_is_not_written_to_at_first() -> N
     assert state.read.abs().max() > 0
 
 
+def test_a_multiplied_update_is_the_memory_times_the_controllers_own() -> None:
+    plain, multiplied = sharing("dense"), sharing("dense", multiply_update=True)
+    state, own = plain.initial_state(stream()[0]), updates(plain, stream())
+    found = updates(multiplied, stream())
+    with torch.no_grad():
+        for gradient, update, product in zip(stream(), own, found, strict=True):
+            (matrix,) = state.memory
+            expected = torch.einsum("bij,bj->bi", matrix, update)
+            torch.testing.assert_close(product, expected, rtol=1e-12, atol=1e-12)
+            _, state = plain.step(gradient, state)
+    assert found[0].equal(own[0])  # the memory begins as the identity
+    assert not torch.allclose(found[-1], own[-1])
+
+
+def test_the_gradients_own_product_is_one_more_input() -> None:
+    """Its features are those of the gradient while the memory is the identity."""
+    learned = NTMBFGS(read_gradient=True, write_heads=0).double()
+    without = NTMBFGS(write_heads=0).double()
+    own = dict(learned.state_dict())
+    weight = own["weights.0"]  # columns: 2 features of ∇, M r, 2 features of M∇, hidden
+    own["weights.0"] = torch.cat((weight[:, :2] + weight[:, 3:5], weight[:, 2:3], weight[:, 5:]), 1)
+    without.load_state_dict(own)
+    found, expected = updates(learned, stream()), updates(without, stream())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 def test_dense_and_factored_agree_while_nothing_is_forgotten() -> None:
     dense = sharing("dense")
     factored = NTMBFGS(hidden_size=5, averaging_cells=2, memory="factored", history=6).double()
@@ -94,7 +128,7 @@ def test_dense_and_factored_agree_while_nothing_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("second_derivatives", [False, True])
-@all_three
+@all_of_them
 def test_replay_is_the_textbook_loop(kind: str, second_derivatives: bool) -> None:
     learned, same = sharing(kind), sharing(kind)
     objective = Unroll([5]).objective(5)

@@ -56,17 +56,18 @@ def test_the_final_loss_is_the_mean_of_ten_steps_of_stochastic_ones(
 
 
 def test_diverged_functions_are_counted_and_left_out_of_the_mean() -> None:
-    losses = torch.tensor([[1.0, 1.0, 1.0, 1.0], [2.0, math.nan, math.inf, 4.0]])
+    losses = torch.tensor([[1.0] * 5, [2.0, math.nan, math.inf, 4.0, 3.0]])
     found = summarize(Curves(losses, stochastic=False))
     assert found["diverged"] == 2
     assert found["final_loss"]["mean"] == 3.0
+    assert found["final_loss"]["median"] == 4.0  # of all five
     assert 2.0 <= found["final_loss"]["ci95"][0] <= found["final_loss"]["ci95"][1] <= 4.0
 
 
 def test_when_all_have_diverged_there_is_no_mean() -> None:
     curves = Curves(torch.tensor([[1.0, 1.0], [math.nan, math.inf]]), stochastic=False)
     found = summarize(curves)
-    assert found == {"final_loss": {"mean": None, "ci95": None}, "diverged": 2}
+    assert found == {"final_loss": {"mean": None, "ci95": None, "median": None}, "diverged": 2}
     assert curves.final_loss() == math.inf
     assert np.isnan(band(curves).mean).all()
 

@@ -195,6 +195,18 @@ def test_rotated_quadratics_have_their_condition_number(condition_number: float)
     assert (mean - mean.trace() / 6 * torch.eye(6, dtype=torch.float64)).abs().max() < 0.1
 
 
+def test_scaled_quadratics_keep_their_condition_number_and_differ_in_curvature() -> None:
+    task = QuadraticTask(dimension=4, distribution="rotated", scale_spread=100.0)
+    task.setup("", torch.device("cpu"), torch.float64)
+    matrices = task.sample("test", 400, seeded()).matrices
+    values = torch.linalg.eigvalsh(matrices.mT @ matrices)
+    assert values[:, -1] / values[:, 0] == pytest.approx(100.0, rel=1e-3)
+    logarithms = values[:, -1].log10()
+    assert -1.001 < logarithms.min() < -0.95
+    assert 0.95 < logarithms.max() < 1.001
+    assert logarithms.std().item() == pytest.approx(2 / 12**0.5, rel=0.1)  # uniform
+
+
 def test_quadratics_are_the_squared_norm_of_the_residual() -> None:
     functions = QuadraticTask(dimension=3, distribution="gaussian").sample("train", 2, seeded())
     theta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
@@ -294,6 +306,7 @@ def test_splits_of_mnist_share_no_image(mnist_dir: str) -> None:
         {"dimension": 0},
         {"initial_std": -0.1},
         {"condition_number": 0.5},
+        {"scale_spread": 0.5},
     ],
 )
 def test_quadratic_options_out_of_range_are_refused(options: dict) -> None:

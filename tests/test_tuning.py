@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import node
 
+from l2lgd.contestants import SHIPPED
 from l2lgd.errors import UserError
 from l2lgd.tuning import Search, TunedRates, grid_search, random_search
 
@@ -122,6 +124,16 @@ def test_a_stored_search_says_what_was_found_and_how(tmp_path: Path) -> None:
     assert content["validation_loss"] == 0.5
     assert content["search"] == [[0.1, 1.0], [0.2, 0.5]]
     assert (content["by"], content["key"]) == ("x", KEY)
+
+
+@pytest.mark.parametrize("file", sorted((SHIPPED / "tuned").glob("*.json")), ids=lambda f: f.stem)
+def test_a_shipped_search_belongs_to_the_task_as_it_is_now(file: Path) -> None:
+    """A key that an option has been added to is never found again."""
+    key = json.loads(file.read_text(encoding="utf-8"))["key"]
+    task = node("evaluate", "task", f"task={key['task_name']}")
+    assert key["task"] == {k: v for k, v in task.items() if k not in ("recipe", "data")}
+    opt = node("evaluate", "opt", f"opt={key['optimizer_name']}")
+    assert key["optimizer"] == {k: v for k, v in opt.items() if k != "learning_rate"}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from l2lgd.kernels import coordinatewise as kernel
 from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks, map_state
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
 
+OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
 BACKENDS = ("auto", "torch")
 LARGEST_P = 80.0  # e^p is still finite in float32
 
@@ -43,6 +44,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         averaging_cells: so many units of each layer, the first ones, hand out the mean of their
             outgoing activations over the coordinates of a function, to the next layer and to
             their own layer's next step; their cells are not averaged.
+        output: ``linear``, or ``exponential``: the last layer gives a second number o, zero at
+            first, that the update is multiplied with e^o by, so that it can be precise at any size.
         backend: ``auto`` runs rollout and replay in compiled code where that can be had, ``torch``
             never; the numbers are the same to rounding.
     """
@@ -58,12 +61,15 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         initial_output: float = 1.0,
         backend: str = "auto",
         averaging_cells: int = 0,
+        output: str = "linear",
     ) -> None:
         super().__init__()
         if preprocessing not in PREPROCESSINGS:
             raise ConfigError(
                 f"preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSINGS)}"
             )
+        if output not in OUTPUTS:
+            raise ConfigError(f"output={output}: choose one of {', '.join(OUTPUTS)}")
         if backend not in BACKENDS:
             raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
         if min(num_layers, hidden_size) < 1:
@@ -78,7 +84,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         self.preprocessing, self.p = preprocessing, p
         self.output_scale, self.forget_bias = output_scale, forget_bias
         self.initial_output, self.backend = initial_output, backend
-        self.averaging_cells = averaging_cells
+        self.averaging_cells, self.output = averaging_cells, output
         self._settings = kernel.Settings(
             num_layers, hidden_size, preprocessing, p, output_scale, forget_bias
         )
@@ -87,8 +93,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             torch.empty(4 * hidden_size, width + hidden_size) for width in inputs
         )
         self.biases = nn.ParameterList(torch.empty(4 * hidden_size) for _ in inputs)
-        self.output_weight = nn.Parameter(torch.empty(1, hidden_size))
-        self.output_bias = nn.Parameter(torch.empty(1))
+        self.output_weight = nn.Parameter(torch.empty(OUTPUTS[output], hidden_size))
+        self.output_bias = nn.Parameter(torch.empty(OUTPUTS[output]))
         self.reset_parameters(torch.Generator().manual_seed(0))
 
     @torch.no_grad()
@@ -99,7 +105,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
             drawn = torch.empty(weight.shape)
             nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std, generator=generator)
             weight.copy_(drawn)
-        self.output_weight.mul_(self.initial_output)
+        self.output_weight[0].mul_(self.initial_output)
+        self.output_weight[1:].zero_()
         for bias in (*self.biases, self.output_bias):
             bias.zero_()
 
@@ -135,6 +142,8 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _update(self, activation: Tensor) -> Tensor:
         """(H, B·n) → (1, B·n)"""
         output = torch.addmm(self.output_bias.unsqueeze(1), self.output_weight, activation)
+        if self.output == "exponential":
+            output = output[:1] * output[1:].exp()
         return self.output_scale * output
 
     def _averaged(self, activation: Tensor, shape: torch.Size) -> Tensor:
@@ -210,7 +219,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _kernel(self) -> ModuleType | None:
         """The compiled form of this network for its device, where that can be had."""
         weight = self.output_weight
-        if self.backend != "auto" or self._shares:
+        if self.backend != "auto" or self._shares or self.output != "linear":
             return None
         if weight.device.type == "cpu":
             return kernel if kernel.is_available() else None

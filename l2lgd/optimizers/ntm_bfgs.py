@@ -46,12 +46,15 @@ class NTMBFGS(CoordinatewiseLSTM):
     next read vectors, and the pairs that are written.
 
     Args:
-        num_layers … averaging_cells: as for :class:`CoordinatewiseLSTM`.
+        num_layers … output: as for :class:`CoordinatewiseLSTM`.
         memory: ``dense``, O(n²) time and memory a step, or ``factored``, O(n), which is NTM-L-BFGS.
         read_heads, write_heads: R and W; 1 and 3 suffice for BFGS.
         history: steps whose pairs a factored memory keeps.
         write_scale: ``mean`` divides outer products by n, ``sum`` is the paper's text.
         read_preprocessing: of what was read, ``none`` or ``log_sign``.
+        read_gradient: one more product, M∇ of the same step, preprocessed like gradients; this is
+            the read of BFGS itself.
+        multiply_update: the update is M g instead of g, as that of BFGS is a product.
     """
 
     def __init__(
@@ -65,12 +68,15 @@ class NTMBFGS(CoordinatewiseLSTM):
         initial_output: float = 1.0,
         backend: str = "auto",
         averaging_cells: int = 5,
+        output: str = "linear",
         memory: str = "dense",
         read_heads: int = 1,
         write_heads: int = 3,
         history: int = 10,
         write_scale: str = "mean",
         read_preprocessing: str = "none",
+        read_gradient: bool = False,
+        multiply_update: bool = False,
     ) -> None:
         for name, value, choices in (
             ("memory", memory, MEMORIES),
@@ -91,14 +97,16 @@ class NTMBFGS(CoordinatewiseLSTM):
             initial_output,
             backend,
             averaging_cells,
+            output,
         )
         self.read_heads, self.write_heads = read_heads, write_heads
         self.write_scale, self.read_preprocessing = write_scale, read_preprocessing
+        self.read_gradient, self.multiply_update = read_gradient, multiply_update
         self._memory: Memory = Dense() if memory == "dense" else Factored(history)
         rows, width = self.weights[0].shape
-        self.weights[0] = nn.Parameter(
-            torch.empty(rows, width + read_heads * PREPROCESSINGS[read_preprocessing])
-        )
+        width += read_heads * PREPROCESSINGS[read_preprocessing]
+        width += PREPROCESSINGS[preprocessing] if read_gradient else 0
+        self.weights[0] = nn.Parameter(torch.empty(rows, width))
         if read_heads + write_heads:
             self.head_weight = nn.Parameter(torch.empty(self._num_vectors, hidden_size))
             self.head_bias = nn.Parameter(torch.empty(self._num_vectors))
@@ -131,9 +139,13 @@ class NTMBFGS(CoordinatewiseLSTM):
     ) -> tuple[Tensor, NTMState]:
         found = self._memory.read(state.memory, state.read)  # M r, (R, B, n)
         read = preprocess(found.flatten(1), self.read_preprocessing, self.p).flatten(0, 1)
-        features = torch.cat((self._features(gradient, width), read))
-        activation, controller = self._recur(features, state.controller, gradient.shape)
+        features = [self._features(gradient, width), read]
+        if self.read_gradient:
+            features.append(self._features(self._product(state, gradient), width))
+        activation, controller = self._recur(torch.cat(features), state.controller, gradient.shape)
         update = self._update(activation).view_as(gradient)
+        if self.multiply_update:
+            update = self._product(state, update)
         if not self._num_vectors:
             return update, state._replace(controller=controller)
         vectors = torch.addmm(self.head_bias.unsqueeze(1), self.head_weight, activation)
@@ -142,6 +154,10 @@ class NTMBFGS(CoordinatewiseLSTM):
         scale = 1 / gradient.shape[1] if self.write_scale == "mean" else 1.0
         memory = self._memory.write(state.memory, left, right, scale)
         return update, NTMState(controller, reading, memory)
+
+    def _product(self, state: NTMState, vector: Tensor) -> Tensor:
+        """M v for a vector v (B, n) of each function."""
+        return self._memory.read(state.memory, vector.unsqueeze(0)).squeeze(0)
 
     @property
     def _shares(self) -> bool:

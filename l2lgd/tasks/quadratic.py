@@ -80,6 +80,8 @@ class QuadraticTask(Task):
         distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y; or
             ``rotated``.
         condition_number: of the Hessians where they are rotated.
+        scale_spread: each function's Hessian is multiplied with a number between
+            1/√scale_spread and √scale_spread, drawn log-uniformly.
         initial_std: standard deviation of θ_0.
     """
 
@@ -90,6 +92,7 @@ class QuadraticTask(Task):
         distribution: str = "uniform",
         initial_std: float = 0.01,
         condition_number: float = 100.0,
+        scale_spread: float = 1.0,
     ) -> None:
         if distribution not in DISTRIBUTIONS:
             raise ConfigError(
@@ -97,17 +100,22 @@ class QuadraticTask(Task):
             )
         if condition_number < 1:
             raise ConfigError(f"condition_number={condition_number}: must be at least 1")
+        if scale_spread < 1:
+            raise ConfigError(f"scale_spread={scale_spread}: must be at least 1")
         if dimension < 1:
             raise ConfigError(f"dimension={dimension}: must be at least 1")
         if initial_std < 0:
             raise ConfigError(f"initial_std={initial_std}: must not be negative")
         self.name, self.dimension = name, dimension
         self.distribution, self.initial_std = distribution, initial_std
-        self.condition_number = condition_number
+        self.condition_number, self.scale_spread = condition_number, scale_spread
 
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Quadratics:
         draw, n = DISTRIBUTIONS[self.distribution], self.dimension
         matrices, targets = draw(num_functions, n, self.condition_number, generator)
+        if self.scale_spread > 1:
+            exponents = torch.rand(num_functions, 1, 1, generator=generator) - 0.5
+            matrices = matrices * self.scale_spread ** (exponents / 2)  # W, the Hessian's root
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
         where = {"device": self.device, "dtype": self.dtype}
         return Quadratics(matrices.to(**where), targets.to(**where), initial.to(**where))
