@@ -32,6 +32,9 @@ results: install  ## evaluate the shipped optimizers, as in outputs/results (hal
 	done
 	$(EVALUATE) task=mnist num_steps=200 hydra.run.dir=outputs/results/mnist_200_steps
 
+sharing: install  ## what sharing information between coordinates is worth, as in outputs/results/sharing
+	$(BIN)/python scripts/sharing_study.py
+
 bench: install  ## a meta-step against the textbook loop, seconds and memory (under five minutes)
 	$(BIN)/python scripts/bench_meta_step.py
 
@@ -45,4 +48,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results bench test lint clean
+.PHONY: help install run results sharing bench test lint clean

@@ -51,13 +51,15 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     label = run.options.checkpoint if name == run.opt_name else None
     if label is None:
         recipe = run.config["task"].get("recipe") or {}
-        path = SHIPPED / f"{recipe.get('weights_of', run.task_name)}-{name}.safetensors"
-        label = f"l2lgd/shipped/{path.relative_to(SHIPPED).as_posix()}"
-        if not path.is_file():
+        stems = recipe.get("weights_of", [run.task_name])
+        candidates = (SHIPPED / f"{stem}-{name}.safetensors" for stem in stems)
+        shipped = next((path for path in candidates if path.is_file()), None)
+        if shipped is None:
             raise CheckpointError(
                 f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "
                 f"meta-train task={run.task_name} opt={name} and give its checkpoint=FILE"
             )
+        path, label = shipped, f"l2lgd/shipped/{shipped.relative_to(SHIPPED).as_posix()}"
     else:
         path = Path(label).expanduser()
     _, metadata = checkpoint.load(path)

@@ -126,7 +126,7 @@ def compare(work: Path, task: str, dimension: int | None) -> tuple[Path, dict[st
         "evaluate",
         f"task={task}",
         *size,
-        f"task.recipe.weights_of=sharing/{task}",
+        f"task.recipe.weights_of=[sharing/{task}]",
         f"opt={first}",
         f"baselines=[{','.join([*others, *TUNED_ON[task]])}]",
         f"seed={TEST_SEED}",
@@ -195,8 +195,8 @@ def write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
     names = [*LEARNED_ON["quadratic"], *TUNED_ON["quadratic"]]
     lines = [
-        "Final loss on 100 test functions, mean and its 95 % bootstrap interval. Learned optimizers",
-        f"are of seed 0 and meta-trained at n = {META_TRAINED_AT}, the others are tuned at each n.",
+        "Final loss on 100 test functions, mean and its 95 % bootstrap interval. Learned ones are",
+        f"of seed 0 and meta-trained at n = {META_TRAINED_AT}, the others are tuned at each n.",
         "An extension of the paper, made by `python scripts/sharing_study.py`.",
         "",
         "| problem | n | " + " | ".join(LABELS[name] for name in names) + " |",

@@ -1,0 +1,90 @@
+"""The committed study of sharing: its weights, its table, and the commands that made them."""
+
+import csv
+import importlib.util
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import l2lgd, node
+
+from l2lgd import checkpoint
+from l2lgd.config import build
+from l2lgd.contestants import SHIPPED
+from l2lgd.tracking import NullTracker
+from l2lgd.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "sharing_study.py"
+    spec = importlib.util.spec_from_file_location("sharing_study", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STUDY = script()
+SHIPPED_RUNS = [run for run in STUDY.meta_trainings() if run.seed == 0]
+
+
+def weights(run: Any) -> Path:
+    return SHIPPED / "sharing" / f"{run.task}-{run.opt}.safetensors"
+
+
+def table() -> list[dict[str, str]]:
+    path = ROOT / "outputs" / "results" / "sharing" / "table.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("run", SHIPPED_RUNS, ids=lambda run: f"{run.task}-{run.opt}")
+def test_shipped_weights_come_from_the_studys_commands(run: Any) -> None:
+    _, metadata = checkpoint.load(weights(run))
+    assert metadata["command"] == shlex.join(["l2lgd", *run.command()])
+    assert (metadata["task_name"], metadata["opt_name"]) == (run.task, run.opt)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [run for run in SHIPPED_RUNS if run.task in STUDY.QUADRATICS],
+    ids=lambda run: f"{run.task}-{run.opt}",
+)
+def test_shipped_weights_do_what_the_table_says(run: Any) -> None:
+    """Medians, for rounding differs between machines and single functions follow it."""
+    (row,) = (
+        row
+        for row in table()
+        if (row["task"], row["optimizer"]) == (run.task, run.opt)
+        and row["dimension"] == str(STUDY.META_TRAINED_AT)
+        and row["meta_training_seed"] == "0"
+    )
+    tensors, metadata = checkpoint.load(weights(run))
+    optimizer: Any = build(metadata["opt"], "opt")
+    optimizer.load_state_dict(tensors)
+    task: Any = build(node("evaluate", "task", f"task={run.task}"), "task")
+    task.setup("", torch.device("cpu"), torch.float32)
+    curves = Trainer(task, STUDY.TEST_SEED, NullTracker()).evaluate(optimizer, "test", 100, 100)
+    assert np.median(curves.final_losses()) == pytest.approx(float(row["median"]), rel=0.2)
+
+
+def test_learned_optimizers_are_compared_with_each_other_and_with_tuned_ones(
+    tmp_path: Path,
+) -> None:
+    done = l2lgd(
+        *("evaluate", "task=quadratic_scaled", "opt=ntm_lbfgs", "num_functions=5", "threads=1"),
+        *("baselines=[lstm,lstm_gac,ntm_bfgs,nag,bfgs]", "tuned_dir=tuned", "logger=none"),
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for label in ("ntm_lbfgs (learned)", "lstm_gac (learned)", "bfgs"):
+        assert label in done.stdout
+    assert not (tmp_path / "tuned").exists(), "the shipped rates were not found"
