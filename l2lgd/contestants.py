@@ -46,7 +46,7 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     that the command line sets.
 
     Raises:
-        CheckpointError: there are no such weights, or they are not readable.
+        CheckpointError: there are no such weights, they are another optimizer's, or not readable.
     """
     label = run.options.checkpoint if name == run.opt_name else None
     if label is None:
@@ -57,12 +57,18 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
         if shipped is None:
             raise CheckpointError(
                 f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "
-                f"meta-train task={run.task_name} opt={name} and give its checkpoint=FILE"
+                f"meta-train task={run.task_name} opt={name} and evaluate it with opt={name} "
+                "checkpoint=FILE"
             )
         path, label = shipped, f"l2lgd/shipped/{shipped.relative_to(SHIPPED).as_posix()}"
     else:
         path = Path(label).expanduser()
     _, metadata = checkpoint.load(path)
+    if metadata.get("opt_name", name) != name:
+        raise CheckpointError(
+            f"{path} holds weights of opt={metadata['opt_name']}, not of opt={name}; give opt="
+            f"{metadata['opt_name']}"
+        )
     options = metadata.get("opt", node)
     if name == run.opt_name:
         options = {**options, **{key: node[key] for key in _given_options() if key in node}}

@@ -94,16 +94,18 @@ def evaluate(config: DictConfig) -> float:
     learned = []
     if options.checkpoint is not None and not _is_learned(run, nodes[run.opt_name]):
         raise ConfigError(f"checkpoint= is for learned optimizers, opt={run.opt_name} is not one")
-    contestant = _ready(run, run.opt_name, nodes[run.opt_name])  # fails before anything is begun
-    if isinstance(contestant[0], LearnedOptimizer):
-        run.say_what_runs(contestant[0])
+    ready = {  # what lacks its weights fails before anything is begun
+        name: _ready(run, name, node)
+        for name, node in nodes.items()
+        if name == run.opt_name or not needs_tuning(node)
+    }
+    if isinstance(ready[run.opt_name][0], LearnedOptimizer):
+        run.say_what_runs(ready[run.opt_name][0])
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
         trainer = Trainer(run.task, options.seed, tracker)
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
-            if name != run.opt_name:
-                contestant = _ready(run, name, nodes[name])
-            optimizer, about = contestant
+            optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
             curves[name] = trainer.evaluate(
                 optimizer, split, options.num_functions, options.num_steps
             )

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import TunedOptimizer
+
+LARGEST_N = 3_000  # 72 MB a function
 
 
 class BFGSState(NamedTuple):
@@ -26,6 +29,8 @@ class BFGSState(NamedTuple):
 class BFGS(TunedOptimizer):
     """θ_{t+1} = θ_t − learning_rate · H_t ∇_t; O(n²) time and memory a function, on the CPU.
 
+    For up to 3,000 coordinates.
+
     Args:
         learning_rate: None until it is tuned; near 1 where the functions are quadratic.
     """
@@ -37,9 +42,15 @@ class BFGS(TunedOptimizer):
         from scipy.optimize import BFGS as Approximation
 
         self.tuned_rate()  # fails now rather than in the first step
+        n = parameters.shape[1]
+        if n > LARGEST_N:
+            raise ConfigError(
+                f"bfgs for n={n:,} coordinates would take {8 * n * n / 1e9:.1f} GB a function; "
+                f"it is for up to {LARGEST_N:,}"
+            )
         approximations = [Approximation() for _ in parameters]
         for approximation in approximations:
-            approximation.initialize(parameters.shape[1], "inv_hess")
+            approximation.initialize(n, "inv_hess")
         return BFGSState(approximations)
 
     def step(self, gradient: Tensor, state: BFGSState) -> tuple[Tensor, BFGSState]:

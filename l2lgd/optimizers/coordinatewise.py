@@ -21,6 +21,7 @@ from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, prepro
 OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
 BACKENDS = ("auto", "torch")
 LARGEST_P = 80.0  # e^p is still finite in float32
+LARGEST_EXPONENT = 20.0  # of an exponential output
 
 
 class LSTMState(NamedTuple):
@@ -75,7 +76,9 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         if min(num_layers, hidden_size) < 1:
             raise ConfigError("num_layers and hidden_size must be at least 1")
         if not 0 <= averaging_cells <= hidden_size:
-            raise ConfigError(f"averaging_cells={averaging_cells}: there are {hidden_size} units")
+            raise ConfigError(
+                f"averaging_cells={averaging_cells}: must be from 0 to hidden_size={hidden_size}"
+            )
         if not 0 < p <= LARGEST_P:
             raise ConfigError(f"p={p}: must be positive, and at most {LARGEST_P:g}")
         if output_scale <= 0:
@@ -143,7 +146,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         """(H, B·n) → (1, B·n)"""
         output = torch.addmm(self.output_bias.unsqueeze(1), self.output_weight, activation)
         if self.output == "exponential":
-            output = output[:1] * output[1:].exp()
+            output = output[:1] * output[1:].clamp(max=LARGEST_EXPONENT).exp()
         return self.output_scale * output
 
     def _averaged(self, activation: Tensor, shape: torch.Size) -> Tensor:

@@ -11,6 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from l2lgd.errors import ConfigError
+
+LARGEST_DENSE = 10_000  # coordinates
 MemoryState = tuple[Tensor, ...]
 
 
@@ -28,10 +31,17 @@ class Memory(Protocol):
 
 
 class Dense:
-    """M (B, n, n) itself."""
+    """M (B, n, n) itself, for up to 10,000 coordinates."""
 
     def initial(self, parameters: Tensor, write_heads: int) -> MemoryState:
-        identity = torch.eye(parameters.shape[1], dtype=parameters.dtype, device=parameters.device)
+        n = parameters.shape[1]
+        if n > LARGEST_DENSE:
+            raise ConfigError(
+                f"a dense memory for n={n:,} coordinates would take "
+                f"{n * n * parameters.element_size() / 1e9:.1f} GB a function at every step; "
+                "opt=ntm_lbfgs is linear in n"
+            )
+        identity = torch.eye(n, dtype=parameters.dtype, device=parameters.device)
         return (identity.repeat(len(parameters), 1, 1),)
 
     def read(self, state: MemoryState, vectors: Tensor) -> Tensor:

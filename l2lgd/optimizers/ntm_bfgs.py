@@ -10,8 +10,9 @@ the numbers of heads it used; what it leaves open is chosen here:
 * The memory begins as the identity, and the left vectors of all writes as zero. So meta-training
   begins at the LSTM with averaging cells, and moves from there because the right vectors are not.
 * What was read is handed to the controller as it is (``read_preprocessing=none``), for the
-  controller also decides how large the vector was that it had multiplied. The logarithm of
-  appendix A would make the meta-gradient infinite where a product happens to be zero.
+  controller decides how large the vector was that it had multiplied: a number of the size of an
+  activation, where gradients span many orders. The features of appendix A would be steep, e^p,
+  where a product passes through zero, and unlike the gradient's their slope counts.
 """
 
 import math
@@ -85,8 +86,13 @@ class NTMBFGS(CoordinatewiseLSTM):
         ):
             if value not in choices:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
-        if min(read_heads, write_heads) < 0 or history < 1:
-            raise ConfigError("read_heads and write_heads must not be negative, history at least 1")
+        for name, number, least in (
+            ("read_heads", read_heads, 0),
+            ("write_heads", write_heads, 0),
+            ("history", history, 1),
+        ):
+            if number < least:
+                raise ConfigError(f"{name}={number}: must be at least {least}")
         super().__init__(
             num_layers,
             hidden_size,
