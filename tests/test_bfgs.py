@@ -54,3 +54,8 @@ def test_the_learning_rate_is_positive_and_needed() -> None:
         BFGS(0.0)
     with pytest.raises(ConfigError, match="learning_rate is not set"):
         BFGS().initial_state(torch.zeros(1, 2))
+
+
+def test_what_would_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="bfgs for n=15,910 coordinates would take"):
+        BFGS(1.0).initial_state(torch.zeros(1, 15910))

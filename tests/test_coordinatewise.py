@@ -124,6 +124,14 @@ def test_an_exponential_output_begins_as_a_linear_one_and_scales_by_its_second_n
         learned.output_bias[1] = math.log(3)
     third, _ = learned.step(gradient, learned.initial_state(gradient))
     torch.testing.assert_close(third, 3 * first, rtol=1e-12, atol=0)
+    with torch.no_grad():
+        learned.output_bias[1] = 1e4
+    assert (
+        learned.float()
+        .step(gradient.float(), learned.initial_state(gradient.float()))[0]
+        .isfinite()
+        .all()
+    )
 
 
 @pytest.mark.parametrize(

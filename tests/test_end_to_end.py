@@ -207,6 +207,24 @@ def test_options_beside_a_checkpoint_count(trained: Path, tmp_path: Path) -> Non
     assert done.stderr.count("\n") == 1
 
 
+def test_weights_are_not_evaluated_under_another_name(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "checkpoints" / "best.safetensors"
+    done = l2lgd("evaluate", *QUICK, "opt=lstm_gac", f"checkpoint={weights}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds weights of opt=lstm, not of opt=lstm_gac" in done.stderr
+
+
+def test_missing_weights_of_a_baseline_are_noticed_before_anything_is_begun(
+    trained: Path, tmp_path: Path
+) -> None:
+    weights = trained / "checkpoints" / "best.safetensors"
+    own = ("task.recipe.weights_of=[none]", "baselines=[sgd,lstm_gac]", "hydra.run.dir=run")
+    done = l2lgd("evaluate", *QUICK, f"checkpoint={weights}", *own, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no trained weights ship for task=quadratic opt=lstm_gac" in done.stderr
+    assert "tuned" not in done.stderr + done.stdout
+
+
 def test_a_meta_training_may_begin_with_trained_weights(trained: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     shutil.copy(trained / "checkpoints" / "best.safetensors", weights)
