@@ -46,6 +46,7 @@ TITLES = {
 }
 SEEDS = {"quadratic_scaled": 3, "quadratic_rotated": 2}  # how many; elsewhere one
 TEST_SEED = 1
+LOSSES_ON_MNIST = (0.2, 0.3, 0.5, 1, 2, 3)  # ticks
 TUNE_FUNCTIONS = 100  # BFGS is slow at n = 50
 
 
@@ -259,6 +260,10 @@ def draw(path: Path, folders: dict[str, Path], rows: list[dict[str, Any]]) -> No
         panel.set(title=TITLES[task], xlabel="step", yscale="log", xlim=(0, len(mean) - 1))
         top = 3 * mean[0]
         panel.set_ylim(max(panel.get_ylim()[0], 1e-9 * top), top)
+        if task == "mnist":  # too few decades for ticks at powers of ten alone
+            panel.set_yticks(LOSSES_ON_MNIST, [str(loss) for loss in LOSSES_ON_MNIST])
+            panel.minorticks_off()
+            panel.set_ylim(0.9 * LOSSES_ON_MNIST[0], LOSSES_ON_MNIST[-1])
     for panel, task in zip(axes[1], QUADRATICS, strict=False):
         for name in names:
             mine = [
