@@ -308,7 +308,7 @@ def draw(path: Path, folders: dict[str, Path], rows: list[dict[str, Any]]) -> No
 def main() -> None:
     """Meta-train where that is wanted, evaluate, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--meta-train", action="store_true", help="two hours on one core")
+    parser.add_argument("--meta-train", action="store_true", help="three hours on one core")
     parser.add_argument("--work", type=Path, default=Path("outputs/sharing"), help="working files")
     parser.add_argument("--results", type=Path, default=Path("outputs/results/sharing"))
     given = parser.parse_args()
