@@ -11,14 +11,18 @@ import numpy as np
 from l2lgd.checkpoint import write_atomically
 from l2lgd.results import Band
 
-COLORS = {  # ColorBrewer Set1, as in the paper
+COLORS = {  # ColorBrewer Set1, the first five as in the paper
     "adam": "#e41a1c",
     "rmsprop": "#377eb8",
     "sgd": "#4daf4a",
     "nag": "#984ea3",
     "lstm": "#ff7f00",
+    "lstm_gac": "#a65628",
+    "ntm_bfgs": "#f781bf",
+    "ntm_lbfgs": "#17becf",
+    "bfgs": "#666666",
 }
-OTHER_COLORS = ("#a65628", "#f781bf", "#17becf", "#666666")
+OTHER_COLORS = ("#1b9e77", "#bcbd22", "#6a51a3", "#000000")  # of users' own optimizers
 LABELS = {
     "adam": "ADAM",
     "rmsprop": "RMSprop",
@@ -47,13 +51,7 @@ def plot_curves(
     The axis leaves out what diverges far above the initial loss.
     """
     figure, axes = _figure((6.4, 4.8))
-    others = itertools.cycle(OTHER_COLORS)
-    for name, band in bands.items():
-        color = COLORS.get(name) or next(others)
-        style = LEARNED if name in learned else HAND_DESIGNED
-        steps = np.arange(len(band.mean))
-        axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
-        axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)
+    draw_bands(axes, bands, learned)
     means = np.stack([band.mean for band in bands.values()])
     finite = means[np.isfinite(means) & (means > 0)]
     if finite.size:
@@ -66,6 +64,17 @@ def plot_curves(
     axes.set_title(title)
     axes.legend(frameon=False)
     _save(figure, path, caption)
+
+
+def draw_bands(axes: Any, bands: Mapping[str, Band], learned: Collection[str]) -> None:
+    """A line and its interval for each optimizer, the learned ones solid."""
+    others = itertools.cycle(OTHER_COLORS)
+    for name, band in bands.items():
+        color = COLORS.get(name) or next(others)
+        style = LEARNED if name in learned else HAND_DESIGNED
+        steps = np.arange(len(band.mean))
+        axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
+        axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)
 
 
 def plot_search(

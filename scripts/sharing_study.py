@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from l2lgd.contestants import SHIPPED
-from l2lgd.plotting import COLORS, HAND_DESIGNED, LABELS, LEARNED, OTHER_COLORS
+from l2lgd.plotting import COLORS, HAND_DESIGNED, LABELS, LEARNED, draw_bands
+from l2lgd.results import Band
 
 QUADRATICS = ("quadratic", "quadratic_gaussian", "quadratic_rotated", "quadratic_scaled")
 LEARNED_ON = {
     **dict.fromkeys(QUADRATICS, ("lstm", "lstm_gac", "ntm_bfgs", "ntm_lbfgs")),
-    "mnist": ("lstm", "lstm_gac", "ntm_lbfgs"),  # a dense memory would have 10^8 numbers
+    "mnist": ("lstm", "lstm_gac", "ntm_lbfgs"),  # too many coordinates for a dense memory
 }
 TUNED_ON = {
     **dict.fromkeys(QUADRATICS, ("sgd", "rmsprop", "adam", "nag", "bfgs")),
@@ -229,17 +230,17 @@ def write_curves(path: Path, folders: dict[str, Path]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["task", "step", "optimizer", "mean", "low", "high"])
         for task, folder in folders.items():
-            for name, (mean, low, high) in curves_of(folder).items():
-                for step, values in enumerate(zip(mean, low, high, strict=True)):
+            for name, band in curves_of(folder).items():
+                for step, values in enumerate(zip(band.mean, band.low, band.high, strict=True)):
                     writer.writerow([task, step, name, *(f"{value:.6g}" for value in values)])
 
 
-def curves_of(folder: Path) -> dict[str, np.ndarray]:
-    """Mean, low and high (3, T + 1) of each optimizer in ``curves.csv`` of an evaluation."""
+def curves_of(folder: Path) -> dict[str, Band]:
+    """What ``curves.csv`` of an evaluation holds of each optimizer."""
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
     values = np.array(lines, dtype=float).T
-    return {header[i]: values[i : i + 3] for i in range(1, len(header), 3)}
+    return {header[i]: Band(*values[i : i + 3]) for i in range(1, len(header), 3)}
 
 
 def draw(path: Path, folders: dict[str, Path], rows: list[dict[str, Any]]) -> None:
@@ -247,18 +248,14 @@ def draw(path: Path, folders: dict[str, Path], rows: list[dict[str, Any]]) -> No
     from matplotlib.figure import Figure
 
     names = [*LEARNED_ON["quadratic"], *TUNED_ON["quadratic"]]
-    others = iter(OTHER_COLORS)
-    colors = {name: COLORS.get(name) or next(others) for name in names}
     figure = Figure(figsize=(17, 7.2), layout="constrained")
     axes = figure.subplots(2, len(folders))
     for panel, (task, folder) in zip(axes[0], folders.items(), strict=True):
-        for name, (mean, low, high) in curves_of(folder).items():
-            style = LEARNED if name in LEARNED_ON[task] else HAND_DESIGNED
-            steps = np.arange(len(mean))
-            panel.plot(steps, mean, color=colors[name], label=LABELS[name], **style)
-            panel.fill_between(steps, low, high, color=colors[name], alpha=0.15, linewidth=0)
-        panel.set(title=TITLES[task], xlabel="step", yscale="log", xlim=(0, len(mean) - 1))
-        top = 3 * mean[0]
+        bands = curves_of(folder)
+        draw_bands(panel, bands, LEARNED_ON[task])
+        means = bands[LEARNED_ON[task][0]].mean
+        panel.set(title=TITLES[task], xlabel="step", yscale="log", xlim=(0, len(means) - 1))
+        top = 3 * means[0]
         panel.set_ylim(max(panel.get_ylim()[0], 1e-9 * top), top)
         if task == "mnist":  # too few decades for ticks at powers of ten alone
             panel.set_yticks(LOSSES_ON_MNIST, [str(loss) for loss in LOSSES_ON_MNIST])
@@ -282,7 +279,7 @@ def draw(path: Path, folders: dict[str, Path], rows: list[dict[str, Any]]) -> No
                 [row["dimension"] * shift for row in mine],
                 mean,
                 np.maximum([mean - low, high - mean], 0),
-                color=colors[name],
+                color=COLORS[name],
                 capsize=2,
                 **style,
             )
