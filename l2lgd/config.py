@@ -96,7 +96,7 @@ def validated(config: DictConfig, verb: str) -> Any:
 
 
 def build(node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = ()) -> Any:
-    """The object that a ``_target_`` node describes.
+    """The object that a ``_target_`` node describes; an argument may be one, or a mapping of them.
 
     Args:
         node: constructor arguments and ``_target_``.
@@ -120,13 +120,36 @@ def build(node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = ())
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
-    arguments = {key: node[key] for key in node if key not in NOT_FOR_CONSTRUCTORS}
-    schema = _schema_of(kind)
-    values = _typed(OmegaConf.create(arguments), schema, f"{path}.")
+    plain = {key: node[key] for key in node if key not in NOT_FOR_CONSTRUCTORS}
+    nested = {key: value for key, value in plain.items() if _describes_objects(value)}
+    values = _typed(
+        OmegaConf.create({key: {} if key in nested else plain[key] for key in plain}),
+        _schema_of(kind),
+        f"{path}.",
+    )
+    arguments = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    for key, described in nested.items():
+        arguments[key] = _built(described, f"{path}.{key}", allow_targets)
     try:
-        return kind(**{f.name: getattr(values, f.name) for f in dataclasses.fields(values)})
+        return kind(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{path}.{error}") from error
+
+
+def _describes_objects(value: Any) -> bool:
+    """Is it a ``_target_`` node, or a mapping of names to such nodes?"""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return "_target_" in value or all(
+        isinstance(part, Mapping) and "_target_" in part for part in value.values()
+    )
+
+
+def _built(described: Mapping[str, Any], path: str, allow_targets: Iterable[str]) -> Any:
+    """The object, or the objects by name, of what :func:`_describes_objects` says yes to."""
+    if "_target_" in described:
+        return build(described, path, allow_targets)
+    return {name: build(part, f"{path}.{name}", allow_targets) for name, part in described.items()}
 
 
 def _schema_of(kind: type) -> type:

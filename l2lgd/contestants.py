@@ -146,11 +146,10 @@ def tuning_key(
     run: Run, name: str, node: dict[str, Any], num_functions: int, seed: int
 ) -> dict[str, Any]:
     """What a tuned learning rate depends on."""
-    task = {k: v for k, v in run.config["task"].items() if k not in ("recipe", "data")}
     optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
     return {
         "task_name": run.task_name,
-        "task": task,
+        "task": task_options(run.config["task"]),
         "data": same_images(run.task.data_description()),
         "optimizer_name": name,
         "optimizer": optimizer,
@@ -158,6 +157,11 @@ def tuning_key(
         "num_functions": num_functions,
         "seed": seed,
     }
+
+
+def task_options(node: dict[str, Any]) -> dict[str, Any]:
+    """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
+    return {k: v for k, v in node.items() if k not in ("recipe", "data") and v is not None}
 
 
 def same_images(data: dict[str, object] | None) -> dict[str, object] | None:

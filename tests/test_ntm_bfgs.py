@@ -240,8 +240,8 @@ def test_replay_is_the_textbook_loop(kind: str, second_derivatives: bool, smooth
     learned, same = sharing(kind), sharing(kind)
     objective = Unroll([5]).objective(5)
     at = start(learned, quadratics())
-    record, _ = rollout(learned, at, 5, keep_path=second_derivatives)
-    replay(learned, record, objective, smoothing)
+    record, _ = rollout(at, 5, keep_path=second_derivatives)
+    replay(record, objective, smoothing)
     textbook(same, start(same, quadratics()), 5, objective, second_derivatives, smoothing)
     for (name, mine), theirs in zip(learned.named_parameters(), same.parameters(), strict=True):
         scale = theirs.grad.norm()

@@ -1,14 +1,24 @@
 """The contract of every optimizer in conf/opt; a new YAML file is tested without an edit here."""
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import LEARNED, OPTIMIZEES, OPTIMIZERS, optimizer, quadratics, run_steps, updates
+from helpers import (
+    LEARNED,
+    OPTIMIZEES,
+    OPTIMIZERS,
+    classifiers,
+    optimizer,
+    quadratics,
+    run_steps,
+    updates,
+)
 
+from l2lgd.data import DataConfig
 from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
-from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import MetaSettings, Trainer
 from l2lgd.unroll import replay, rollout, start
@@ -92,19 +102,24 @@ def test_every_weight_gets_a_meta_gradient(name: str) -> None:
     with torch.no_grad():  # a weight that starts at zero may hide another one's meta-gradient
         for weight in learned.parameters():
             weight += 0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
-    record, _ = rollout(learned, start(learned, quadratics()), 5)
-    replay(learned, record, Unroll([5]).objective(5))
+    record, _ = rollout(start(learned, classifiers()), 5)
+    replay(record, Unroll([5]).objective(5))
     for key, weight in learned.named_parameters():
         assert weight.grad.isfinite().all(), key
         assert (weight.grad != 0).all(), key
 
 
 @learned_ones
-def test_every_weight_changes_in_one_meta_step(name: str, tmp_path: Any) -> None:
+def test_every_weight_changes_in_one_meta_step(
+    name: str, picture_folder: Path, tmp_path: Path
+) -> None:
     learned, untrained = optimizer(name, torch.float32), optimizer(name, torch.float32)
     untrained.reset_parameters(generator(0, "phi"))
     settings = MetaSettings(1, 0.01, "constant", None, 4, 5, 1, 2, 1)
-    trainer = Trainer(QuadraticTask(), 0, NullTracker())
+    data = DataConfig(source="folder", root=str(picture_folder))
+    task = ClassificationTask("tiny", data, [2])
+    task.setup("", torch.device("cpu"))
+    trainer = Trainer(task, 0, NullTracker())
     trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
     for (key, after), before in zip(
         learned.state_dict().items(), untrained.state_dict().values(), strict=True

@@ -234,7 +234,7 @@ def test_evaluation_is_the_plain_loop_on_functions_of_the_split() -> None:
     trainer, chosen = Trainer(QuadraticTask(), 3, Notebook()), HandDesigned("SGD", 0.02)
     curves = trainer.evaluate(chosen, "test", 4, 7)
     functions = QuadraticTask().sample("test", 4, generator(3, "evaluate", "test"))
-    record, _ = rollout(chosen, start(chosen, functions), 7)
+    record, _ = rollout(start(chosen, functions), 7)
     assert curves.losses.shape == (8, 4)
     assert curves.losses[0].equal(functions.loss(functions.initial_parameters, 0))
     assert curves.losses[1:].equal(record.losses)

@@ -29,7 +29,10 @@ MAKES = [*LEARNED, "lstm, no preprocessing", "lstm, backend torch"]
 
 
 def gradients_of(learned: Any) -> Gradients:
-    return {name: weight.grad.clone() for name, weight in learned.named_parameters()}
+    return {  # autograd leaves None where a weight has had no say
+        name: torch.zeros_like(weight) if weight.grad is None else weight.grad.clone()
+        for name, weight in learned.named_parameters()
+    }
 
 
 def unrolls_of_a_trajectory(
@@ -44,12 +47,10 @@ def unrolls_of_a_trajectory(
     for length in (U, T - U):
         learned.zero_grad(set_to_none=True)
         if way == "replay":
-            record, at = rollout(learned, at, length, second_derivatives)
-            meta_loss = replay(learned, record, objective, smoothing)
+            record, at = rollout(at, length, second_derivatives)
+            meta_loss = replay(record, objective, smoothing)
         else:
-            meta_loss, record, at = textbook(
-                learned, at, length, objective, second_derivatives, smoothing
-            )
+            meta_loss, record, at = textbook(at, length, objective, second_derivatives, smoothing)
         found.append((meta_loss, gradients_of(learned), record))
     return found
 
@@ -74,7 +75,11 @@ def assert_same_trajectory(
         torch.testing.assert_close(record.update_size, true_record.update_size)
         for name, true in true_gradients.items():
             difference = (gradients[name] - true).norm()
-            assert difference <= 1e-10 * true.norm(), f"{name}: {difference / true.norm():.1e}"
+            # Some meta-gradients are zero: those of softmax weights add up to it.
+            least = 1e-14 * torch.stack([g.norm() for g in true_gradients.values()]).max()
+            assert difference <= 1e-10 * true.norm() + least, (
+                f"{name}: {difference / true.norm():.1e}"
+            )
 
 
 @pytest.mark.parametrize("block_size", [3, 7, 10, 25, BLOCK_SIZE])
@@ -129,7 +134,7 @@ def test_rollout_records_the_plain_loop(name: str, optimizee: str) -> None:
     at = start(learned, functions, block_size=7)
     torch.testing.assert_close(at.loss, expected[0][0])
     for first, length in ((0, U), (U, T - U)):
-        record, at = rollout(learned, at, length)
+        record, at = rollout(at, length)
         assert record.steps == range(first + 1, first + length + 1)
         losses, gradients = zip(*expected[first : first + length + 1], strict=True)
         torch.testing.assert_close(record.losses, torch.stack(losses[1:]))
@@ -178,15 +183,15 @@ def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
 ) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     objective = Unroll([U], loss_weights=loss_weights).objective(U)
-    record, _ = rollout(learned, start(learned, functions), U)
-    replay(learned, record, objective)
+    record, _ = rollout(start(learned, functions), U)
+    replay(record, objective)
 
     def meta_loss() -> float:
-        parameters = functions.initial_parameters
-        state = learned.initial_state(parameters)
+        parameters, own = functions.initial_parameters, learned.named(functions.shapes)
+        state = own.initial_state(parameters)
         losses = []
         for step in record.steps:
-            update, state = learned.step(record.gradients[step - 1], state)
+            update, state = own.step(record.gradients[step - 1], state)
             parameters = parameters + update
             losses.append(functions.loss(parameters, step))
         return float(objective(torch.stack(losses), record.steps).mean(1).sum())
@@ -202,17 +207,17 @@ def test_second_derivatives_give_the_derivative_of_the_whole_loop(
 ) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     objective = Unroll([U], meta_loss=meta_loss_kind).objective(U)
-    textbook(learned, start(learned, functions), U, objective, second_derivatives=True)
+    textbook(start(learned, functions), U, objective, second_derivatives=True)
     whole = gradients_of(learned)
 
     def meta_loss() -> float:
-        record, _ = rollout(learned, start(learned, functions), U)
+        record, _ = rollout(start(learned, functions), U)
         return float(objective(record.losses, record.steps).mean(1).sum())
 
     assert_gradient(learned, whole, meta_loss)
     # Not the same number as without them, or the option would do nothing.
     learned.zero_grad(set_to_none=True)
-    textbook(learned, start(learned, functions), U, objective)
+    textbook(start(learned, functions), U, objective)
     first_order = gradients_of(learned)
     assert any((whole[key] - first_order[key]).norm() > 1e-4 * whole[key].norm() for key in whole)
 
@@ -253,16 +258,16 @@ def test_stacked_functions_give_the_mean_of_their_own_meta_gradients(
         torch.testing.assert_close(meta_loss, torch.stack([loss for loss, _, _ in own]).mean())
         for key, gradient in gradients.items():
             mean = torch.stack([part[key] for _, part, _ in own]).mean(0)
-            assert (gradient - mean).norm() <= 1e-10 * mean.norm(), key
+            assert (gradient - mean).norm() <= 1e-10 * mean.norm() + 1e-15, key
 
 
 def test_replay_adds_to_the_gradient_that_is_there() -> None:
     learned = make("lstm")
     objective = Unroll([U]).objective(U)
-    record, _ = rollout(learned, start(learned, quadratics()), U)
-    replay(learned, record, objective)
+    record, _ = rollout(start(learned, quadratics()), U)
+    replay(record, objective)
     once = gradients_of(learned)
-    replay(learned, record, objective)
+    replay(record, objective)
     for name, twice in gradients_of(learned).items():
         torch.testing.assert_close(twice, 2 * once[name])
 
@@ -270,13 +275,13 @@ def test_replay_adds_to_the_gradient_that_is_there() -> None:
 @pytest.mark.parametrize("way", ["rollout", "path", "textbook", "second derivatives"])
 @pytest.mark.parametrize("name", MAKES)
 def test_no_graph_is_kept_from_one_unroll_to_the_next(name: str, way: str) -> None:
-    learned, at = make(name), start(make(name), classifiers())
+    at = start(make(name), classifiers())
     objective = Unroll([U]).objective(T)
     if way in ("rollout", "path"):
-        record, at = rollout(learned, at, U, keep_path=way == "path")
-        replay(learned, record, objective, smoothing=1.0)
+        record, at = rollout(at, U, keep_path=way == "path")
+        replay(record, objective, smoothing=1.0)
     else:
-        _, record, at = textbook(learned, at, U, objective, way == "second derivatives")
+        _, record, at = textbook(at, U, objective, way == "second derivatives")
     kept = [at.parameters, at.loss, at.gradient, record.losses, record.gradients]
     kept += tensors_of(at.states) + tensors_of(record.states)
     assert len(kept) > 5, "the state must hold tensors, or this test sees nothing of it"
@@ -290,8 +295,8 @@ def test_the_number_of_live_tensors_stays_the_same_over_many_steps(keep_path: bo
     at = start(learned, functions)
     alive = []
     for unroll in range(40):
-        record, at = rollout(learned, at, U, keep_path)
-        replay(learned, record, objective)
+        record, at = rollout(at, U, keep_path)
+        replay(record, objective)
         if unroll in (2, 39):  # the first unrolls fill caches
             gc.collect()
             alive.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))

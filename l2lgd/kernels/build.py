@@ -1,4 +1,4 @@
-"""Compile the kernel on first use and load it with ctypes."""
+"""Compile kernels on first use and load them with ctypes."""
 
 import ctypes
 import functools
@@ -14,17 +14,15 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("coordinatewise.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-pthread")
 TIMEOUT = 120  # seconds
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None (and the reason in the log) if this machine cannot build it."""
+def library(name: str) -> ctypes.CDLL | None:
+    """The compiled ``name.cpp``, or None (and the reason in the log) if it cannot be built here."""
     compiler = find_compiler()
     if compiler is None:
-        logger.warning("no C++ compiler ($CXX, c++, g++, clang++): using PyTorch")
         return None
     openmp = openmp_of_pytorch()
     ways = (True, False) if openmp else (False,)
@@ -33,18 +31,23 @@ def library() -> ctypes.CDLL | None:
             if with_openmp:
                 ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)
             # Every symbol is looked up now: Clang's OpenMP has other ones than the GNU's.
-            return ctypes.CDLL(str(build(compiler, with_openmp)), os.RTLD_NOW)
+            return ctypes.CDLL(str(build(name, compiler, with_openmp)), os.RTLD_NOW)
         except subprocess.CalledProcessError as error:
             reason = f"{compiler} failed: {error.stderr.strip()}"
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # no home, for one
             reason = str(error)
-    logger.warning("no compiled kernel, using PyTorch: %s", reason)
+    logger.warning("no compiled %s, using PyTorch: %s", name, reason)
     return None
 
 
+@functools.cache
 def find_compiler() -> str | None:
+    """Its path, or None (and a line in the log)."""
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        logger.warning("no C++ compiler ($CXX, c++, g++, clang++): using PyTorch")
+    return found
 
 
 def openmp_of_pytorch() -> Path | None:
@@ -55,30 +58,31 @@ def openmp_of_pytorch() -> Path | None:
     return next(found, None)
 
 
-def build(compiler: str, openmp: bool) -> Path:
-    """The shared library, compiled unless the cache has it.
+def build(name: str, compiler: str, openmp: bool) -> Path:
+    """The shared library of ``name.cpp``, compiled unless the cache has it.
 
     Args:
         openmp: leave its symbols open, for the OpenMP that is loaded before it.
     """
     flags = (*FLAGS, *(["-fopenmp"] if openmp else []))
-    path = cache_folder() / f"coordinatewise-{fingerprint(compiler, flags)}.so"
+    source = Path(__file__).with_name(f"{name}.cpp")
+    path = cache_folder() / f"{name}-{fingerprint(source, compiler, flags)}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when complete, so that processes that build at the same time do no harm.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             unfinished = Path(folder) / path.name
             compiled = unfinished.with_suffix(".o")
-            run(compiler, *flags, "-c", str(SOURCE), "-o", str(compiled))
+            run(compiler, *flags, "-c", str(source), "-o", str(compiled))
             run(compiler, "-shared", "-pthread", str(compiled), "-o", str(unfinished))
             unfinished.replace(path)
     return path
 
 
-def fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
+def fingerprint(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
     """Changes with source, flags, compiler and CPU; predefined macros tell the last two apart."""
     macros = run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull)
-    parts = (compiler, *flags, macros, SOURCE.read_text(encoding="utf-8"))
+    parts = (compiler, *flags, macros, source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

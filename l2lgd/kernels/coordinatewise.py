@@ -16,6 +16,7 @@ from torch import Tensor
 from l2lgd.kernels.build import library
 
 LANGUAGE = "C++"
+NAME = "coordinatewise"
 State = tuple[Sequence[Tensor], Sequence[Tensor]]
 SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 
@@ -59,7 +60,7 @@ class _Network(ctypes.Structure):
 
 
 def is_available() -> bool:
-    return library() is not None
+    return library(NAME) is not None
 
 
 def step(
@@ -211,7 +212,7 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 
 def _call(name: str, dtype: torch.dtype, network: _Network, *arguments: Any) -> None:
-    function = getattr(library(), f"{name}_{SUFFIXES[dtype]}")
+    function = getattr(library(NAME), f"{name}_{SUFFIXES[dtype]}")
     pointers = (ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)
     if function(ctypes.byref(network), *pointers):
         raise MemoryError(f"not enough memory for {name}")

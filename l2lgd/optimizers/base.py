@@ -5,65 +5,26 @@ The update is added to the parameters: θ_{t+1} = θ_t + g_t.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 
-State = Any  # each optimizer's own; nobody else looks inside
+BLOCK_SIZE = 16384  # coordinates; bounds the memory of a replay, whatever n is
+State = Any  # each optimizer's own: a tensor, or nested tuples of them; nobody else looks inside
 
 
 class Optimizer(ABC):
     """What proposes the updates of B stacked optimizees."""
 
+    differentiable = True  # are its states tensors, and its steps differentiable by autograd?
+
     @abstractmethod
     def initial_state(self, parameters: Tensor) -> State:
         """The state before the first step at θ_0 (B, n)."""
-
-    @abstractmethod
-    def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """∇_t (B, n) and the state → g_t (B, n) and the next state."""
-
-    def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        """Parts (functions, coordinates) that can be optimized apart, of at most ``size`` numbers.
-
-        Whole by default: right for any optimizer. One that treats coordinates separately can
-        return :func:`coordinate_blocks` and is then run one block at a time.
-        """
-        return [(slice(0, num_functions), slice(0, n))]
-
-
-class TunedOptimizer(Optimizer):
-    """An optimizer with one learning rate, which is tuned for each problem.
-
-    Args:
-        learning_rate: None until it is tuned.
-
-    Raises:
-        ConfigError: it is not positive.
-    """
-
-    def __init__(self, learning_rate: float | None) -> None:
-        if learning_rate is not None and not learning_rate > 0:
-            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
-        self.learning_rate = learning_rate
-
-    def tuned_rate(self) -> float:
-        """The learning rate; ConfigError where there is none yet."""
-        if self.learning_rate is None:
-            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
-        return self.learning_rate
-
-
-class LearnedOptimizer(nn.Module, Optimizer):
-    """An optimizer m with weights φ, in the paper's words [g_t; h_{t+1}] = m(∇_t, h_t, φ)."""
-
-    @abstractmethod
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw the initial φ."""
 
     @abstractmethod
     def step(
@@ -75,23 +36,24 @@ class LearnedOptimizer(nn.Module, Optimizer):
         as far away, where the true one is too steep to be of use; the values are the same.
         """
 
-    def vector_jacobian_product(
-        self, gradients: Tensor, state: State, cotangents: Tensor
-    ) -> Sequence[Tensor]:
-        """Σ_t ⟨∂L/∂g_t, ∂g_t/∂φ⟩ for each weight, through the recurrence.
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        """The optimizer for coordinates that are parameter tensors of these names and shapes.
 
-        Args:
-            gradients: ∇_0 … ∇_{U−1} (U, B, n), constants.
-            state: before the first of these steps, a constant.
-            cotangents: ∂L/∂g_0 … ∂L/∂g_{U−1} (U, B, n).
+        It is this one by default: right for any optimizer that treats all tensors alike.
         """
-        updates = []
-        with torch.enable_grad():
-            for gradient in gradients:
-                update, state = self.step(gradient, state)
-                updates.append(update)
-            weights = list(self.parameters())
-            return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
+        return self
+
+    def phi(self) -> list[nn.Parameter]:
+        """φ, what meta-training changes; none by default."""
+        return []
+
+    def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
+        """Parts (functions, coordinates) that can be optimized apart, of at most ``size`` numbers.
+
+        Whole by default: right for any optimizer. One that treats coordinates separately can
+        return :func:`coordinate_blocks` and is then run one block at a time.
+        """
+        return [(slice(0, num_functions), slice(0, n))]
 
     def step_back(
         self,
@@ -119,20 +81,71 @@ class LearnedOptimizer(nn.Module, Optimizer):
             if state_cotangent is not None:
                 outputs += tensors_of(following)
                 cotangents += tensors_of(state_cotangent)
-            phi, before = list(self.parameters()), tensors_of(state)
+            phi, before = self.phi(), tensors_of(state)
             found = torch.autograd.grad(
                 outputs, [*phi, gradient, *before], cotangents, materialize_grads=True
             )
         parts = iter(found[len(phi) + 1 :])
         return found[: len(phi)], found[len(phi)], map_state(lambda _: next(parts), state)
 
-    def implementation(self) -> str:
-        """What runs :meth:`step` and its products with the Jacobian, for the log."""
-        return "PyTorch"
-
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
         return {}
+
+
+class TunedOptimizer(Optimizer):
+    """An optimizer with one learning rate, which is tuned for each problem.
+
+    Args:
+        learning_rate: None until it is tuned.
+
+    Raises:
+        ConfigError: it is not positive.
+    """
+
+    def __init__(self, learning_rate: float | None) -> None:
+        if learning_rate is not None and not learning_rate > 0:
+            raise ConfigError(f"learning_rate={learning_rate}: must be positive")
+        self.learning_rate = learning_rate
+
+    def tuned_rate(self) -> float:
+        """The learning rate; ConfigError where there is none yet."""
+        if self.learning_rate is None:
+            raise ConfigError("learning_rate is not set: tune it first or give opt.learning_rate=")
+        return self.learning_rate
+
+
+class LearnedOptimizer(nn.Module, Optimizer):
+    """An optimizer m with weights φ, in the paper's words [g_t; h_{t+1}] = m(∇_t, h_t, φ)."""
+
+    def phi(self) -> list[nn.Parameter]:
+        return list(self.parameters())
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the initial φ."""
+
+    def vector_jacobian_product(
+        self, gradients: Tensor, state: State, cotangents: Tensor
+    ) -> Sequence[Tensor]:
+        """Σ_t ⟨∂L/∂g_t, ∂g_t/∂φ⟩ for each weight, through the recurrence.
+
+        Args:
+            gradients: ∇_0 … ∇_{U−1} (U, B, n), constants.
+            state: before the first of these steps, a constant.
+            cotangents: ∂L/∂g_0 … ∂L/∂g_{U−1} (U, B, n).
+        """
+        updates = []
+        with torch.enable_grad():
+            for gradient in gradients:
+                update, state = self.step(gradient, state)
+                updates.append(update)
+            weights = self.phi()
+            return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
+
+    def implementation(self) -> str:
+        """What runs :meth:`step` and its products with the Jacobian, for the log."""
+        return "PyTorch"
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:

@@ -35,6 +35,8 @@ class BFGS(TunedOptimizer):
         learning_rate: None until it is tuned; near 1 where the functions are quadratic.
     """
 
+    differentiable = False
+
     def __init__(self, learning_rate: float | None = None) -> None:
         super().__init__(learning_rate)
 
@@ -53,7 +55,9 @@ class BFGS(TunedOptimizer):
             approximation.initialize(n, "inv_hess")
         return BFGSState(approximations)
 
-    def step(self, gradient: Tensor, state: BFGSState) -> tuple[Tensor, BFGSState]:
+    def step(
+        self, gradient: Tensor, state: BFGSState, width: Tensor | None = None
+    ) -> tuple[Tensor, BFGSState]:
         gradients = gradient.detach().cpu().double().numpy()
         update = np.empty_like(gradients)
         for row, (own, approximation) in enumerate(

@@ -10,10 +10,11 @@ from l2lgd.optimizers.base import TunedOptimizer
 
 
 class TorchState(NamedTuple):
-    """The state is changed in place by a step, so each one may be used once."""
+    """Before a step."""
 
     parameters: Tensor  # (B, n), θ_t as PyTorch's optimizer has it
-    optimizer: torch.optim.Optimizer
+    steps: Tensor  # steps done, (), on the CPU
+    moments: tuple[Tensor, ...]  # what PyTorch's optimizer keeps; means nothing before the first
 
 
 class HandDesigned(TunedOptimizer):
@@ -45,6 +46,7 @@ class HandDesigned(TunedOptimizer):
         self.arguments = dict(arguments or {})
         try:
             whole, apart = self._two_steps(slice(0, 2)), self._two_steps(slice(0, 1))
+            self._moments = list(self._kept(torch.zeros(1, 1), torch.ones(1, 1)))
         # Each class has its own ways of refusing arguments, shapes or a step without a closure.
         except Exception as error:
             raise ConfigError(f"algorithm={algorithm}: {' '.join(str(error).split())}") from error
@@ -54,23 +56,43 @@ class HandDesigned(TunedOptimizer):
                 "stacked would influence each other"
             )
 
+    @torch.no_grad()
     def _two_steps(self, part: slice) -> Tensor:
         """Where two steps lead from zero, for a part of a stack of two functions."""
         gradient = torch.tensor([[1.0, -2.0], [3.0, 0.5]])[part, part]
         parameters = torch.zeros_like(gradient)
-        optimizer = self.algorithm([parameters], lr=self.learning_rate or 0.1, **self.arguments)
+        moments = None
         for _ in range(2):
-            parameters.grad = gradient.clone()
-            optimizer.step()
+            moments = self._kept(parameters, gradient.clone(), moments)
         return parameters
 
     def initial_state(self, parameters: Tensor) -> TorchState:
-        rate = self.tuned_rate()
-        own = parameters.detach().clone()
-        return TorchState(own, self.algorithm([own], lr=rate, **self.arguments))
+        self.tuned_rate()  # fails now rather than in the first step
+        # PyTorch makes moments in the first step. One for show tells which there are.
+        shown = self._kept(parameters.detach().clone(), torch.zeros_like(parameters))
+        return TorchState(parameters.detach(), torch.zeros(()), tuple(shown.values()))
 
-    def step(self, gradient: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        before = state.parameters.clone()
-        state.parameters.grad = gradient
-        state.optimizer.step()
-        return state.parameters - before, state
+    def step(
+        self, gradient: Tensor, state: TorchState, width: Tensor | None = None
+    ) -> tuple[Tensor, TorchState]:
+        own = state.parameters.clone()
+        if own.requires_grad:
+            own.retain_grad()  # PyTorch's optimizer refuses it otherwise
+        moments = dict(zip(self._moments, state.moments, strict=True)) if state.steps else None
+        kept = self._kept(own, gradient, moments)
+        return own - state.parameters, TorchState(own, state.steps + 1, tuple(kept.values()))
+
+    def _kept(
+        self, parameters: Tensor, gradient: Tensor, moments: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Do a step in place; the moments after it, by name."""
+        arguments = {**self.arguments, "lr": self.learning_rate or 0.1}
+        if torch.is_grad_enabled():
+            arguments["differentiable"] = True
+        optimizer = self.algorithm([parameters], **arguments)
+        if moments is not None:
+            optimizer.state[parameters] = {name: m.clone() for name, m in moments.items()}
+        parameters.grad = gradient
+        optimizer.step()
+        kept = optimizer.state[parameters].items()
+        return {name: value for name, value in sorted(kept) if isinstance(value, Tensor)}

@@ -1,0 +1,232 @@
+"""Optimizers for groups of parameters (section 3.3 of the paper).
+
+The paper's convnet has one LSTM for the weights of convolutions and another for all else,
+meta-trained together. Here any optimizers, learned or hand-designed, can share the parameters of
+any optimizee; which parameters are whose follows from their names.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import BLOCK_SIZE, LearnedOptimizer, Optimizer, State
+
+Columns = slice | Tensor  # the coordinates of a group, a slice where they lie together
+
+
+@dataclass
+class Group:
+    """The parameters whose names fit the pattern ``match`` (``*``, ``?``, ``[…]``)."""
+
+    match: str
+    use: str  # name of their optimizer
+
+
+class Part(NamedTuple):
+    """Coordinates of some functions that an optimizer treats apart from all others."""
+
+    optimizer: Optimizer
+    rows: slice
+    columns: Columns
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """What it has of a tensor (…, B, n)."""
+        return tensor[..., self.rows, :][..., self._index(tensor)]
+
+    def put(self, into: Tensor, value: Tensor) -> None:
+        """Make ``value`` this part of a tensor (B, n)."""
+        into[self.rows, self._index(into)] = value
+
+    def _index(self, tensor: Tensor) -> Columns:
+        own = self.columns
+        return own.to(tensor.device) if isinstance(own, Tensor) else own
+
+
+class Grouped(LearnedOptimizer):
+    """Several optimizers, each for its own parameters of an optimizee.
+
+    An optimizer that is used by several groups has the same weights for all of them, and their
+    coordinates are to it those of one function.
+
+    Args:
+        optimizers: by name; at least one is learned.
+        groups: the first one whose pattern fits a parameter's name counts.
+
+    Raises:
+        ConfigError: a group uses an optimizer that is not there, or none of them can be
+            meta-trained.
+    """
+
+    def __init__(self, optimizers: dict[str, Any], groups: list[Group]) -> None:
+        super().__init__()
+        for name, member in optimizers.items():
+            if not isinstance(member, Optimizer):
+                raise ConfigError(f"optimizers.{name}: needs the _target_ of an optimizer")
+            if not member.differentiable:
+                raise ConfigError(
+                    f"optimizers.{name}: {type(member).__name__} cannot be in a group"
+                )
+        for group in groups:
+            if group.use not in optimizers:
+                raise ConfigError(
+                    f"groups: {group.match} uses {group.use}, and optimizers has only "
+                    f"{', '.join(optimizers)}"
+                )
+        learned = {n: m for n, m in optimizers.items() if isinstance(m, LearnedOptimizer)}
+        if not learned:
+            raise ConfigError("optimizers: none of them is a learned one")
+        self.learned = nn.ModuleDict(learned)
+        self._members, self._groups = dict(optimizers), list(groups)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        bound = copy.copy(self)  # the same weights
+        bound._shapes = dict(shapes)
+        bound._columns()  # fails now rather than in the first step
+        return bound
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        for member in self._learned():
+            member.reset_parameters(generator)
+
+    def initial_state(self, parameters: Tensor) -> tuple[State, ...]:
+        return tuple(
+            part.optimizer.initial_state(part.of(parameters))
+            for part in self._parts(parameters.shape)
+        )
+
+    def step(
+        self, gradient: Tensor, state: tuple[State, ...], width: Tensor | None = None
+    ) -> tuple[Tensor, tuple[State, ...]]:
+        update, following = torch.empty_like(gradient), []
+        for part, own in zip(self._parts(gradient.shape), state, strict=True):
+            near = None if width is None else part.of(width)
+            proposed, after = part.optimizer.step(part.of(gradient), own, near)
+            part.put(update, proposed)
+            following.append(after)
+        return update, tuple(following)
+
+    def vector_jacobian_product(
+        self, gradients: Tensor, state: tuple[State, ...], cotangents: Tensor
+    ) -> Sequence[Tensor]:
+        total = _Sum(self.phi())
+        for part, own in zip(self._parts(gradients.shape[1:]), state, strict=True):
+            if isinstance(part.optimizer, LearnedOptimizer):
+                product = part.optimizer.vector_jacobian_product
+                found = product(part.of(gradients), own, part.of(cotangents))
+                total.add(part.optimizer, found)
+        return total.values
+
+    def step_back(
+        self,
+        gradient: Tensor,
+        state: tuple[State, ...],
+        cotangent: Tensor,
+        state_cotangent: tuple[State, ...] | None,
+        width: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Tensor, tuple[State, ...]]:
+        total, d_gradient, d_state = _Sum(self.phi()), torch.empty_like(gradient), []
+        for k, part in enumerate(self._parts(gradient.shape)):
+            found, d_own, before = part.optimizer.step_back(
+                part.of(gradient),
+                state[k],
+                part.of(cotangent),
+                None if state_cotangent is None else state_cotangent[k],
+                None if width is None else part.of(width),
+            )
+            part.put(d_gradient, d_own)
+            total.add(part.optimizer, found)
+            d_state.append(before)
+        return total.values, d_gradient, tuple(d_state)
+
+    def implementation(self) -> str:
+        names = (member.implementation() for member in self._learned())
+        return ", ".join(dict.fromkeys(names))
+
+    def input_statistics(self, gradient: Tensor) -> dict[str, float]:
+        """Those of each learned optimizer, with its name before them."""
+        found = {}
+        for name, columns in self._columns(gradient.shape[-1]).items():
+            member = self._members[name]
+            if isinstance(member, LearnedOptimizer):
+                own = member.input_statistics(gradient[..., columns])
+                found |= {f"{name}_{key}": value for key, value in own.items()}
+        return found
+
+    def _learned(self) -> Iterator[LearnedOptimizer]:
+        return (m for m in self._members.values() if isinstance(m, LearnedOptimizer))
+
+    def _parts(self, shape: torch.Size | tuple[int, ...]) -> list[Part]:
+        """All of (B, n), cut as the optimizers want it."""
+        num_functions, n = shape
+        parts = []
+        for name, columns in self._columns(n).items():
+            member, size = self._members[name], _size(columns)
+            for rows, inner in member.blocks(num_functions, size, BLOCK_SIZE):
+                parts.append(Part(member, rows, _within(columns, inner)))
+        return parts
+
+    def _columns(self, n: int | None = None) -> dict[str, Columns]:
+        """The coordinates of each optimizer that has any.
+
+        Args:
+            n: how many coordinates there are, where they have no names.
+
+        Raises:
+            ConfigError: no pattern fits a parameter.
+        """
+        shapes = self._shapes or {"": (n or 0,)}
+        pieces: dict[str, list[tuple[int, int]]] = {}
+        start = 0
+        for name, shape in shapes.items():
+            stop = start + torch.Size(shape).numel()
+            fits = (group.use for group in self._groups if fnmatchcase(name, group.match))
+            use = next(fits, None)
+            if use is None:
+                patterns = ", ".join(group.match for group in self._groups)
+                raise ConfigError(
+                    f"opt.groups: {name or 'a parameter without a name'} fits none of {patterns}; "
+                    'end them with {match: "*", use: …}'
+                )
+            known = pieces.setdefault(use, [])
+            if known and known[-1][1] == start:
+                known[-1] = (known[-1][0], stop)
+            else:
+                known.append((start, stop))
+            start = stop
+        return {use: _joined(found) for use, found in pieces.items()}
+
+
+class _Sum:
+    """Sums of tensors, one a weight; several parts may have the same weights."""
+
+    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+        self.values = [torch.zeros_like(weight) for weight in weights]
+        self._place = {id(weight): index for index, weight in enumerate(weights)}
+
+    def add(self, optimizer: Optimizer, found: Sequence[Tensor]) -> None:
+        for weight, value in zip(optimizer.phi(), found, strict=True):
+            self.values[self._place[id(weight)]] += value
+
+
+def _joined(pieces: Sequence[tuple[int, int]]) -> Columns:
+    if len(pieces) == 1:
+        return slice(*pieces[0])
+    return torch.cat([torch.arange(*piece) for piece in pieces])
+
+
+def _size(columns: Columns) -> int:
+    return len(columns) if isinstance(columns, Tensor) else columns.stop - columns.start
+
+
+def _within(columns: Columns, inner: slice) -> Columns:
+    """Part ``inner`` of ``columns``."""
+    if isinstance(columns, Tensor):
+        return columns[inner]
+    return slice(columns.start + inner.start, columns.start + inner.stop)

@@ -1,0 +1,162 @@
+"""Training classifiers on minibatches of images: what every such task shares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from l2lgd.data import DataConfig, Images, load_images
+from l2lgd.errors import ConfigError
+from l2lgd.seeding import derive_seed, generator
+from l2lgd.tasks.base import Optimizee, Split, Task
+
+
+class Network(ABC):
+    """The architecture of a classifier, for B stacked ones."""
+
+    shapes: Mapping[str, tuple[int, ...]]  # names and shapes of the parameters of one
+
+    @abstractmethod
+    def logits(self, tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (B, batch, classes).
+
+        Args:
+            tensors: parameters under the names of ``shapes``, each (B, *shape).
+            pixels: (B, batch, height, width), with colours (B, batch, height, width, 3), in [0, 1].
+        """
+
+
+class Classifiers(Optimizee):
+    """B classifiers of one architecture, each trained on its own stream of minibatches.
+
+    Args:
+        images: the data they are trained on.
+        initial_parameters: (B, n).
+        seed: of the streams of minibatches.
+        stacked: how many functions that seed has.
+        rows: which of them these B are.
+        examples: how many of the images each function has, drawn at random; None for all.
+    """
+
+    stochastic = True
+
+    def __init__(
+        self,
+        images: Images,
+        network: Network,
+        batch_size: int,
+        initial_parameters: Tensor,
+        seed: int,
+        stacked: int,
+        rows: slice = slice(None),
+        examples: int | None = None,
+    ) -> None:
+        self.images, self.network, self.shapes = images, network, network.shapes
+        self.batch_size, self.initial_parameters = batch_size, initial_parameters
+        self.seed, self.stacked, self.rows, self.examples = seed, stacked, rows, examples
+        self._own: Tensor | None = None  # indices of its images (B, examples)
+        if examples is not None and examples < len(images.labels):
+            drawn = range(stacked)[rows]
+            self._own = torch.stack([self._draw_examples(function) for function in drawn])
+
+    def _draw_examples(self, function: int) -> Tensor:
+        draw = generator(self.seed, "examples", function)
+        return torch.randperm(len(self.images.labels), generator=draw)[: self.examples]
+
+    def minibatch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pixels (B, batch, …) in [0, 1] and labels (B, batch), drawn with replacement."""
+        draw = generator(self.seed, "minibatch", step)
+        shape = (self.stacked, self.batch_size)
+        count = len(self.images.labels) if self._own is None else self._own.shape[1]
+        index = torch.randint(count, shape, generator=draw)[self.rows]
+        if self._own is not None:
+            index = self._own.gather(1, index)
+        index = index.to(self.images.labels.device)
+        pixels = self.images.pixels[index].to(self.initial_parameters.dtype) / 255
+        return pixels, self.images.labels[index]
+
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        pixels, labels = self.minibatch(step)
+        logits = self.network.logits(self.unpack(parameters), pixels)
+        losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(1)
+
+    def select(self, rows: slice) -> Self:
+        chosen = range(self.stacked)[self.rows][rows]
+        return type(self)(
+            self.images,
+            self.network,
+            self.batch_size,
+            self.initial_parameters[rows],
+            self.seed,
+            self.stacked,
+            slice(chosen.start, chosen.stop, chosen.step),
+            self.examples,
+        )
+
+
+class ImageTask(Task):
+    """Classifiers of one architecture on a data set of images.
+
+    Args:
+        data: which data set, and where it comes from.
+        batch_size: images in a minibatch.
+        initial_std: standard deviation of all initial parameters.
+        labels: the classes in use, counted from 0; None for all.
+        examples: images that each function is trained on, drawn at random from its split; None for
+            all of them. The number of images decides how soon a function has learned them by heart.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: DataConfig,
+        batch_size: int = 128,
+        initial_std: float = 0.01,
+        labels: list[int] | None = None,
+        examples: int | None = None,
+    ) -> None:
+        if examples is not None and examples < 1:
+            raise ConfigError(f"examples={examples}: must be at least 1")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: must be at least 1")
+        if initial_std < 0:
+            raise ConfigError(f"initial_std={initial_std}: must not be negative")
+        self.name, self.data, self.labels = name, data, labels
+        self.batch_size, self.initial_std, self.examples = batch_size, initial_std, examples
+
+    def setup(
+        self, data_dir: str, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().setup(data_dir, device, dtype)
+        images = load_images(self.data, data_dir, device)
+        try:
+            self.images = images if self.labels is None else images.only(self.labels)
+        except ConfigError as error:
+            raise ConfigError(f"task.{error}") from error
+
+    @abstractmethod
+    def network(self, image: tuple[int, ...], num_classes: int) -> Network:
+        """The architecture for images of that shape."""
+
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Classifiers:
+        train = self.images["train"]
+        network = self.network(tuple(train.pixels.shape[1:]), train.num_classes)
+        n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
+        initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return Classifiers(
+            self.images[split],
+            network,
+            self.batch_size,
+            initial.to(self.device, self.dtype),
+            derive_seed(seed, split),
+            num_functions,
+            examples=self.examples,
+        )
+
+    def data_description(self) -> dict[str, object]:
+        return self.images.description
