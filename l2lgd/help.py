@@ -43,7 +43,7 @@ def verb_help(verb: str, meaning: str) -> str:
         "options:",
     ]
     lines += _options(text)
-    defaults = dict(re.findall(r"^  - (\w+): (\w+)$", text, flags=re.MULTILINE))
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)(?: +#.*)?$", text, flags=re.MULTILINE))
     for group in GROUPS:
         if group in defaults:
             lines += ["", f"{group}=  (default: {defaults[group]})", *_choices(conf / group)]
