@@ -1,0 +1,178 @@
+"""Optimizers for groups of parameters, against each optimizer on its own tensors."""
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import classifiers, node, optimizer, run_steps
+from torch import Tensor
+
+from l2lgd.config import build
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.bfgs import BFGS
+from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.optimizers.groups import Group, Grouped
+from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.schedules import Unroll
+from l2lgd.unroll import advance, replay, rollout, start, textbook
+
+SHAPES = {"a.weight": (3, 2), "a.bias": (2,), "b.weight": (2, 2), "b.bias": (2,)}
+SLICES = {"a.weight": slice(0, 6), "a.bias": slice(6, 8), "b.weight": slice(8, 12)}
+SLICES["b.bias"] = slice(12, 14)
+
+
+def lstm(seed: int) -> CoordinatewiseLSTM:
+    learned = CoordinatewiseLSTM(output_scale=0.5).double()
+    learned.reset_parameters(torch.Generator().manual_seed(seed))
+    return learned
+
+
+def stream(steps: int = 5, num_functions: int = 3) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(steps, num_functions, 14, generator=draw, dtype=torch.float64)
+
+
+def updates(chosen: Any, gradients: Tensor) -> Tensor:
+    state, found = chosen.initial_state(gradients[0]), []
+    with torch.no_grad():
+        for gradient in gradients:
+            update, state = chosen.step(gradient, state)
+            found.append(update)
+    return torch.stack(found)
+
+
+def test_each_tensor_is_moved_by_its_own_optimizer() -> None:
+    weights, biases, adam = lstm(1), lstm(2), HandDesigned("Adam", 0.05)
+    members = {"weights": weights, "biases": biases, "adam": adam}
+    groups = [Group("b.bias", "adam"), Group("*.weight", "weights"), Group("*", "biases")]
+    found = updates(Grouped(members, groups).named(SHAPES), stream())
+    uses = {"a.weight": weights, "a.bias": biases, "b.weight": weights, "b.bias": adam}
+    for name, own in uses.items():
+        alone = updates(own, stream()[..., SLICES[name]])
+        torch.testing.assert_close(found[..., SLICES[name]], alone, rtol=1e-12, atol=1e-15)
+
+
+def test_one_optimizer_for_all_groups_is_that_optimizer() -> None:
+    shared = lstm(1)
+    groups = [Group("a.*", "it"), Group("b.weight", "it"), Group("*", "it")]
+    grouped = Grouped({"it": shared}, groups)
+    torch.testing.assert_close(
+        updates(grouped.named(SHAPES), stream()), updates(shared, stream()), rtol=0, atol=0
+    )
+
+
+def test_an_optimizer_that_shares_information_does_so_within_its_groups() -> None:
+    shared = CoordinatewiseLSTM(averaging_cells=3).double()
+    groups = [Group("*.bias", "shared"), Group("*", "other")]
+    found = updates(Grouped({"shared": shared, "other": lstm(2)}, groups).named(SHAPES), stream())
+    columns = [6, 7, 12, 13]
+    alone = updates(shared, stream()[..., columns])
+    torch.testing.assert_close(found[..., columns], alone, rtol=1e-12, atol=1e-15)
+
+
+def mixed() -> Grouped:
+    """Two learned optimizers and a hand-designed one on the four tensors of the classifiers."""
+    groups = [Group("layer0.weight", "first"), Group("*.bias", "second"), Group("*", "nag")]
+    nag = HandDesigned("SGD", 0.1, {"momentum": 0.9, "nesterov": True})
+    return Grouped({"first": lstm(1), "second": lstm(2), "nag": nag}, groups)
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+def test_the_meta_gradient_of_a_mixture_is_that_of_the_textbook_loop(
+    second_derivatives: bool,
+) -> None:
+    found, objective = [], Unroll([6]).objective(12)
+    for way in ("replay", "textbook"):
+        learned = mixed()
+        at = start(learned, classifiers())
+        for _ in range(3):
+            at = advance(at)
+        if way == "replay":
+            record, _ = rollout(at, 6, second_derivatives)
+            replay(record, objective)
+        else:
+            textbook(at, 6, objective, second_derivatives)
+        found.append([weight.grad for weight in learned.parameters()])
+    largest = max(gradient.norm() for gradient in found[1])
+    for fast, slow in zip(*found, strict=True):
+        assert (fast - slow).norm() <= 1e-10 * slow.norm() + 1e-14 * largest
+
+
+def test_a_shared_optimizer_gets_the_meta_gradients_of_all_its_groups() -> None:
+    found = []
+    for groups in (
+        [Group("*", "it")],
+        [Group("layer0.weight", "it"), Group("layer1.bias", "it"), Group("*", "it")],
+    ):
+        learned = Grouped({"it": lstm(1)}, groups)
+        record, _ = rollout(start(learned, classifiers()), 5)
+        replay(record, Unroll([5]).objective(5))
+        found.append([weight.grad for weight in learned.parameters()])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-13)
+
+
+def test_one_optimizer_on_two_optimizees_keeps_them_apart() -> None:
+    learned, functions = mixed(), classifiers()
+    expected = run_steps(learned.named(functions.shapes), functions, 4)
+    at = start(learned, functions)
+    for _ in range(4):
+        at = advance(at)
+        updates(learned.named(SHAPES), stream(1))  # as a validation in between
+    torch.testing.assert_close(at.parameters, expected[-1])
+
+
+@pytest.mark.parametrize(
+    ("members", "groups", "message"),
+    [
+        ({"x": lstm(0)}, [Group("*", "y")], "uses y"),
+        ({"x": HandDesigned("SGD", 0.1)}, [Group("*", "x")], "learned"),
+        ({"x": lstm(0), "y": BFGS(1.0)}, [Group("*", "x")], "BFGS"),
+        ({"x": 3}, [Group("*", "x")], "_target_"),
+    ],
+)
+def test_groups_that_make_no_sense_are_refused(
+    members: dict, groups: list[Group], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Grouped(members, groups)
+
+
+def test_a_parameter_that_fits_no_pattern_is_named() -> None:
+    grouped = Grouped({"it": lstm(0)}, [Group("a.*", "it")])
+    with pytest.raises(ConfigError, match=r"b\.weight fits none of a\.\*"):
+        grouped.named(SHAPES)
+
+
+def test_members_can_be_exchanged_on_the_command_line() -> None:
+    options = (
+        "task=cifar10",
+        "opt@opt.optimizers.rest=adam",
+        "opt.optimizers.rest.learning_rate=1",
+    )
+    grouped = build(node("meta_train", "opt", *options), "opt")
+    names = list(dict(grouped.named_parameters()))
+    assert names
+    assert all(name.startswith("learned.conv.") for name in names)
+
+
+@pytest.mark.parametrize("task", ["cifar10", "cifar5", "cifar2"])
+def test_the_convnets_recommend_two_optimizers(task: str) -> None:
+    found = node("evaluate", "opt", f"task={task}")
+    assert set(found["optimizers"]) == {"conv", "rest"}
+    assert node("evaluate", "opt", f"task={task}", "opt=adam")["algorithm"] == "Adam"
+
+
+def test_what_is_wrong_inside_a_member_is_found_where_it_is() -> None:
+    config = node("meta_train", "opt", "task=cifar10", "opt@opt.optimizers.conv=lstm")
+    config["optimizers"]["conv"]["output_scale"] = -1.0
+    with pytest.raises(ConfigError, match=r"opt\.optimizers\.conv\.output_scale"):
+        build(config, "opt")
+    config["optimizers"]["conv"]["_target_"] = "os.system"
+    with pytest.raises(ConfigError, match=r"opt\.optimizers\.conv\._target_=os\.system is outside"):
+        build(config, "opt")
+
+
+def test_the_optimizer_of_the_tests_uses_both_groups() -> None:
+    learned = optimizer("lstm_per_group")
+    functions = classifiers()
+    assert len(learned.named(functions.shapes).initial_state(functions.initial_parameters)) == 2
