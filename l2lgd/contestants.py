@@ -71,7 +71,7 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
         )
     options = metadata.get("opt", node)
     if name == run.opt_name:
-        options = {**options, **{key: node[key] for key in _given_options() if key in node}}
+        options = _with_given(options, node)
     optimizer = run.build_optimizer(options, f"{path}: opt")
     if not isinstance(optimizer, LearnedOptimizer):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
@@ -83,10 +83,16 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     return optimizer, label
 
 
-def _given_options() -> list[str]:
-    """Options of ``opt`` that the command line sets."""
-    names = (o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task)
-    return [name.removeprefix("opt.") for name in names if name.startswith("opt.")]
+def _with_given(options: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """``options``, those that the command line sets as in ``node``."""
+    changed, given = OmegaConf.create(options), OmegaConf.create(node)
+    for override in HydraConfig.get().overrides.task:
+        name = override.lstrip("+").partition("=")[0]
+        if name.startswith("opt."):
+            key = name.removeprefix("opt.")
+            OmegaConf.update(changed, key, OmegaConf.select(given, key), force_add=True)
+    plain: Any = OmegaConf.to_container(changed)
+    return dict(plain)
 
 
 def _warn_of_shared_images(run: Run, path: Path, trained_on: dict[str, Any] | None) -> None:

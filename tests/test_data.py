@@ -1,12 +1,15 @@
 """Data sets: from files, folders and packages; and what is said when they cannot be had."""
 
+import hashlib
 import logging
+import pickle
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers import NO_NETWORK
 from PIL import Image
 
@@ -241,3 +244,104 @@ def test_an_unknown_data_set_or_source_is_refused(options: dict) -> None:
 def test_there_is_no_embedded_copy_of_another_data_set() -> None:
     with pytest.raises(ConfigError, match="fashion_mnist"):
         load_images(DataConfig("fashion_mnist", "embedded"), "", CPU)
+
+
+def colour_folder(root: Path, count: int) -> None:
+    """``count`` training and test pictures of each of four classes; their red says which."""
+    for part in ("train", "test"):
+        for label in range(4):
+            folder = root / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                picture = Image.new("RGB", (32, 32), (60 * label, index % 256, index // 256))
+                picture.save(folder / f"{index}.png")
+
+
+def test_colour_images_have_three_channels_last(tmp_path: Path) -> None:
+    colour_folder(tmp_path, 10)
+    images = load_images(DataConfig("cifar10", "folder", str(tmp_path)), "", CPU)
+    assert images["test"].pixels.shape == (40, 32, 32, 3)
+    for part in images.parts.values():
+        assert part.pixels[:, 0, 0, 0].equal((60 * part.labels).to(torch.uint8))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [3, 1], [2, 0, 3]])
+def test_a_subset_of_labels_is_renumbered_in_its_order(tmp_path: Path, labels: list[int]) -> None:
+    colour_folder(tmp_path, 20)
+    whole = load_images(DataConfig("cifar10", "folder", str(tmp_path)), "", CPU)
+    images = whole.only(labels)
+    for split, part in images.parts.items():
+        assert part.num_classes == len(labels)
+        old = torch.tensor(labels)[part.labels]
+        assert part.pixels[:, 0, 0, 0].equal((60 * old).to(torch.uint8))
+        kept = sum(int((whole[split].labels == label).sum()) for label in labels)
+        assert len(part.labels) == kept
+        assert images.description["num_examples"][split] == kept
+    assert images.description["labels"] == labels
+    assert "labels" not in whole.description
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 0], [0, 4], [-1, 0], []])
+def test_labels_that_make_no_sense_are_refused(tmp_path: Path, labels: list[int]) -> None:
+    colour_folder(tmp_path, 5)
+    images = load_images(DataConfig("cifar10", "folder", str(tmp_path)), "", CPU)
+    with pytest.raises(ConfigError, match="labels="):
+        images.only(labels)
+
+
+def test_labels_without_a_validation_image_are_unavailable(tmp_path: Path) -> None:
+    colour_folder(tmp_path, 5)  # 2 of 20 are for validation
+    images = load_images(DataConfig("cifar10", "folder", str(tmp_path)), "", CPU)
+    absent = sorted(set(range(4)) - set(images["validation"].labels.tolist()))[:2]
+    with pytest.raises(DataUnavailable, match="validation"):
+        images.only(absent)
+
+
+def test_pictures_are_decoded_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root, data_dir = tmp_path / "pictures", tmp_path / "data"
+    colour_folder(root, 250)
+    config = DataConfig("cifar10", "folder", str(root))
+    first = load_images(config, str(data_dir), CPU)
+    (kept,) = (data_dir / "decoded").iterdir()
+    written = kept.stat().st_mtime_ns
+    second = load_images(config, str(data_dir), CPU)
+    assert kept.stat().st_mtime_ns == written
+    for split, part in first.parts.items():
+        assert part.pixels.equal(second[split].pixels)
+        assert part.labels.equal(second[split].labels)
+    kept.write_bytes(b"not a tensor")
+    with caplog.at_level(logging.WARNING):
+        third = load_images(config, str(data_dir), CPU)
+    assert "decoding again" in caplog.text
+    assert third.description == first.description
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(next((root / "train").glob("*/*.png")))
+    assert load_images(config, str(data_dir), CPU).description != first.description
+
+
+def test_the_original_files_of_cifar10_are_read(tmp_path: Path, offline: None) -> None:
+    """The format, not the images: torchvision compares checksums, so its own are replaced."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    draw, lists = np.random.default_rng(0), {}
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        planes = draw.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+        content = pickle.dumps({"data": planes.reshape(8, -1), "labels": [*range(8)]})
+        lists[name] = (planes, hashlib.md5(content).hexdigest())
+        (folder / name).write_bytes(content)
+    meta = pickle.dumps({"label_names": [str(i) for i in range(10)]})
+    (folder / "batches.meta").write_bytes(meta)
+    reader = torchvision.datasets.CIFAR10
+    changes = {
+        "train_list": [[f"data_batch_{i}", lists[f"data_batch_{i}"][1]] for i in range(1, 6)],
+        "test_list": [["test_batch", lists["test_batch"][1]]],
+        "meta": {**reader.meta, "md5": hashlib.md5(meta).hexdigest()},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setattr(reader, name, value)
+        images = load_images(DataConfig("cifar10"), str(tmp_path), CPU)
+    assert images.description["source"] == "torchvision"
+    expected = torch.from_numpy(lists["test_batch"][0]).permute(0, 2, 3, 1)
+    assert images["test"].pixels.equal(expected)
+    assert images["test"].labels.tolist() == list(range(8))
+    assert images.description["num_examples"] == {"train": 36, "validation": 4, "test": 8}

@@ -84,3 +84,10 @@ def test_options_out_of_range_are_refused(name: str, options: dict) -> None:
 def test_an_unknown_decay_is_refused() -> None:
     with pytest.raises(ConfigError, match="meta_decay=step"):
         decay_factor("step", 0.0)
+
+
+def test_horizons_share_the_meta_training() -> None:
+    unroll = Unroll([20], horizons=[100, 200, 1000, 1000])
+    found = [unroll.horizon(progress, 50) for progress in (0.0, 0.24, 0.25, 0.5, 0.99, 1.0)]
+    assert found == [100, 100, 200, 1000, 1000, 1000]
+    assert Unroll([20]).horizon(0.3, 50) == 50
