@@ -3,13 +3,15 @@
 The textbook loop is what a careful user of PyTorch writes: torch.nn.LSTMCell, one autograd graph
 through the unroll, torch.autograd.grad with respect to the current parameters, so that its cost is
 linear in the unroll. Both start from the same position, drop ∂∇_t/∂φ as the paper does, and end
-with a step of Adam on φ; that they find the same meta-gradient is shown first.
+with a step of Adam on φ; that they find the same meta-gradient is shown first. In the textbook loop
+the convnet of CIFAR-10 is made of PyTorch's layers, as its authors mean them to be used.
 
 Run as ``python scripts/bench_meta_step.py [--cases mnist-1,mnist-8] [--json]``. The networks are
 trained on MNIST from the data folder, or on the embedded digits.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -20,24 +22,30 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from l2lgd import runtime
 from l2lgd.data import DataConfig
 from l2lgd.errors import UserError
+from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
+from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.preprocessing import log_sign
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Task
 from l2lgd.tasks.classification import ClassificationTask
+from l2lgd.tasks.convnet import ConvNetTask
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.unroll import Position, replay, rollout, start
 
 UNROLL = 20
+States = list[tuple[Tensor, Tensor]]  # hidden and cell of each layer
 SIDES = ("textbook", "ours")
 LARGE = 2_000_000  # coordinate-steps from which on the textbook loop's memory is foretold
 HEADROOM = 0.8  # of the available memory that the textbook loop may take
@@ -48,15 +56,17 @@ class Case:
     """What is optimized."""
 
     functions: int
-    hidden_layers: tuple[int, ...] | None  # of a network on MNIST; None: quadratics, 10 coordinates
+    hidden_layers: tuple[int, ...] | None = None  # of a network on MNIST
+    convnet: bool = False  # that of section 3.3, on CIFAR-10; else quadratics of 10 coordinates
 
 
 CASES = {
-    "quadratic-128": Case(128, None),
+    "quadratic-128": Case(128),
     "mnist-1": Case(1, (20,)),
     "mnist-8": Case(8, (20,)),
     "mlp-318k": Case(1, (400,)),
     "mlp-1m": Case(1, (1260,)),
+    "cifar-1": Case(1, convnet=True),
 }
 
 
@@ -65,12 +75,22 @@ def task_of(case: Case, device: torch.device) -> Task:
     task: Task = QuadraticTask(dimension=10)
     if case.hidden_layers is not None:
         task = ClassificationTask("mnist", DataConfig(), list(case.hidden_layers))
+    if case.convnet:
+        task = ConvNetTask("cifar10", DataConfig("cifar10"), [16, 16, 16])
     task.setup(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd"), device)
     return task
 
 
-class Textbook(nn.Module):
-    """The same optimizer in the cells of torch.nn."""
+def optimizer_of(case: Case, **options: Any) -> LearnedOptimizer:
+    """That of the paper."""
+    if not case.convnet:
+        return CoordinatewiseLSTM(**options)
+    members = {name: CoordinatewiseLSTM(**options) for name in ("conv", "rest")}
+    return Grouped(members, [Group("conv*.weight", "conv"), Group("*", "rest")])
+
+
+class TextbookLSTM(nn.Module):
+    """A coordinatewise LSTM in the cells of torch.nn."""
 
     def __init__(self, ours: CoordinatewiseLSTM) -> None:
         super().__init__()
@@ -89,22 +109,16 @@ class Textbook(nn.Module):
             self.output.weight.copy_(ours.output_weight)
             self.output.bias.copy_(ours.output_bias)
 
-    def meta_gradient(self, at: Position, unroll: int) -> None:
-        """Of the sum of the losses, averaged over functions, added to ``.grad``."""
-        theta, gradient = at.parameters, at.gradient
-        zeros = theta.new_zeros(theta.numel(), self.output.in_features)
-        states = [(zeros, zeros) for _ in self.cells]
-        total = torch.zeros((), device=theta.device)
-        for step in range(at.step + 1, at.step + unroll + 1):
-            activation = log_sign(gradient.flatten(), self.p).T
-            for index, cell in enumerate(self.cells):
-                states[index] = cell(activation, states[index])
-                activation = states[index][0]
-            theta = theta + self.output_scale * self.output(activation).view_as(theta)
-            loss = at.optimizee.loss(theta, step)
-            (gradient,) = torch.autograd.grad(loss.sum(), theta, retain_graph=True)
-            total = total + loss.mean()
-        total.backward()
+    def forward(self, gradient: Tensor, states: States | None) -> tuple[Tensor, States]:
+        """∇_t (B, n) → g_t (B, n) and the next states."""
+        if states is None:
+            zeros = gradient.new_zeros(gradient.numel(), self.output.in_features)
+            states = [(zeros, zeros) for _ in self.cells]
+        activation, following = log_sign(gradient.flatten(), self.p).T, []
+        for cell, state in zip(self.cells, states, strict=True):
+            following.append(cell(activation, state))
+            activation = following[-1][0]
+        return self.output_scale * self.output(activation).view_as(gradient), following
 
     def gradient_like_ours(self) -> Tensor:
         """What has been found, flat, in the order of CoordinatewiseLSTM.parameters()."""
@@ -115,6 +129,69 @@ class Textbook(nn.Module):
             biases.append(other_gate_order(cell.bias_ih.grad))
         parts = [self.output.weight.grad, self.output.bias.grad, *weights, *biases]
         return torch.cat([part.flatten() for part in parts])
+
+
+class Textbook(nn.Module):
+    """The optimizer of a case, and its convnet, where it has one, in PyTorch's layers."""
+
+    def __init__(self, ours: LearnedOptimizer, at: Position) -> None:
+        super().__init__()
+        own = [m for m in ours.modules() if isinstance(m, CoordinatewiseLSTM)]
+        self.optimizers = nn.ModuleList(TextbookLSTM(member) for member in own)
+        self.loss = at.optimizee.loss
+        self.columns = [torch.arange(at.parameters.shape[1])]
+        if len(own) > 1:
+            self.loss = functools.partial(textbook_convnet, at.optimizee)
+            slices = at.optimizee.parameter_slices()
+            named = {name: self.columns[0][where] for name, where in slices.items()}
+            first = [name for name in named if fnmatchcase(name, "conv*.weight")]
+            second = [name for name in named if name not in first]
+            self.columns = [torch.cat([named[n] for n in names]) for names in (first, second)]
+
+    def meta_gradient(self, at: Position, unroll: int) -> None:
+        """Of the sum of the losses, averaged over functions, added to ``.grad``."""
+        theta, gradient = at.parameters, at.gradient
+        states: list[States | None] = [None] * len(self.columns)
+        total = torch.zeros((), device=theta.device)
+        for step in range(at.step + 1, at.step + unroll + 1):
+            update = torch.zeros_like(theta)
+            for k, (own, columns) in enumerate(zip(self.optimizers, self.columns, strict=True)):
+                update[:, columns], states[k] = own(gradient[:, columns], states[k])
+            theta = theta + update
+            loss = self.loss(theta, step)
+            (gradient,) = torch.autograd.grad(loss.sum(), theta, retain_graph=True)
+            total = total + loss.mean()
+        total.backward()
+
+    def gradient_like_ours(self) -> Tensor:
+        """What has been found, flat, in the order of the parameters of the other side."""
+        return torch.cat([own.gradient_like_ours() for own in self.optimizers])
+
+
+def textbook_convnet(optimizee: Any, parameters: Tensor, step: int) -> Tensor:
+    """The losses of convnets, one after the other, in PyTorch's layers."""
+    pixels, labels = optimizee.minibatch(step)
+    named, epsilon = optimizee.unpack(parameters), optimizee.network.epsilon
+    losses = []
+    for row, images in enumerate(pixels.permute(0, 1, 4, 2, 3)):
+        own = {name: tensor[row] for name, tensor in named.items()}
+        for index in range(3):
+            weight, bias = own[f"conv{index}.weight"], own[f"conv{index}.bias"]
+            offset = own[f"conv{index}.offset"]
+            images = functional.conv2d(images, weight, bias, padding="same")
+            images = functional.relu(normalised(images, offset, epsilon))
+            images = functional.max_pool2d(images, 2)
+        hidden = functional.linear(images.flatten(1), own["hidden.weight"].T, own["hidden.bias"])
+        hidden = functional.relu(normalised(hidden, own["hidden.offset"], epsilon))
+        logits = functional.linear(hidden, own["output.weight"].T, own["output.bias"])
+        losses.append(functional.cross_entropy(logits, labels[row]))
+    return torch.stack(losses)
+
+
+def normalised(x: Tensor, offset: Tensor, epsilon: float) -> Tensor:
+    """Batch normalisation, which wants a scale to be differentiable twice."""
+    scale = torch.ones_like(offset)
+    return functional.batch_norm(x, None, None, scale, offset, training=True, eps=epsilon)
 
 
 def other_gate_order(rows: Tensor) -> Tensor:
@@ -134,11 +211,11 @@ class Bench:
         self, case: Case, device: torch.device, unroll: int = UNROLL, **options: Any
     ) -> None:
         self.device, self.unroll = device, unroll
-        self.ours = CoordinatewiseLSTM(**options).to(device)
-        self.textbook = Textbook(self.ours).to(device)
+        self.ours = optimizer_of(case, **options).to(device)
         draw = generator(0, "bench")  # the same functions in every process
         self.optimizee = task_of(case, device).sample("train", case.functions, draw)
         self.at = start(self.ours, self.optimizee)
+        self.textbook = Textbook(self.ours, self.at).to(device)
         self.seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         self.parts: dict[str, list[float]] = {"optimizee": [], "rollout": [], "replay": []}
         # A rate of zero: each repetition does the same work on the same weights.
@@ -176,9 +253,9 @@ class Bench:
 
         self.optimizee.loss_and_gradient = timed  # type: ignore[method-assign]
         began = self.now()
-        record, _ = rollout(self.ours, self.at, self.unroll)
+        record, _ = rollout(self.at, self.unroll)
         between = self.now()
-        replay(self.ours, record, lambda losses, steps: losses)
+        replay(record, lambda losses, steps: losses)
         self.parts["optimizee"].append(spent)
         self.parts["rollout"].append(between - began - spent)
         self.parts["replay"].append(self.now() - between)
