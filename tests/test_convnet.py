@@ -138,7 +138,7 @@ def test_what_is_not_a_number_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("second_derivatives", [False, True])
-@pytest.mark.parametrize("name", ["lstm", "lstm_reflected"])
+@pytest.mark.parametrize("name", ["lstm", "lstm_odd"])
 def test_the_meta_gradient_of_two_optimizers_is_that_of_the_textbook_loop(
     name: str, second_derivatives: bool
 ) -> None:
@@ -156,9 +156,10 @@ def test_the_meta_gradient_of_two_optimizers_is_that_of_the_textbook_loop(
         else:
             textbook(at, 4, objective, second_derivatives)
         found.append({key: weight.grad for key, weight in learned.named_parameters()})
+    largest = max(gradient.norm() for gradient in found[1].values())
     for key, slow in found[1].items():
-        assert slow.norm() > 0, key
-        assert (found[0][key] - slow).norm() <= 1e-10 * slow.norm(), key
+        difference = (found[0][key] - slow).norm()
+        assert difference <= 1e-10 * slow.norm() + 1e-14 * largest, key
 
 
 @pytest.mark.parametrize("name", ["quadratics", "convnets"])
