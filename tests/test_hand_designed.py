@@ -50,7 +50,7 @@ def test_on_classifiers_it_is_torch_optim_on_a_module_of_each(name: str) -> None
         for step in range(STEPS):
             pixels, labels = functions.minibatch(step)
             own.zero_grad()
-            functional.cross_entropy(module(pixels[row]), labels[row]).backward()
+            functional.cross_entropy(module(pixels[row].flatten(1)), labels[row]).backward()
             own.step()
         final = functions.unpack(stacked[-1])
         for layer, part in ((0, module[0]), (1, module[2])):
@@ -118,3 +118,27 @@ def test_an_algorithm_that_does_not_treat_coordinates_apart_is_refused(algorithm
 def test_bad_arguments_are_refused(rate: float, arguments: dict) -> None:
     with pytest.raises(ConfigError):
         HandDesigned("SGD", rate, arguments)
+
+
+@pytest.mark.parametrize("name", HAND_DESIGNED)
+def test_a_state_can_be_used_twice(name: str) -> None:
+    chosen, functions = optimizer(name), quadratics()
+    state = chosen.initial_state(functions.initial_parameters)
+    gradient = functions.loss_and_gradient(functions.initial_parameters, 0)[1]
+    for _ in range(3):
+        (first, following), (second, _) = chosen.step(gradient, state), chosen.step(gradient, state)
+        assert first.equal(second)
+        state = following
+
+
+@pytest.mark.parametrize("name", HAND_DESIGNED)
+def test_a_step_is_differentiable(name: str) -> None:
+    chosen, gradient = optimizer(name), torch.randn(2, 5, dtype=torch.float64)
+    state = chosen.initial_state(torch.zeros_like(gradient))
+    with torch.no_grad():
+        _, state = chosen.step(gradient + 0.1, state)
+
+    def update(x: Tensor) -> Tensor:
+        return chosen.step(x, state)[0]
+
+    assert torch.autograd.gradcheck(update, gradient.requires_grad_())
