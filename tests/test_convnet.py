@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import optimizer_node
+from helpers import OPTIMIZEES, optimizer, optimizer_node
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -164,8 +164,6 @@ def test_the_meta_gradient_of_two_optimizers_is_that_of_the_textbook_loop(
 
 @pytest.mark.parametrize("name", ["quadratics", "convnets"])
 def test_differences_of_gradients_come_close_to_second_derivatives(name: str) -> None:
-    from helpers import OPTIMIZEES, optimizer
-
     optimizee = functions() if name == "convnets" else OPTIMIZEES[name]()
     learned = optimizer("lstm")
     found = []

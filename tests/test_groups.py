@@ -1,10 +1,8 @@
 """Optimizers for groups of parameters, against each optimizer on its own tensors."""
 
-from typing import Any
-
 import pytest
 import torch
-from helpers import classifiers, node, optimizer, run_steps
+from helpers import classifiers, node, optimizer, run_steps, updates
 from torch import Tensor
 
 from l2lgd.config import build
@@ -30,15 +28,6 @@ def lstm(seed: int) -> CoordinatewiseLSTM:
 def stream(steps: int = 5, num_functions: int = 3) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     return torch.randn(steps, num_functions, 14, generator=draw, dtype=torch.float64)
-
-
-def updates(chosen: Any, gradients: Tensor) -> Tensor:
-    state, found = chosen.initial_state(gradients[0]), []
-    with torch.no_grad():
-        for gradient in gradients:
-            update, state = chosen.step(gradient, state)
-            found.append(update)
-    return torch.stack(found)
 
 
 def test_each_tensor_is_moved_by_its_own_optimizer() -> None:

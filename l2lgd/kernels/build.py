@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+SUFFIXES = {torch.float32: "float", torch.float64: "double"}  # of the functions for each type
 logger = logging.getLogger(__name__)
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-pthread")
@@ -38,6 +40,19 @@ def library(name: str) -> ctypes.CDLL | None:
             reason = str(error)
     logger.warning("no compiled %s, using PyTorch: %s", name, reason)
     return None
+
+
+def call(name: str, function: str, dtype: torch.dtype, *arguments: Any) -> None:
+    """Run a function of a library, in its form for numbers of that type.
+
+    Args:
+        arguments: as ctypes takes them.
+
+    Raises:
+        MemoryError: the function says that there is not enough.
+    """
+    if getattr(library(name), f"{function}_{SUFFIXES[dtype]}")(*arguments):
+        raise MemoryError(f"not enough memory for {function}")
 
 
 @functools.cache

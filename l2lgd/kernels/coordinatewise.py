@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2lgd.kernels.build import library
+from l2lgd.kernels.build import SUFFIXES, call, library
 
 LANGUAGE = "C++"
 NAME = "coordinatewise"
 State = tuple[Sequence[Tensor], Sequence[Tensor]]
-SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,5 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 
 def _call(name: str, dtype: torch.dtype, network: _Network, *arguments: Any) -> None:
-    function = getattr(library(NAME), f"{name}_{SUFFIXES[dtype]}")
     pointers = (ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)
-    if function(ctypes.byref(network), *pointers):
-        raise MemoryError(f"not enough memory for {name}")
+    call(NAME, name, dtype, ctypes.byref(network), *pointers)

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #define INLINE inline __attribute__((always_inline))
@@ -88,6 +89,16 @@ void pool(const Shape& s, const T* h, const T* shift, T* out, T* index, double* 
   });
 }
 
+// The two sums of a channel over all images, of those of each image (N, 2, C).
+std::pair<double, double> totals(const Shape& s, const std::vector<double>& sums, int64_t c) {
+  std::pair<double, double> total{0, 0};
+  for (int64_t n = 0; n < s.images; ++n) {
+    total.first += sums[n * 2 * s.channels + c];
+    total.second += sums[n * 2 * s.channels + s.channels + c];
+  }
+  return total;
+}
+
 template <class T>
 void forward(const Shape& s, const T* h, const T* offset, double epsilon, T* out, T* index,
              T* mean, T* rstd) {
@@ -99,11 +110,7 @@ void forward(const Shape& s, const T* h, const T* offset, double epsilon, T* out
     pool(s, h + n * size, h, out + n * pooled, index + n * pooled, &sums[n * 2 * channels]);
   const double count = double(s.images * s.height * s.width);
   for (int64_t c = 0; c < channels; ++c) {
-    double sum = 0, square = 0;
-    for (int64_t n = 0; n < s.images; ++n) {
-      sum += sums[n * 2 * channels + c];
-      square += sums[n * 2 * channels + channels + c];
-    }
+    const auto [sum, square] = totals(s, sums, c);
     const double centre = sum / count, variance = std::max(0.0, square / count - centre * centre);
     mean[c] = T(h[c] + centre);
     rstd[c] = T(1 / std::sqrt((square != square ? square : variance) + epsilon));
@@ -143,11 +150,7 @@ void backward(const Shape& s, const T* h, const T* offset, const T* out, const T
   std::vector<T> constant(channels), slope(channels);
   const double count = double(s.images * s.height * s.width);
   for (int64_t c = 0; c < channels; ++c) {
-    double sum = 0, product = 0;
-    for (int64_t n = 0; n < s.images; ++n) {
-      sum += sums[n * 2 * channels + c];
-      product += sums[n * 2 * channels + channels + c];
-    }
+    const auto [sum, product] = totals(s, sums, c);
     d_offset[c] = T(sum);
     slope[c] = T(-double(rstd[c]) * rstd[c] * product / count);
     constant[c] = T(-rstd[c] * sum / count);

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from l2lgd.kernels.build import library
+from l2lgd.kernels.build import SUFFIXES, call, library
 
-SUFFIXES = {torch.float32: "float", torch.float64: "double"}
+NAME = "normalised_pool"
 
 
 def normalised_pool(images: Tensor, offset: Tensor, epsilon: float) -> Tensor:
@@ -40,9 +40,6 @@ def plain(images: Tensor, offset: Tensor, epsilon: float) -> Tensor:
     scale = torch.ones_like(offset)  # without one, PyTorch has no second derivatives
     images = functional.batch_norm(images, None, None, scale, offset, training=True, eps=epsilon)
     return torch.relu(functional.max_pool2d(images, 2, ceil_mode=True))
-
-
-NAME = "normalised_pool"
 
 
 class _Shape(ctypes.Structure):
@@ -90,8 +87,6 @@ class _Compiled(torch.autograd.Function):
 
 
 def _call(name: str, channels_last: Tensor, *arguments: Any) -> None:
-    function = getattr(library(NAME), f"{name}_{SUFFIXES[channels_last.dtype]}")
     shape = _Shape(*channels_last.shape, torch.get_num_threads())
     pointers = (ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments)
-    if function(ctypes.byref(shape), *pointers):
-        raise MemoryError(f"not enough memory for {name}")
+    call(NAME, name, channels_last.dtype, ctypes.byref(shape), *pointers)

@@ -83,12 +83,11 @@ class Grouped(LearnedOptimizer):
             raise ConfigError("optimizers: none of them is a learned one")
         self.learned = nn.ModuleDict(learned)
         self._members, self._groups = dict(optimizers), list(groups)
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._known: dict[str, Columns] | None = None  # where the coordinates have names
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         bound = copy.copy(self)  # the same weights
-        bound._shapes = dict(shapes)
-        bound._columns()  # fails now rather than in the first step
+        bound._known = self._shared_out(shapes)
         return bound
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -172,16 +171,16 @@ class Grouped(LearnedOptimizer):
                 parts.append(Part(member, rows, _within(columns, inner)))
         return parts
 
-    def _columns(self, n: int | None = None) -> dict[str, Columns]:
-        """The coordinates of each optimizer that has any.
+    def _columns(self, n: int) -> dict[str, Columns]:
+        """The coordinates of each optimizer that has any, of n."""
+        return self._shared_out({"": (n,)}) if self._known is None else self._known
 
-        Args:
-            n: how many coordinates there are, where they have no names.
+    def _shared_out(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Columns]:
+        """The coordinates of each optimizer that has any, by the names of their tensors.
 
         Raises:
             ConfigError: no pattern fits a parameter.
         """
-        shapes = self._shapes or {"": (n or 0,)}
         pieces: dict[str, list[tuple[int, int]]] = {}
         start = 0
         for name, shape in shapes.items():

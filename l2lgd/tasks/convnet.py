@@ -57,7 +57,7 @@ class ConvNet(Network):
         else:
             features = self._together(tensors, images)
         hidden = torch.bmm(features, tensors["hidden.weight"])
-        hidden = _normalised(hidden, (1,), self.epsilon) + tensors["hidden.offset"].unsqueeze(1)
+        hidden = _normalised(hidden, self.epsilon) + tensors["hidden.offset"].unsqueeze(1)
         bias = tensors["output.bias"].unsqueeze(1)
         return torch.baddbmm(bias, torch.relu(hidden), tensors["output.weight"])
 
@@ -89,10 +89,10 @@ class ConvNet(Network):
         return normalised_pool(images, offset, self.epsilon)
 
 
-def _normalised(x: Tensor, dims: tuple[int, ...], epsilon: float) -> Tensor:
-    """``x`` with mean 0 and variance 1 over ``dims``."""
-    centred = x - x.mean(dims, keepdim=True)
-    variance = centred.square().mean(dims, keepdim=True)
+def _normalised(hidden: Tensor, epsilon: float) -> Tensor:
+    """(B, batch, units), each unit with mean 0 and variance 1 over its batch."""
+    centred = hidden - hidden.mean(1, keepdim=True)
+    variance = centred.square().mean(1, keepdim=True)
     return centred * torch.rsqrt(variance + epsilon)
 
 
