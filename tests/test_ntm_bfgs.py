@@ -242,7 +242,7 @@ def test_replay_is_the_textbook_loop(kind: str, second_derivatives: bool, smooth
     at = start(learned, quadratics())
     record, _ = rollout(at, 5, keep_path=second_derivatives)
     replay(record, objective, smoothing)
-    textbook(same, start(same, quadratics()), 5, objective, second_derivatives, smoothing)
+    textbook(start(same, quadratics()), 5, objective, second_derivatives, smoothing)
     for (name, mine), theirs in zip(learned.named_parameters(), same.parameters(), strict=True):
         scale = theirs.grad.norm()
         assert scale > 0, name
