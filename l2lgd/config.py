@@ -68,6 +68,7 @@ class Evaluate(Verb):
     tuned_dir: str
     tune_functions: int
     tune_seed: int
+    reuse: str | None
 
 
 @dataclasses.dataclass

@@ -1,5 +1,6 @@
 """Optimizers made ready for a comparison: trained weights loaded, learning rates tuned."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from l2lgd import checkpoint
 from l2lgd.config import nearest
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.kept_losses import digest
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.run import Run
 from l2lgd.tracking import NullTracker
@@ -163,6 +165,29 @@ def tuning_key(
         "num_functions": num_functions,
         "seed": seed,
     }
+
+
+def losses_key(
+    run: Run, name: str, node: dict[str, Any], optimizer: Optimizer, rate: float | None
+) -> dict[str, Any]:
+    """What the losses of an evaluation depend on, as JSON has it."""
+    options = run.options
+    key = {
+        "task_name": run.task_name,
+        "task": task_options(run.config["task"]),
+        "data": same_images(run.task.data_description()),
+        "optimizer_name": name,
+        "optimizer": {**node, "learning_rate": rate},
+        "split": options.split,
+        "num_functions": options.num_functions,
+        "num_steps": options.num_steps,
+        "seed": options.seed,
+        "device": run.device.type,
+    }
+    if isinstance(optimizer, LearnedOptimizer):
+        key["weights"] = digest(optimizer.state_dict())
+    found: dict[str, Any] = json.loads(json.dumps(key))
+    return found
 
 
 def task_options(node: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Saved:
 
     progress: MetaProgress
     step: int  # t of the trajectory under way
-    diverged: bool  # and whether it has
+    marks: dict[str, Any]  # its ``marks()``
     tensors: dict[str, Tensor]  # of that trajectory
 
 
@@ -60,7 +60,7 @@ def save_last(
     kept = {
         "progress": asdict(progress),
         "step": trajectory.position.step,
-        "diverged": trajectory.diverged,
+        "marks": trajectory.marks(),
     }
     checkpoint.save(path, tensors, {**provenance, **kept})
 
@@ -100,7 +100,7 @@ def load_last(
     meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
     progress = MetaProgress(**metadata["progress"])
     own = _below(f"trajectory.{rank}.", tensors)
-    return Saved(progress, metadata["step"], metadata["diverged"], own)
+    return Saved(progress, metadata["step"], metadata.get("marks", {}), own)
 
 
 def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:

@@ -41,6 +41,9 @@ class Unroll:
         smoothing: 0 for exact second derivatives; else the optimizer's derivative with respect to
             a gradient is averaged over this multiple of the coordinate's typical gradient, without
             which long unrolls are chaotic.
+        restart_above: begin another trajectory when the mean loss of an unroll is above this
+            multiple of the trajectory's lowest; what comes after an explosion teaches nothing about
+            good trajectories. None never does.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Unroll:
         smoothing: float = 0.0,
         difference: float = 0.0,
         horizons: list[int] | None = None,
+        restart_above: float | None = None,
     ) -> None:
         for name, steps in (("lengths", lengths), ("horizons", horizons)):
             if steps is not None and (not steps or min(steps) < 1):
@@ -70,11 +74,14 @@ class Unroll:
         for name, size in (("smoothing", smoothing), ("difference", difference)):
             if not 0 <= size < math.inf:
                 raise ConfigError(f"{name}={size}: must not be negative")
+        if restart_above is not None and not restart_above > 1:
+            raise ConfigError(f"restart_above={restart_above}: must be above 1, or null")
         self.lengths, self.second_derivatives = list(lengths), second_derivatives
         self.horizons = None if horizons is None else list(horizons)
         self.second_derivatives_from = second_derivatives_from
         self.smoothing, self.difference = smoothing, difference
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
+        self.restart_above = math.inf if restart_above is None else restart_above
 
     def length(self, progress: float) -> int:
         """U when the fraction ``progress`` of the meta-training is done."""

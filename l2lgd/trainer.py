@@ -109,8 +109,7 @@ class Trainer:
             saved = load_last(last, optimizer, meta_optimizer, self.ranks.rank)
             progress = saved.progress
             trajectory = self._begun(optimizer, settings, progress)
-            trajectory.restore(saved.step, saved.tensors)
-            trajectory.diverged = saved.diverged
+            trajectory.restore(saved.step, saved.marks, saved.tensors)
         else:
             if from_scratch:
                 optimizer.reset_parameters(generator(self.seed, "phi"))
@@ -121,7 +120,7 @@ class Trainer:
         while progress.meta_step < settings.meta_steps:
             began = time.monotonic()
             horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
-            if trajectory.diverged or trajectory.position.step >= horizon:
+            if trajectory.hopeless or trajectory.position.step >= horizon:
                 ratio = self._mean_loss(trajectory, settings) / trajectory.initial_loss
                 watch.ended(ratio, trajectory.diverged, progress.meta_step)
                 progress.trajectory += 1
@@ -195,6 +194,7 @@ class Trainer:
         else:
             progress.skipped += 1
             trajectory.diverged = True
+        trajectory.went_on(numbers["mean_loss"], unroll.restart_above)
         progress.meta_step += 1
         progress.coordinate_steps += length * settings.num_functions * at.parameters.shape[1]
         self.tracker.log(

@@ -1,7 +1,9 @@
 """The trajectory that a meta-training is in the middle of, and its tensors for a checkpoint."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +18,19 @@ class Trajectory:
 
     initial_loss: float  # mean over the functions
     position: Position
-    diverged: bool = False  # a meta-gradient was not finite; going on is no use
+    lowest: float = math.inf  # mean loss of an unroll so far
+    strayed: bool = False  # far above that
+    diverged: bool = False  # a meta-gradient was not finite
+
+    @property
+    def hopeless(self) -> bool:
+        """Going on is no use."""
+        return self.strayed or self.diverged
+
+    def went_on(self, mean_loss: float, restart_above: float) -> None:
+        """Note the mean loss of an unroll, and whether the trajectory has strayed."""
+        self.lowest = min(self.lowest, mean_loss)
+        self.strayed = mean_loss > restart_above * self.lowest
 
     @classmethod
     def begin(cls, optimizer: LearnedOptimizer, optimizee: Optimizee) -> "Trajectory":
@@ -35,8 +49,14 @@ class Trajectory:
             **{f"state.{index}": tensor for index, tensor in enumerate(states)},
         }
 
-    def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+    def marks(self) -> dict[str, Any]:
+        """How it has fared."""
+        return {name: getattr(self, name) for name in ("lowest", "strayed", "diverged")}
+
+    def restore(self, step: int, marks: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go to where a trajectory of the same functions was when its tensors were taken."""
+        for name, value in marks.items():
+            setattr(self, name, value)
         position = self.position
         device = position.parameters.device
         saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from l2lgd import config as configs
 from l2lgd.contestants import (
+    losses_key,
     needs_tuning,
     opt_config,
     search_learning_rate,
@@ -21,6 +22,7 @@ from l2lgd.contestants import (
     tuning_key,
 )
 from l2lgd.errors import ConfigError, Diverged
+from l2lgd.kept_losses import KeptLosses
 from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
@@ -89,6 +91,8 @@ def evaluate(config: DictConfig) -> float:
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
+    reuse = None if options.reuse is None else Path(options.reuse).expanduser()
+    kept = KeptLosses(run.folder, reuse)
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
@@ -106,9 +110,14 @@ def evaluate(config: DictConfig) -> float:
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
             optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
-            curves[name] = trainer.evaluate(
-                optimizer, split, options.num_functions, options.num_steps
-            )
+            key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
+            found = kept.find(name, key)
+            if found is None:
+                found = trainer.evaluate(optimizer, split, options.num_functions, options.num_steps)
+            else:
+                log.info("%s: losses taken from %s", name, options.reuse)
+            kept.add(name, key, found)
+            curves[name] = found
             results[name] = summarize(curves[name]) | about
             if isinstance(optimizer, LearnedOptimizer):
                 learned.append(name)

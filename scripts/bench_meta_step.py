@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from l2lgd import runtime
-from l2lgd.data import DataConfig
 from l2lgd.errors import UserError
+from l2lgd.image_sources import DataConfig
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 from l2lgd.optimizers.groups import Group, Grouped

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from l2lgd.config import build
-from l2lgd.data import DataConfig, Images
+from l2lgd.data import Images
 from l2lgd.errors import ConfigError
+from l2lgd.image_sources import DataConfig
 from l2lgd.kernels.normalised_pool import normalised_pool, plain
 from l2lgd.schedules import Unroll
 from l2lgd.tasks.convnet import ConvNet, ConvNetTask

@@ -13,8 +13,9 @@ import torchvision
 from helpers import NO_NETWORK
 from PIL import Image
 
-from l2lgd.data import DataConfig, load_images
+from l2lgd.data import load_images
 from l2lgd.errors import ConfigError, DataUnavailable
+from l2lgd.image_sources import DataConfig
 
 CPU = torch.device("cpu")
 
@@ -290,7 +291,7 @@ def test_labels_that_make_no_sense_are_refused(tmp_path: Path, labels: list[int]
 
 
 def test_labels_without_a_validation_image_are_unavailable(tmp_path: Path) -> None:
-    colour_folder(tmp_path, 5)  # 2 of 20 are for validation
+    colour_folder(tmp_path, 2)  # 1 of 8 is for validation
     images = load_images(DataConfig("cifar10", "folder", str(tmp_path)), "", CPU)
     absent = sorted(set(range(4)) - set(images["validation"].labels.tolist()))[:2]
     with pytest.raises(DataUnavailable, match="validation"):
@@ -344,4 +345,4 @@ def test_the_original_files_of_cifar10_are_read(tmp_path: Path, offline: None) -
     expected = torch.from_numpy(lists["test_batch"][0]).permute(0, 2, 3, 1)
     assert images["test"].pixels.equal(expected)
     assert images["test"].labels.tolist() == list(range(8))
-    assert images.description["num_examples"] == {"train": 36, "validation": 4, "test": 8}
+    assert images.description["num_examples"] == {"train": 32, "validation": 8, "test": 8}

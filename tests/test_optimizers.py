@@ -15,7 +15,7 @@ from helpers import (
     updates,
 )
 
-from l2lgd.data import DataConfig
+from l2lgd.image_sources import DataConfig
 from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
 from l2lgd.tasks.classification import ClassificationTask

@@ -74,6 +74,7 @@ def test_the_cosine_ends_at_a_hundredth() -> None:
         ("meta_loss", {"lengths": [1], "meta_loss": "sqrt"}),
         ("second_derivatives_from", {"lengths": [1], "second_derivatives_from": 1.5}),
         ("smoothing", {"lengths": [1], "smoothing": -1.0}),
+        ("restart_above", {"lengths": [1], "restart_above": 1.0}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict) -> None:

@@ -5,7 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import python
+
+from l2lgd.kept_losses import KeptLosses
+from l2lgd.results import Curves
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -47,3 +51,26 @@ def test_an_unknown_case_is_named() -> None:
     done = run("bench_meta_step.py", "--cases", "mnist")
     assert done.returncode == 2
     assert "no case mnist; choose among quadratic-128, mnist-1" in done.stderr
+
+
+def test_ratios_are_those_to_the_best_hand_designed_optimizer(tmp_path: Path) -> None:
+    steps = torch.arange(21.0).unsqueeze(1)
+    losses = {"lstm": 20 - steps, "sgd": 40 - 2 * steps, "adam": 10 + 0 * steps}
+    kept = KeptLosses(tmp_path, None)
+    for name, values in losses.items():
+        key = {"weights": "x"} if name == "lstm" else {}
+        kept.add(name, key, Curves(values * torch.tensor([1.0, 3.0]), stochastic=True))
+    done = run("ratios.py", str(tmp_path), "--steps", "10", "20")
+    assert done.returncode == 0, done.stderr
+    assert "2 functions, × ratio to sgd" in done.stdout
+    # Means of steps 1 to 10 and 11 to 20, over functions that count once and three times.
+    assert "29.000 (14.500 … 43.500)" in done.stdout
+    assert "× 0.500 (0.500 … 0.500), × 1.450" in done.stdout
+    assert done.stdout.count("× 0.500 (0.500 … 0.500), × 0.500") == 1
+
+
+def test_ratios_of_a_folder_without_losses_are_refused_in_a_line(tmp_path: Path) -> None:
+    done = run("ratios.py", str(tmp_path), "--steps", "10")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "losses.safetensors" in done.stderr

@@ -1,5 +1,6 @@
 """The trainer: meta-training learns, and the same seed gives the same bits."""
 
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -136,7 +137,8 @@ class Interrupting(Notebook):
 
 def test_going_on_from_a_checkpoint_gives_the_numbers_of_one_run(tmp_path: Path) -> None:
     # The last checkpoint before the stop, at 14, is in the middle of a trajectory.
-    unroll, changes = Unroll([4]), {"checkpoint_every": 7, "num_steps": 20}
+    unroll = Unroll([4], restart_above=1.001)
+    changes = {"checkpoint_every": 7, "num_steps": 20}
     once = meta_trained(tmp_path / "once", unroll=unroll, **changes)[2]
     settings = MetaSettings(**{**SETTINGS, **changes})
 
@@ -180,6 +182,27 @@ def test_a_trajectory_is_cut_into_unrolls_of_the_scheduled_length(tmp_path: Path
     # T = 10: first 4, 4 and the rest; in the second half of the training the whole trajectory.
     assert notebook.values("unroll_length") == [4, 4, 2, 4, 4, 2, 10, 10, 10, 10, 10, 10]
     assert notebook.values("trajectory") == [0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_trajectory_that_strays_is_left(tmp_path: Path) -> None:
+    learned, unroll = CoordinatewiseLSTM(hidden_size=5, output_scale=1.0), Unroll([2])
+    without = meta_trained(tmp_path / "without", learned, unroll)[2]
+    assert without.values("trajectory") == [i // 5 for i in range(30)]
+    learned, unroll = (
+        CoordinatewiseLSTM(hidden_size=5, output_scale=1.0),
+        Unroll([2], restart_above=1.2),
+    )
+    notebook = meta_trained(tmp_path / "with", learned, unroll)[2]
+    steps = [values for _, values in notebook.lines if "mean_loss" in values]
+    lowest, count, early = math.inf, 0, 0
+    for step, following in itertools.pairwise(steps):
+        lowest, count = min(lowest, step["mean_loss"]), count + 1
+        strayed = step["mean_loss"] > 1.2 * lowest
+        assert (following["trajectory"] > step["trajectory"]) == (strayed or count == 5)
+        if strayed or count == 5:
+            early += count < 5
+            lowest, count = math.inf, 0
+    assert early > 2
 
 
 def test_the_meta_gradient_is_clipped_and_the_rate_decays(tmp_path: Path) -> None:
