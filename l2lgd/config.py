@@ -45,6 +45,7 @@ class MetaTraining:
     meta_learning_rate: float
     meta_decay: str
     meta_clip: float | None
+    meta_average: float
     validate_every: int
     validation_functions: int
     checkpoint_every: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2lgd import checkpoint
 from l2lgd.errors import CheckpointError
@@ -42,6 +42,7 @@ class Saved:
 def save_last(
     path: Path,
     optimizer: LearnedOptimizer,
+    averaged: nn.Module,
     meta_optimizer: torch.optim.Optimizer,
     progress: MetaProgress,
     trajectory: Trajectory,
@@ -51,11 +52,13 @@ def save_last(
     """Write everything needed to go on to the same numbers.
 
     Args:
+        averaged: running mean of the optimizer's weights.
         everyones: ``trajectory.tensors()`` of each process, as :meth:`Ranks.collect` has them.
     """
     tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
     for index, state in meta_optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    tensors |= {f"average.{name}": value for name, value in averaged.state_dict().items()}
     tensors |= {f"trajectory.{name}": value for name, value in everyones.items()}
     kept = {
         "progress": asdict(progress),
@@ -80,10 +83,11 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_last(
     path: Path,
     optimizer: LearnedOptimizer,
+    averaged: nn.Module,
     meta_optimizer: torch.optim.Optimizer,
     rank: int,
 ) -> Saved:
-    """Undo :func:`save_last`; fills the optimizer and the meta-optimizer.
+    """Undo :func:`save_last`; fills the optimizer, its average and the meta-optimizer.
 
     Args:
         rank: whose tensors of the trajectory.
@@ -93,6 +97,7 @@ def load_last(
     """
     tensors, metadata = read_last(path)
     _fill(optimizer, _below("phi.", tensors), path)
+    _fill(averaged, _below("average.", tensors), path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _below("adam.", tensors).items():
         index, _, field = name.partition(".")
@@ -122,7 +127,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _fill(optimizer: LearnedOptimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _fill(optimizer: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         optimizer.load_state_dict(tensors)
     except RuntimeError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd import checkpoint
 from l2lgd.errors import ConfigError, Diverged
@@ -43,11 +44,14 @@ class MetaSettings:
     validate_every: int  # meta-steps
     validation_functions: int
     checkpoint_every: int  # meta-steps
+    meta_average: float = 0.0  # decay a meta-step of the running mean of φ that is kept; 0 for φ
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, int | float) and not value > 0:
+            if name != "meta_average" and isinstance(value, int | float) and not value > 0:
                 raise ConfigError(f"{name}={value}: must be positive")
+        if not 0 <= self.meta_average < 1:
+            raise ConfigError(f"meta_average={self.meta_average}: must be from 0 to below 1")
         decay_factor(self.meta_decay, 0.0)
 
 
@@ -105,14 +109,17 @@ class Trainer:
         """
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
         last = folder / "last.safetensors"
+        decay = get_ema_multi_avg_fn(settings.meta_average)
         if resume:
-            saved = load_last(last, optimizer, meta_optimizer, self.ranks.rank)
+            averaged = AveragedModel(optimizer, multi_avg_fn=decay)
+            saved = load_last(last, optimizer, averaged, meta_optimizer, self.ranks.rank)
             progress = saved.progress
             trajectory = self._begun(optimizer, settings, progress)
             trajectory.restore(saved.step, saved.marks, saved.tensors)
         else:
             if from_scratch:
                 optimizer.reset_parameters(generator(self.seed, "phi"))
+            averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             progress = MetaProgress()
             trajectory = self._begun(optimizer, settings, progress)
         provenance = provenance | {"processes": self.ranks.size}
@@ -126,16 +133,24 @@ class Trainer:
                 progress.trajectory += 1
                 trajectory = self._begun(optimizer, settings, progress)
             self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
+            averaged.update_parameters(optimizer)
             progress.seconds += time.monotonic() - began
             done = progress.meta_step == settings.meta_steps
             if done or progress.meta_step % settings.validate_every == 0:
-                self._validate(optimizer, settings, folder, provenance, progress)
+                self._validate(averaged.module, settings, folder, provenance, progress)
             progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 everyones = self.ranks.collect(trajectory.tensors())
                 if self.ranks.leads:
                     save_last(
-                        last, optimizer, meta_optimizer, progress, trajectory, everyones, provenance
+                        last,
+                        optimizer,
+                        averaged,
+                        meta_optimizer,
+                        progress,
+                        trajectory,
+                        everyones,
+                        provenance,
                     )
         if not math.isfinite(progress.best_validation_loss):
             raise Diverged(

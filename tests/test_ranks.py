@@ -53,6 +53,7 @@ def meta_train(
         meta_learning_rate=0.001,
         meta_decay="constant",
         meta_clip=1.0,
+        meta_average=0.5,
         num_functions=NUM_FUNCTIONS,
         num_steps=6,
         validate_every=5,

@@ -26,6 +26,7 @@ SETTINGS = {
     "meta_learning_rate": 0.01,
     "meta_decay": "constant",
     "meta_clip": 1.0,
+    "meta_average": 0.0,
     "num_functions": 8,
     "num_steps": 10,
     "validate_every": 10,
@@ -114,6 +115,23 @@ def test_what_is_selected_is_what_is_saved_and_what_evaluation_measures(tmp_path
     assert measured == found["validation_loss"]
 
 
+def test_the_running_mean_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
+    visited = []
+
+    class Recording(Notebook):
+        def log(self, step: int, values: Any) -> None:
+            if "mean_loss" in values:
+                visited.append(learned.output_weight.detach().clone())
+
+    learned, settings = small_lstm(), {**SETTINGS, "meta_steps": 5, "meta_average": 0.6}
+    trainer = Trainer(QuadraticTask(), 0, Recording())
+    trainer.meta_train(learned, Unroll([5]), MetaSettings(**settings), tmp_path, {})
+    mean = visited[0]
+    for weight in visited[1:]:
+        mean = 0.6 * mean + 0.4 * weight
+    torch.testing.assert_close(learned.output_weight.detach(), mean)
+
+
 def test_validation_and_checkpoints_come_as_often_as_asked(tmp_path: Path) -> None:
     _, progress, notebook = meta_trained(tmp_path, meta_steps=25, validate_every=10)
     assert [step for step, values in notebook.lines if "validation_loss" in values] == [10, 20, 25]
@@ -138,7 +156,7 @@ class Interrupting(Notebook):
 def test_going_on_from_a_checkpoint_gives_the_numbers_of_one_run(tmp_path: Path) -> None:
     # The last checkpoint before the stop, at 14, is in the middle of a trajectory.
     unroll = Unroll([4], restart_above=1.001)
-    changes = {"checkpoint_every": 7, "num_steps": 20}
+    changes = {"checkpoint_every": 7, "num_steps": 20, "meta_average": 0.9}
     once = meta_trained(tmp_path / "once", unroll=unroll, **changes)[2]
     settings = MetaSettings(**{**SETTINGS, **changes})
 
@@ -288,6 +306,8 @@ def test_a_flat_meta_loss_is_a_warning_with_advice(
         {"meta_learning_rate": -0.1},
         {"meta_learning_rate": math.nan},
         {"meta_clip": 0.0},
+        {"meta_average": 1.0},
+        {"meta_average": -0.1},
         {"validate_every": 0},
         {"meta_decay": "linear"},
     ],
