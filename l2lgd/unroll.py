@@ -13,15 +13,24 @@ steps: the loop is chaotic, and tiny gradients go through a logarithm. So the op
 with respect to ∇_t can be smoothed over the size that a coordinate's gradients typically have.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import BLOCK_SIZE, LearnedOptimizer, Optimizer, State, map_state
+from l2lgd.optimizers.base import (
+    BLOCK_SIZE,
+    LearnedOptimizer,
+    Optimizer,
+    State,
+    map_state,
+    tensors_of,
+)
 from l2lgd.tasks.base import Optimizee
 
+STATE_BYTES = 2**29  # for the states of an optimizer along a path
 TYPICAL_SIZE_DECAY = 0.9  # of the running mean of squared gradients, about the last ten
 
 MetaObjective = Callable[[Tensor, range], Tensor]
@@ -53,7 +62,8 @@ class Record:
     losses: Tensor  # f(θ_{t+1}) … f(θ_{t+U}), (U, B)
     gradients: Tensor  # ∇_t … ∇_{t+U}, (U + 1, B, n)
     update_size: Tensor  # root mean square of g_t … g_{t+U−1}, ()
-    path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted
+    path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted;
+    # some of them with no states, if these would take too much memory
 
 
 def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
@@ -81,16 +91,22 @@ def advance(at: Position) -> Position:
     )
 
 
-def rollout(at: Position, num_steps: int, keep_path: bool = False) -> tuple[Record, Position]:
+def rollout(
+    at: Position, num_steps: int, keep_path: bool = False, state_bytes: int = STATE_BYTES
+) -> tuple[Record, Position]:
     """Run ``num_steps`` steps without a graph and record the gradients.
 
-    With ``keep_path`` also parameters and states, for a replay with second derivatives.
+    Args:
+        keep_path: record parameters and states, too, for a replay with second derivatives.
+        state_bytes: where the states of all steps need more, only some √U of them are recorded.
+            The replay computes the others again from the gradients.
     """
     begin = at
+    spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
     path, losses, gradients, squares = [], [], [at.gradient], []
-    for _ in range(num_steps):
+    for i in range(num_steps):
         if keep_path:
-            path.append(at)
+            path.append(at if i % spacing == 0 else replace(at, states=[]))
         before, at = at.parameters, advance(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
@@ -106,6 +122,11 @@ def rollout(at: Position, num_steps: int, keep_path: bool = False) -> tuple[Reco
         path if keep_path else None,
     )
     return record, at
+
+
+def _size(states: list[State]) -> int:
+    """Bytes."""
+    return sum(tensor.nbytes for state in states for tensor in tensors_of(state))
 
 
 def replay(
@@ -171,6 +192,7 @@ def _along_the_path(
     cotangent = torch.zeros_like(path[0].parameters)  # ∂L/∂θ of the step that is worked on
     d_gradient: Tensor | None = None  # ∂L/∂∇ there; the last gradient has moved nothing
     d_states: list[State | None] = [None] * len(record.blocks)
+    states = _StatesBackwards(path)
     for i in reversed(range(len(path))):
         cotangent += weights[i].unsqueeze(1) * record.gradients[i + 1]
         if d_gradient is not None:
@@ -178,7 +200,7 @@ def _along_the_path(
             cotangent += _hessian_product(after, d_gradient, difference)
         at, width = path[i], widths[i]
         d_gradient = torch.empty_like(cotangent)
-        for k, (block, state) in enumerate(zip(at.blocks, at.states, strict=True)):
+        for k, (block, state) in enumerate(zip(at.blocks, states.at(i), strict=True)):
             parts, d_gradient[block], d_states[k] = optimizer.step_back(
                 at.gradient[block],
                 state,
@@ -189,6 +211,31 @@ def _along_the_path(
             for into, part in zip(total, parts, strict=True):
                 into += part
     return total
+
+
+class _StatesBackwards:
+    """The states along a path, asked for from its end to its beginning."""
+
+    def __init__(self, path: list[Position]) -> None:
+        self._path = path
+        self._again: dict[int, list[State]] = {}  # between two that were recorded
+
+    def at(self, i: int) -> list[State]:
+        if not self._path[i].states and i not in self._again:
+            self._compute_up_to(i)
+        return self._path[i].states or self._again.pop(i)
+
+    @torch.no_grad()
+    def _compute_up_to(self, i: int) -> None:
+        begin = next(j for j in range(i, -1, -1) if self._path[j].states)
+        states = self._path[begin].states
+        for j in range(begin, i):
+            at = self._path[j]
+            states = [
+                at.optimizer.step(at.gradient[block], state)[1]
+                for block, state in zip(at.blocks, states, strict=True)
+            ]
+            self._again[j + 1] = states
 
 
 def _hessian_product(at: Position, vector: Tensor, difference: float) -> Tensor:

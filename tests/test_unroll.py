@@ -262,6 +262,22 @@ def test_stacked_functions_give_the_mean_of_their_own_meta_gradients(
             assert (gradient - mean).norm() <= 1e-10 * mean.norm() + least, key
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 10])
+@pytest.mark.parametrize("name", MAKES)
+def test_states_that_take_too_much_memory_are_computed_again(name: str, num_steps: int) -> None:
+    learned, objective = make(name), Unroll([num_steps]).objective(num_steps)
+    at = start(learned, classifiers(), block_size=25)
+    found, kept = [], []
+    for state_bytes in (2**40, 0):
+        learned.zero_grad(set_to_none=True)
+        record, _ = rollout(at, num_steps, keep_path=True, state_bytes=state_bytes)
+        replay(record, objective, smoothing=1.0)
+        found.append(gradients_of(learned))
+        kept.append(sum(bool(position.states) for position in record.path or []))
+    assert kept == [num_steps, {1: 1, 2: 1, 7: 3, 10: 3}[num_steps]]
+    assert all(gradient.equal(found[1][key]) for key, gradient in found[0].items())
+
+
 def test_replay_adds_to_the_gradient_that_is_there() -> None:
     learned = make("lstm")
     objective = Unroll([U]).objective(U)
