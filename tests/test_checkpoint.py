@@ -120,7 +120,7 @@ def test_best_weights_are_nothing_to_go_on_with(tmp_path: Path) -> None:
     path, learned = tmp_path / "best.safetensors", CoordinatewiseLSTM(hidden_size=3)
     checkpoint.save(path, learned.state_dict(), {})
     with pytest.raises(CheckpointError):
-        load_last(path, learned, torch.optim.Adam(learned.parameters()), rank=0)
+        load_last(path, learned, learned, torch.optim.Adam(learned.parameters()), rank=0)
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_to_put_right(tmp_path: Path) -> None:

@@ -170,7 +170,11 @@ def test_select_of_a_selection_counts_from_the_selection(task: Task) -> None:
 def test_gradient_descent_lowers_the_loss(task: Task) -> None:
     functions = task.sample("train", B, seeded())
     visited = run_steps(HandDesigned("Adam", 0.01), functions, 40)
-    assert (functions.loss(visited[-1], 0) < functions.loss(visited[0], 0)).all()
+    first, last = (
+        sum(functions.loss(parameters, step) for step in range(10))  # minibatches may be small
+        for parameters in (visited[0], visited[-1])
+    )
+    assert (last < first).all()
 
 
 @pytest.mark.parametrize(
