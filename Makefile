@@ -32,6 +32,16 @@ results: install  ## evaluate the shipped optimizers, as in outputs/results (hal
 	done
 	$(EVALUATE) task=mnist num_steps=200 hydra.run.dir=outputs/results/mnist_200_steps
 
+SUBSETS := cifar5 cifar2
+BASELINES := sgd,rmsprop,adam,nag
+
+cifar: install  ## the same for the convnets of CIFAR-10 and its subsets, 20 functions each (five hours)
+	$(EVALUATE) task=cifar10 num_functions=20 hydra.run.dir=outputs/results/cifar10
+	for task in $(SUBSETS); do \
+		$(EVALUATE) task=$$task num_functions=20 "baselines=[lstm_sub,$(BASELINES)]" \
+			hydra.run.dir=outputs/results/$$task || exit; \
+	done
+
 sharing: install  ## what sharing information between coordinates is worth, as in outputs/results/sharing
 	$(BIN)/python scripts/sharing_study.py
 
@@ -48,4 +58,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results sharing bench test lint clean
+.PHONY: help install run results cifar sharing bench test lint clean
