@@ -74,3 +74,32 @@ def test_ratios_of_a_folder_without_losses_are_refused_in_a_line(tmp_path: Path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "losses.safetensors" in done.stderr
+
+
+def test_meta_gradients_agree_with_themselves() -> None:
+    options = ("--steps", "0", "3", "--unrolls", "2", "5", "--functions", "3")
+    done = run("meta_gradient_agreement.py", "task=quadratic", *options)
+    assert done.returncode == 0, done.stderr
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+    ]
+    assert [(row[0], row[2]) for row in rows] == [("0", "5"), ("0", "2"), ("3", "5"), ("3", "2")]
+    assert rows[0][-1] == "1.00"
+    assert all(abs(float(cell)) <= 1 for row in rows for cell in row[-2:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("task=quadratic", "opt=adam"), "must be a learned optimizer"),
+        (("task=quadratic", "--weights", "none.safetensors"), "no checkpoint at"),
+        (("--unrolls", "0"), "at least 1"),
+    ],
+)
+def test_mistakes_about_agreement_end_in_a_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run("meta_gradient_agreement.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
