@@ -1,0 +1,65 @@
+"""How low a loss the first steps of a convnet could reach, however they are made.
+
+In N steps an optimizer sees N minibatches. So train on just as many images, but for as long as one
+likes, and watch the loss on images that are held out: an optimizer that is to have a lower loss on
+its next minibatch, whose images it has mostly not seen, must generalise better from one pass than
+tuned ones do from many. Prints that loss after N steps and each further pass.
+
+python scripts/one_pass_bound.py --steps 100 --passes 8
+"""
+
+import argparse
+import os
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from l2lgd import runtime
+from l2lgd.image_sources import DataConfig
+from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.seeding import generator
+from l2lgd.tasks.convnet import ConvNetTask
+from l2lgd.unroll import advance, start
+
+BATCH, HELD_OUT_BATCHES = 128, 40
+NAG: dict[str, Any] = {"momentum": 0.9, "nesterov": True}
+OPTIMIZERS: list[tuple[str, str, float, dict[str, Any]]] = [
+    ("NAG 0.046", "SGD", 0.046, NAG),
+    ("NAG 0.01", "SGD", 0.01, NAG),
+    ("Adam 0.003", "Adam", 0.003, {}),
+]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=100, help="N")
+    parser.add_argument("--passes", type=int, default=8, help="over the images of N minibatches")
+    arguments = parser.parse_args()
+    runtime.keep_freed_memory()
+    examples = BATCH * arguments.steps
+    task = ConvNetTask("cifar10", DataConfig("cifar10"), [16, 16, 16], examples=examples)
+    task.setup(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd"), torch.device("cpu"))
+    held_out = task.sample("validation", 1, generator(0, "held out"))
+    found = Table(title=f"loss on held-out images, trained on {examples}")
+    found.add_column("steps", justify="right")
+    columns = []
+    for label, algorithm, rate, options in OPTIMIZERS:
+        found.add_column(label)
+        at = start(HandDesigned(algorithm, rate, options), task.sample("train", 1, generator(0)))
+        losses = []
+        while at.step < arguments.steps * arguments.passes:
+            at = advance(at)
+            if at.step % arguments.steps == 0:
+                batches = range(HELD_OUT_BATCHES)
+                losses.append(sum(held_out.loss(at.parameters, b).item() for b in batches))
+        columns.append([f"{loss / HELD_OUT_BATCHES:.3f}" for loss in losses])
+    for index, row in enumerate(zip(*columns, strict=True)):
+        found.add_row(str((index + 1) * arguments.steps), *row)
+    Console().print(found)
+
+
+if __name__ == "__main__":
+    main()
