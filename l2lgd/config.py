@@ -69,7 +69,7 @@ class Evaluate(Verb):
     tuned_dir: str
     tune_functions: int
     tune_seed: int
-    reuse: str | None
+    reuse: list[str]
 
 
 @dataclasses.dataclass

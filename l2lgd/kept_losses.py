@@ -5,7 +5,7 @@ Its metadata say for each what the losses depend on, so that nothing else is tak
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +23,30 @@ class KeptLosses:
 
     Args:
         folder: gets ``losses.safetensors``.
-        reuse: the folder of an earlier evaluation, or None.
+        reuse: folders of earlier evaluations.
 
     Raises:
-        ConfigError: there are no losses in ``reuse``.
+        ConfigError: there are no losses in one of ``reuse``.
         CheckpointError: they are not readable.
     """
 
-    def __init__(self, folder: Path, reuse: Path | None) -> None:
+    def __init__(self, folder: Path, reuse: Sequence[Path] = ()) -> None:
         self._path = folder / FILE
         self._curves: dict[str, Curves] = {}
         self._about: dict[str, dict[str, Any]] = {}
-        self._earlier, self._earlier_about = {}, {}
-        if reuse is not None:
-            if not (reuse / FILE).is_file():
-                raise ConfigError(f"reuse={reuse}: has no {FILE}; give the folder of an evaluation")
-            self._earlier, self._earlier_about = read(reuse)
+        for earlier in reuse:
+            if not (earlier / FILE).is_file():
+                raise ConfigError(
+                    f"reuse=[{earlier}]: has no {FILE}; give the folder of an evaluation"
+                )
+        self._earlier = {earlier: read(earlier) for earlier in reuse}
 
-    def find(self, name: str, key: Mapping[str, Any]) -> Curves | None:
-        """The earlier curves of an optimizer, if they depend on the same."""
-        if self._earlier_about.get(name, {}).get("key") != key:
-            return None
-        return self._earlier[name]
+    def find(self, name: str, key: Mapping[str, Any]) -> tuple[Curves, Path] | None:
+        """Earlier curves of an optimizer that depend on the same, and their folder."""
+        for folder, (curves, about) in self._earlier.items():
+            if about.get(name, {}).get("key") == key:
+                return curves[name], folder
+        return None
 
     def add(self, name: str, key: Mapping[str, Any], curves: Curves) -> None:
         """Keep the curves of one more optimizer.

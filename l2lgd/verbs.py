@@ -91,8 +91,7 @@ def evaluate(config: DictConfig) -> float:
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
-    reuse = None if options.reuse is None else Path(options.reuse).expanduser()
-    kept = KeptLosses(run.folder, reuse)
+    kept = KeptLosses(run.folder, [Path(folder).expanduser() for folder in options.reuse])
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
@@ -111,11 +110,12 @@ def evaluate(config: DictConfig) -> float:
             tracker.progress(done, len(names), 0, options.num_steps, name)
             optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
             key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
-            found = kept.find(name, key)
-            if found is None:
+            earlier = kept.find(name, key)
+            if earlier is None:
                 found = trainer.evaluate(optimizer, split, options.num_functions, options.num_steps)
             else:
-                log.info("%s: losses taken from %s", name, options.reuse)
+                found, folder = earlier
+                log.info("%s: losses taken from %s", name, folder)
             kept.add(name, key, found)
             curves[name] = found
             results[name] = summarize(curves[name]) | about

@@ -193,10 +193,10 @@ def test_evaluation_compares_with_tuned_optimizers(trained: Path, tmp_path: Path
     assert summary_of(tmp_path / "second")["results"] == found["results"]
 
     # Losses are reused where nothing that they depend on has changed.
-    reusing = ("reuse=first", "hydra.run.dir=third")
+    reusing = ("reuse=[second,first]", "hydra.run.dir=third")
     third = run(*arguments, *reusing, "baselines=[adam,rmsprop]", cwd=tmp_path)
     taken = {
-        name for name in ("lstm", "adam") if f"{name}: losses taken from first" in third.stderr
+        name for name in ("lstm", "adam") if f"{name}: losses taken from second" in third.stderr
     }
     assert taken == {"lstm", "adam"}
     results = summary_of(tmp_path / "third")["results"]
@@ -205,9 +205,9 @@ def test_evaluation_compares_with_tuned_optimizers(trained: Path, tmp_path: Path
     for change in ("seed=3", "num_functions=8", "split=validation", "task.dimension=9"):
         changed = run(*arguments, *reusing, "baselines=[]", change, cwd=tmp_path)
         assert "taken from" not in changed.stderr
-    missing = l2lgd(*arguments, "reuse=nowhere", cwd=tmp_path)
+    missing = l2lgd(*arguments, "reuse=[first,nowhere]", cwd=tmp_path)
     assert missing.returncode == 2
-    assert "reuse=nowhere: has no losses.safetensors" in missing.stderr
+    assert "reuse=[nowhere]: has no losses.safetensors" in missing.stderr
 
 
 def test_options_beside_a_checkpoint_count(trained: Path, tmp_path: Path) -> None:

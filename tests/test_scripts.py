@@ -56,7 +56,7 @@ def test_an_unknown_case_is_named() -> None:
 def test_ratios_are_those_to_the_best_hand_designed_optimizer(tmp_path: Path) -> None:
     steps = torch.arange(21.0).unsqueeze(1)
     losses = {"lstm": 20 - steps, "sgd": 40 - 2 * steps, "adam": 10 + 0 * steps}
-    kept = KeptLosses(tmp_path, None)
+    kept = KeptLosses(tmp_path)
     for name, values in losses.items():
         key = {"weights": "x"} if name == "lstm" else {}
         kept.add(name, key, Curves(values * torch.tensor([1.0, 3.0]), stochastic=True))
