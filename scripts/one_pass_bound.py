@@ -10,6 +10,7 @@ python scripts/one_pass_bound.py --steps 100 --passes 8
 
 import argparse
 import os
+import sys
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l2lgd import runtime
+from l2lgd.errors import UserError
 from l2lgd.image_sources import DataConfig
 from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.seeding import generator
@@ -32,14 +34,14 @@ OPTIMIZERS: list[tuple[str, str, float, dict[str, Any]]] = [
 ]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=100, help="N")
-    parser.add_argument("--passes", type=int, default=8, help="over the images of N minibatches")
-    arguments = parser.parse_args()
-    runtime.keep_freed_memory()
-    examples = BATCH * arguments.steps
+def measure(steps: int, passes: int) -> Table:
+    """One row a pass, one column an optimizer.
+
+    Raises:
+        ConfigError: ``steps`` is below 1.
+        DataUnavailable: CIFAR-10 could not be had.
+    """
+    examples = BATCH * steps
     task = ConvNetTask("cifar10", DataConfig("cifar10"), [16, 16, 16], examples=examples)
     task.setup(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd"), torch.device("cpu"))
     held_out = task.sample("validation", 1, generator(0, "held out"))
@@ -50,15 +52,29 @@ def main() -> None:
         found.add_column(label)
         at = start(HandDesigned(algorithm, rate, options), task.sample("train", 1, generator(0)))
         losses = []
-        while at.step < arguments.steps * arguments.passes:
-            at = advance(at)
-            if at.step % arguments.steps == 0:
-                batches = range(HELD_OUT_BATCHES)
-                losses.append(sum(held_out.loss(at.parameters, b).item() for b in batches))
-        columns.append([f"{loss / HELD_OUT_BATCHES:.3f}" for loss in losses])
+        for _ in range(passes):
+            for _ in range(steps):
+                at = advance(at)
+            batches = [held_out.loss(at.parameters, b) for b in range(HELD_OUT_BATCHES)]
+            losses.append(f"{torch.stack(batches).mean().item():.3f}")
+        columns.append(losses)
     for index, row in enumerate(zip(*columns, strict=True)):
-        found.add_row(str((index + 1) * arguments.steps), *row)
-    Console().print(found)
+        found.add_row(str((index + 1) * steps), *row)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=100, help="N")
+    parser.add_argument("--passes", type=int, default=8, help="over the images of N minibatches")
+    arguments = parser.parse_args()
+    runtime.keep_freed_memory()
+    try:
+        Console().print(measure(arguments.steps, arguments.passes))
+    except UserError as error:
+        print(f"one_pass_bound.py: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from l2lgd.kept_losses import KeptLosses
 from l2lgd.results import Curves
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+AGREEMENT = "meta_gradient_agreement.py"
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,15 +34,19 @@ def test_the_textbook_loop_has_our_meta_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("script", "arguments", "message"),
     [
-        (("--threads", "0"), "threads=0: must be at least 1"),
-        (("--device", "abacus"), "device=abacus: choose"),
-        (("--seconds", "nan"), "must be finite"),
+        ("bench_meta_step.py", ("--threads", "0"), "threads=0: must be at least 1"),
+        ("bench_meta_step.py", ("--device", "abacus"), "device=abacus: choose"),
+        ("bench_meta_step.py", ("--seconds", "nan"), "must be finite"),
+        (AGREEMENT, ("task=quadratic", "opt=adam"), "must be a learned optimizer"),
+        (AGREEMENT, ("task=quadratic", "--weights", "none.safetensors"), "no checkpoint at"),
+        (AGREEMENT, ("--unrolls", "0"), "at least 1"),
+        ("one_pass_bound.py", ("--steps", "0"), "examples=0: must be at least 1"),
     ],
 )
-def test_mistakes_end_in_a_line(arguments: tuple[str, ...], message: str) -> None:
-    done = run("bench_meta_step.py", *arguments)
+def test_mistakes_end_in_a_line(script: str, arguments: tuple[str, ...], message: str) -> None:
+    done = run(script, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -78,7 +83,7 @@ def test_ratios_of_a_folder_without_losses_are_refused_in_a_line(tmp_path: Path)
 
 def test_meta_gradients_agree_with_themselves() -> None:
     options = ("--steps", "0", "3", "--unrolls", "2", "5", "--functions", "3")
-    done = run("meta_gradient_agreement.py", "task=quadratic", *options)
+    done = run(AGREEMENT, "task=quadratic", *options)
     assert done.returncode == 0, done.stderr
     rows = [
         [cell.strip() for cell in line.strip("│").split("│")]
@@ -88,18 +93,3 @@ def test_meta_gradients_agree_with_themselves() -> None:
     assert [(row[0], row[2]) for row in rows] == [("0", "5"), ("0", "2"), ("3", "5"), ("3", "2")]
     assert rows[0][-1] == "1.00"
     assert all(abs(float(cell)) <= 1 for row in rows for cell in row[-2:])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("task=quadratic", "opt=adam"), "must be a learned optimizer"),
-        (("task=quadratic", "--weights", "none.safetensors"), "no checkpoint at"),
-        (("--unrolls", "0"), "at least 1"),
-    ],
-)
-def test_mistakes_about_agreement_end_in_a_line(arguments: tuple[str, ...], message: str) -> None:
-    done = run("meta_gradient_agreement.py", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
