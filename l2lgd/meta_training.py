@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others b
 MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
 
 
+def build_unroll(node: Mapping[str, Any]) -> Unroll:
+    """The unroll schedule of a composed config.
+
+    Raises:
+        ConfigError: an option is unknown, ill-typed or out of range.
+    """
+    target = f"{Unroll.__module__}.{Unroll.__qualname__}"
+    unroll: Unroll = configs.build({"_target_": target, **node}, "unroll")
+    return unroll
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What is meta-trained, and how."""
@@ -47,8 +59,7 @@ class Recipe:
                 f"opt={run.opt_name} is hand-designed, there is nothing to meta-train; "
                 "choose a learned one such as opt=lstm"
             )
-        target = f"{Unroll.__module__}.{Unroll.__qualname__}"
-        unroll = configs.build({"_target_": target, **run.config["unroll"]}, "unroll")
+        unroll = build_unroll(run.config["unroll"])
         names = [field.name for field in dataclasses.fields(MetaSettings)]
         settings = MetaSettings(**{name: getattr(run.options, name) for name in names})
         return cls(optimizer, unroll, settings)

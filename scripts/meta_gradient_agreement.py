@@ -28,6 +28,7 @@ from torch import Tensor
 from l2lgd import runtime
 from l2lgd.config import build
 from l2lgd.errors import ConfigError, UserError
+from l2lgd.meta_training import build_unroll
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.saved import load_weights
 from l2lgd.schedules import Unroll
@@ -60,7 +61,7 @@ def measure(config: dict[str, Any], arguments: argparse.Namespace) -> Table:
     """
     task: Task = build(config["task"], "task")
     optimizer = build(config["opt"], "opt")
-    unroll: Unroll = build({"_target_": "l2lgd.schedules.Unroll", **config["unroll"]}, "unroll")
+    unroll = build_unroll(config["unroll"])
     if not isinstance(optimizer, LearnedOptimizer):
         raise ConfigError("opt: must be a learned optimizer")
     if arguments.weights is not None:
