@@ -77,6 +77,7 @@ class Tune(MetaTraining, Verb):
     """``l2lgd tune``."""
 
     search: str
+    checkpoint: str | None
     baselines: list[str]
     tuned_dir: str
     trials: int

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +16,7 @@ from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.kept_losses import digest
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.run import Run
+from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer, load_weights
 from l2lgd.tuning import Search, TunedRates, grid_search
@@ -41,8 +42,17 @@ def opt_config(run: Run, name: str) -> dict[str, Any]:
     return node
 
 
-def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer, str]:
-    """A learned optimizer with its weights, those of ``checkpoint=`` or shipped, and their file.
+class Trained(NamedTuple):
+    """A learned optimizer with its weights, and where they come from."""
+
+    optimizer: LearnedOptimizer
+    file: str
+    options: dict[str, Any]  # its config
+    metadata: dict[str, Any]  # of the file
+
+
+def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
+    """A learned optimizer with the weights of ``checkpoint=``, or those that ship.
 
     Its options are those it was trained with, which the checkpoint carries, except for those
     that the command line sets.
@@ -80,9 +90,9 @@ def trained(run: Run, name: str, node: dict[str, Any]) -> tuple[LearnedOptimizer
     load_weights(path, optimizer)
     ancestor: dict[str, Any] | None = metadata
     while ancestor:
-        _warn_of_shared_images(run, path, ancestor.get("data"))
+        _warn_of_shared_images(run, path, ancestor.get("data"), split)
         ancestor = ancestor.get("begun_from")
-    return optimizer, label
+    return Trained(optimizer, label, options, metadata)
 
 
 def _with_given(options: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
@@ -97,13 +107,15 @@ def _with_given(options: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]
     return dict(plain)
 
 
-def _warn_of_shared_images(run: Run, path: Path, trained_on: dict[str, Any] | None) -> None:
+def _warn_of_shared_images(
+    run: Run, path: Path, trained_on: dict[str, Any] | None, split: Split
+) -> None:
     """Splits are disjoint within a source, but the embedded digits train full MNIST too."""
     now = run.task.data_description()
     if not trained_on or not now or trained_on["source"] == now["source"]:
         return
     on_embedded = now["source"] == "embedded"  # none of which is a test image of full MNIST
-    if on_embedded or (trained_on["source"] == "embedded" and run.options.split != "test"):
+    if on_embedded or (trained_on["source"] == "embedded" and split != "test"):
         log.warning(
             "NOT HELD OUT: %s was meta-trained on %s from %s, this evaluation uses %s; the "
             "embedded digits are training images of full MNIST, so images are shared",

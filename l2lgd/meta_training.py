@@ -16,14 +16,13 @@ from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.ranks import Ranks
 from l2lgd.run import Run
-from l2lgd.saved import MetaProgress, load_weights, read_last
+from l2lgd.saved import MetaProgress, ancestry, load_weights, read_last
 from l2lgd.schedules import Unroll
 from l2lgd.tracking import NullTracker, RunTracker
 from l2lgd.trainer import MetaSettings, Trainer
 
 log = logging.getLogger(__name__)
 
-ANCESTRY = ("command", "seed", "data", "begun_from")  # of weights that others begin with
 MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
 
 
@@ -91,7 +90,7 @@ class Recipe:
                 ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
             except CheckpointError as error:
                 raise CheckpointError(f"initial_weights: {error}") from error
-            provenance["begun_from"] = {key: ancestor.get(key) for key in ANCESTRY}
+            provenance["begun_from"] = ancestry(ancestor)
         run.say_what_runs(self.optimizer)
         return Trainer(run.task, run.options.seed, tracker, ranks).meta_train(
             self.optimizer,

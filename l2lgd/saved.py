@@ -14,6 +14,8 @@ from l2lgd.errors import CheckpointError
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.trajectories import Trajectory
 
+ANCESTRY = ("command", "seed", "data", "begun_from")
+
 
 @dataclass
 class MetaProgress:
@@ -117,6 +119,11 @@ def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:
     tensors, metadata = checkpoint.load(path)
     _fill(optimizer, _below("phi.", tensors) or tensors, path)
     return metadata
+
+
+def ancestry(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights that begin with others say about those, from their metadata."""
+    return {key: metadata.get(key) for key in ANCESTRY}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

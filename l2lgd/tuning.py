@@ -1,4 +1,4 @@
-"""Searching rates: a growing grid for learning rates, random search for the meta-learning-rate."""
+"""Searching rates: a growing grid, or random search."""
 
 import hashlib
 import json
@@ -71,12 +71,10 @@ def grid_search(final_loss: Callable[[float], float], lowest: float, highest: fl
             break
     best = best_index()
     if not math.isfinite(losses[best]):
-        raise UserError(
-            f"every learning rate down to {rate(best):.0e} diverges; try a smaller lowest_rate"
-        )
+        raise UserError(f"every rate down to {rate(best):.0e} diverges; try a smaller lowest_rate")
     if best in (min(losses), max(losses)):
         raise UserError(
-            f"the best learning rate, {rate(best):.1e}, is still at an end of the grid; give a "
+            f"the best rate, {rate(best):.1e}, is still at an end of the grid; give a "
             "lowest_rate and a highest_rate on either side of the best to l2lgd tune"
         )
     for index in (best - 1, best + 1):

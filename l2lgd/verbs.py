@@ -1,6 +1,7 @@
 """The verbs: from a composed config to the trainer, and the files of the run folder."""
 
 import contextlib
+import copy
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from l2lgd import checkpoint
 from l2lgd import config as configs
 from l2lgd.contestants import (
     losses_key,
@@ -29,11 +31,12 @@ from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.ranks import joined
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
+from l2lgd.saved import ancestry
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
-from l2lgd.tuning import Search, TunedRates, random_search
+from l2lgd.tuning import Search, TunedRates, grid_search, random_search
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +140,18 @@ def evaluate(config: DictConfig) -> float:
 
 
 def tune(config: DictConfig) -> float:
-    """Search learning rates or the meta-learning-rate; returns the best validation loss."""
+    """Search what ``search=`` names; returns the best validation loss."""
     run = Run.prepare(config, "tune")
-    kinds = {"learning_rate": _tune_baselines, "meta_learning_rate": _tune_meta_learning_rate}
+    kinds = {
+        "learning_rate": _tune_baselines,
+        "meta_learning_rate": _tune_meta_learning_rate,
+        "update_scale": _tune_update_scale,
+    }
     kind = run.options.search
     if kind not in kinds:
         raise ConfigError(f"search={kind}{configs.nearest(kind, kinds)}")
+    if run.options.checkpoint is not None and kind != "update_scale":
+        raise ConfigError(f"checkpoint= is for search=update_scale, not for search={kind}")
     if run.options.trials < 1 or not run.options.baselines:
         raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
     if not 0 < run.options.lowest_rate < run.options.highest_rate:
@@ -183,8 +192,8 @@ def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[s
         return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
     optimizer = run.build_optimizer(node)
     if isinstance(optimizer, LearnedOptimizer):
-        optimizer, file = trained(run, name, node)
-        return optimizer, {"learning_rate": None, "checkpoint": file}
+        found = trained(run, name, node, run.options.split)
+        return found.optimizer, {"learning_rate": None, "checkpoint": found.file}
     return optimizer, {"learning_rate": node.get("learning_rate")}
 
 
@@ -237,6 +246,34 @@ def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
         final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
     )
     return {run.opt_name: found}
+
+
+def _tune_update_scale(run: Run) -> dict[str, Search]:
+    """Grid search of a factor on the updates of trained weights; keeps them times the best."""
+    found = trained(run, run.opt_name, run.config["opt"], "validation")
+    run.say_what_runs(found.optimizer)
+    trainer = Trainer(run.task, run.options.seed, NullTracker())
+
+    def final_loss(factor: float) -> float:
+        scaled = copy.deepcopy(found.optimizer)
+        scaled.scale_updates(factor)
+        functions, steps = run.options.num_functions, run.options.num_steps
+        loss = trainer.evaluate(scaled, "validation", functions, steps).final_loss()
+        log.info("update scale %.3g: %.4g", factor, loss)
+        return loss
+
+    search = grid_search(final_loss, run.options.lowest_rate, run.options.highest_rate)
+    found.optimizer.scale_updates(search.best_rate)
+    weights = run.folder / "checkpoints" / "best.safetensors"
+    about = {
+        "opt": found.options,
+        "begun_from": ancestry(found.metadata),
+        "update_scale": search.best_rate,
+        "validation_loss": search.best_loss,
+    }
+    checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
+    log.info("weights: %s", weights)
+    return {run.opt_name: search}
 
 
 def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> None:

@@ -327,6 +327,27 @@ def test_the_meta_learning_rate_is_searched_at_random(tmp_path: Path) -> None:
     assert_picture(tmp_path / "run" / "search.png")
 
 
+def test_a_factor_on_trained_updates_is_searched_and_kept(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "checkpoints" / "best.safetensors"
+    bounds = ("lowest_rate=0.1", "highest_rate=10", "num_functions=3", "num_steps=12")
+    search = ("tune", *QUICK, "search=update_scale", *bounds)
+    run(*search, f"checkpoint={weights}", "hydra.run.dir=run", cwd=tmp_path)
+    found = summary_of(tmp_path / "run")["results"]["lstm"]
+    tried = dict(found["trials"])
+    assert len(tried) > 5
+    assert found["validation_loss"] == tried[found["update_scale"]] == min(tried.values())
+    assert_picture(tmp_path / "run" / "search.png")
+    scaled = tmp_path / "run/checkpoints/best.safetensors"
+    before, after = checkpoint.load(weights)[0], checkpoint.load(scaled)[0]
+    expected = found["update_scale"] * before["output_weight"]
+    torch.testing.assert_close(after["output_weight"], expected)
+    assert checkpoint.load(scaled)[1]["begun_from"]["command"] == summary_of(trained)["command"]
+    own = ("evaluate", *QUICK, f"checkpoint={scaled}", "baselines=[]", "hydra.run.dir=again")
+    run(*own, "split=validation", "num_functions=3", "num_steps=12", "seed=0", cwd=tmp_path)
+    again = summary_of(tmp_path / "again")["results"]["lstm"]["final_loss"]["mean"]
+    assert again == pytest.approx(found["validation_loss"])
+
+
 def killed_midway(folder: Path) -> Path:
     """A run that got SIGKILL after its first checkpoints and before its end."""
     process = subprocess.Popen(

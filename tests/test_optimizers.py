@@ -128,6 +128,14 @@ def test_every_weight_changes_in_one_meta_step(
 
 
 @learned_ones
+def test_all_updates_of_a_learned_optimizer_can_be_scaled(name: str) -> None:
+    chosen = optimizer(name)
+    before = updates(chosen, gradients())
+    chosen.scale_updates(1.5)
+    torch.testing.assert_close(updates(chosen, gradients()), 1.5 * before)
+
+
+@learned_ones
 def test_the_seed_decides_the_initial_weights(name: str) -> None:
     first, same, other = optimizer(name), optimizer(name), optimizer(name)
     for learned, seed in ((first, 1), (same, 1), (other, 2)):

@@ -125,6 +125,14 @@ class LearnedOptimizer(nn.Module, Optimizer):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the initial φ."""
 
+    def scale_updates(self, factor: float) -> None:
+        """Change φ such that every update is ``factor`` times what it would have been.
+
+        Raises:
+            ConfigError: this optimizer has no way to.
+        """
+        raise ConfigError(f"{type(self).__name__} has no weights that all its updates scale with")
+
     def vector_jacobian_product(
         self, gradients: Tensor, state: State, cotangents: Tensor
     ) -> Sequence[Tensor]:

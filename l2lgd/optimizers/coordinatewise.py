@@ -113,6 +113,11 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         for bias in (*self.biases, self.output_bias):
             bias.zero_()
 
+    @torch.no_grad()
+    def scale_updates(self, factor: float) -> None:
+        self.output_weight[0].mul_(factor)
+        self.output_bias[0].mul_(factor)
+
     def initial_state(self, parameters: Tensor) -> LSTMState:
         zeros = parameters.new_zeros(self.hidden_size, parameters.numel())
         return LSTMState((zeros,) * self.num_layers, (zeros,) * self.num_layers)

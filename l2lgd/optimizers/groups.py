@@ -94,6 +94,11 @@ class Grouped(LearnedOptimizer):
         for member in self._learned():
             member.reset_parameters(generator)
 
+    def scale_updates(self, factor: float) -> None:
+        """Those of the learned optimizers; a hand-designed one has its learning rate."""
+        for member in self._learned():
+            member.scale_updates(factor)
+
     def initial_state(self, parameters: Tensor) -> tuple[State, ...]:
         return tuple(
             part.optimizer.initial_state(part.of(parameters))

@@ -41,6 +41,9 @@ class Odd(LearnedOptimizer):
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.optimizer.reset_parameters(generator)
 
+    def scale_updates(self, factor: float) -> None:
+        self.optimizer.scale_updates(factor)
+
     def initial_state(self, parameters: Tensor) -> State:
         return self.optimizer.initial_state(_both(parameters, 1))
 
