@@ -204,7 +204,8 @@ def losses_key(
 
 def task_options(node: dict[str, Any]) -> dict[str, Any]:
     """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
-    return {k: v for k, v in node.items() if k not in ("recipe", "data") and v is not None}
+    others = ("recipe", "data", "label_counts")  # the last one is about meta-training only
+    return {k: v for k, v in node.items() if k not in others and v is not None}
 
 
 def same_images(data: dict[str, object] | None) -> dict[str, object] | None:

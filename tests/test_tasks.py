@@ -292,6 +292,33 @@ def assert_disjoint(images: ImageSplits) -> None:
     assert not seen["validation"] & seen["test"]
 
 
+def test_functions_to_meta_train_on_have_drawn_labels() -> None:
+    task = ClassificationTask(
+        "digits", DataConfig(source="embedded"), [3], labels=[1, 3, 5, 7, 9], label_counts=[2, 4]
+    )
+    task.setup("", CPU)
+    seen = set()
+    for seed in range(30):
+        functions = task.sample("train", B, seeded(seed))
+        _, labels = functions.minibatch(0)
+        count = functions.images.num_classes
+        assert set(labels.flatten().tolist()) == set(range(count))
+        assert functions.shapes["layer1.weight"] == (3, count)
+        brightest = functions.images.pixels[functions.images.labels == 0].sum().item()
+        seen.add((count, brightest))
+    assert {count for count, _ in seen} == {2, 4}
+    assert len(seen) > 5, "always the same labels"
+    for split in ("validation", "test"):
+        assert task.sample(split, B, seeded()).images.num_classes == 5
+
+
+@pytest.mark.parametrize("count", [1, 11])
+def test_numbers_of_labels_that_there_are_not_are_refused(count: int) -> None:
+    task = ClassificationTask("x", DataConfig(source="embedded"), [3], label_counts=[2, count])
+    with pytest.raises(ConfigError, match="label_counts"):
+        task.setup("", CPU)
+
+
 def test_splits_of_the_embedded_digits_share_no_image() -> None:
     assert_disjoint(load_images(DataConfig(source="embedded"), "", CPU))
 

@@ -50,6 +50,7 @@ class ClassificationTask(ImageTask):
         initial_std: standard deviation of all initial weights and biases.
         labels: the classes in use, counted from 0; None for all.
         examples: images that each function is trained on, drawn at random; None for all.
+        label_counts: functions to meta-train on have so many of the labels; None for all.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class ClassificationTask(ImageTask):
         initial_std: float = 0.01,
         labels: list[int] | None = None,
         examples: int | None = None,
+        label_counts: list[int] | None = None,
     ) -> None:
         if activation not in ACTIVATIONS:
             raise ConfigError(f"activation={activation}: choose one of {', '.join(ACTIVATIONS)}")
         if any(units < 1 for units in hidden_layers):
             raise ConfigError(f"hidden_layers={hidden_layers}: every layer needs at least 1 unit")
-        super().__init__(name, data, batch_size, initial_std, labels, examples)
+        super().__init__(name, data, batch_size, initial_std, labels, examples, label_counts)
         self.hidden_layers, self.activation = list(hidden_layers), activation
 
     def network(self, image: tuple[int, ...], num_classes: int) -> Perceptron:

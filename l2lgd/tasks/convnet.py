@@ -109,6 +109,7 @@ class ConvNetTask(ImageTask):
         epsilon: added to the variances of batch normalisation.
         labels: the classes in use, counted from 0; None for all.
         examples: images that each function is trained on, drawn at random; None for all.
+        label_counts: functions to meta-train on have so many of the labels; None for all.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class ConvNetTask(ImageTask):
         epsilon: float = 1e-3,
         labels: list[int] | None = None,
         examples: int | None = None,
+        label_counts: list[int] | None = None,
     ) -> None:
         if not channels or min(channels) < 1:
             raise ConfigError(f"channels={list(channels)}: needs one or more numbers of at least 1")
@@ -132,7 +134,7 @@ class ConvNetTask(ImageTask):
             raise ConfigError(f"hidden_units={hidden_units}: must be at least 1")
         if epsilon <= 0:
             raise ConfigError(f"epsilon={epsilon}: must be positive")
-        super().__init__(name, data, batch_size, initial_std, labels, examples)
+        super().__init__(name, data, batch_size, initial_std, labels, examples, label_counts)
         if batch_size < 2:
             raise ConfigError("batch_size=1: batch normalisation needs at least 2 images")
         self.channels, self.kernel_size = list(channels), kernel_size

@@ -109,6 +109,8 @@ class ImageTask(Task):
         labels: the classes in use, counted from 0; None for all.
         examples: images that each function is trained on, drawn at random from its split; None for
             all of them. The number of images decides how soon a function has learned them by heart.
+        label_counts: functions to meta-train on have one of these numbers of labels, drawn together
+            with the labels for all B functions of a trajectory; None for all labels.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class ImageTask(Task):
         initial_std: float = 0.01,
         labels: list[int] | None = None,
         examples: int | None = None,
+        label_counts: list[int] | None = None,
     ) -> None:
         if examples is not None and examples < 1:
             raise ConfigError(f"examples={examples}: must be at least 1")
@@ -128,6 +131,7 @@ class ImageTask(Task):
             raise ConfigError(f"initial_std={initial_std}: must not be negative")
         self.name, self.data, self.labels = name, data, labels
         self.batch_size, self.initial_std, self.examples = batch_size, initial_std, examples
+        self.label_counts = label_counts
 
     def setup(
         self, data_dir: str, device: torch.device, dtype: torch.dtype = torch.float32
@@ -138,19 +142,25 @@ class ImageTask(Task):
             self.images = images if self.labels is None else images.only(self.labels)
         except ConfigError as error:
             raise ConfigError(f"task.{error}") from error
+        most = self.images["train"].num_classes
+        for count in self.label_counts or []:
+            if not 2 <= count <= most:
+                raise ConfigError(f"task.label_counts={self.label_counts}: from 2 to {most} each")
 
     @abstractmethod
     def network(self, image: tuple[int, ...], num_classes: int) -> Network:
         """The architecture for images of that shape."""
 
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Classifiers:
-        train = self.images["train"]
-        network = self.network(tuple(train.pixels.shape[1:]), train.num_classes)
+        images = self.images[split]
+        if split == "train" and self.label_counts:
+            images = images.only(_draw_labels(images.num_classes, self.label_counts, generator))
+        network = self.network(tuple(images.pixels.shape[1:]), images.num_classes)
         n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
         seed = int(torch.randint(2**62, (), generator=generator))
         return Classifiers(
-            self.images[split],
+            images,
             network,
             self.batch_size,
             initial.to(self.device, self.dtype),
@@ -161,3 +171,9 @@ class ImageTask(Task):
 
     def data_description(self) -> dict[str, object]:
         return self.images.description
+
+
+def _draw_labels(num_classes: int, counts: list[int], generator: torch.Generator) -> list[int]:
+    """Different labels, as many as one of ``counts`` says."""
+    which = int(torch.randint(len(counts), (), generator=generator))
+    return torch.randperm(num_classes, generator=generator)[: counts[which]].tolist()
