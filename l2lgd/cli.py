@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VERBS = {
     "meta-train": "meta-train a learned optimizer on a task",
     "evaluate": "compare a trained optimizer with tuned hand-designed ones",
-    "tune": "search learning rates, or the meta-learning-rate",
+    "tune": "search learning rates, or what else search= names",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
 HYDRA_FLAGS = {  # and whether a value must follow
@@ -72,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in ("-h", "--help"):
         from l2lgd.help import overview
 
-        print(overview(VERBS))
-        return 0
+        return _show(overview(VERBS))
     if first == "--version":
         print(f"l2lgd {version('l2lgd')}")
         return 0
@@ -85,9 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(rest):
         from l2lgd.help import verb_help
 
-        print(verb_help(first, VERBS[first]))
-        return 0
+        return _show(verb_help(first, VERBS[first]))
     return _run(first, rest)
+
+
+def _show(text: str) -> int:
+    """Print what may be piped to a program that ends before it has read all of it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
+    return 0
 
 
 def _run(verb: str, overrides: list[str]) -> int:

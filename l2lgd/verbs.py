@@ -272,7 +272,7 @@ def _tune_update_scale(run: Run) -> dict[str, Search]:
         "validation_loss": search.best_loss,
     }
     checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
-    log.info("weights: %s", weights)
+    log.info("l2lgd evaluate task=%s opt=%s checkpoint=%s", run.task_name, run.opt_name, weights)
     return {run.opt_name: search}
 
 

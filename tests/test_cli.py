@@ -106,6 +106,17 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert_one_line(done, "device=cuda", "device=cpu")
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"]])
+def test_help_may_be_piped_to_what_stops_reading(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "l2lgd", *arguments]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         done = l2lgd(*arguments, cwd=tmp_path)
