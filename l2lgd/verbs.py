@@ -1,8 +1,6 @@
 """The verbs: from a composed config to the trainer, and the files of the run folder."""
 
 import contextlib
-import copy
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +10,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from l2lgd import checkpoint
 from l2lgd import config as configs
-from l2lgd.contestants import (
-    losses_key,
-    needs_tuning,
-    opt_config,
-    search_learning_rate,
-    trained,
-    tuned,
-    tuning_key,
-)
-from l2lgd.errors import ConfigError, Diverged
+from l2lgd.contestants import losses_key, needs_tuning, opt_config, trained, tuned
+from l2lgd.errors import ConfigError
 from l2lgd.kept_losses import KeptLosses
 from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
@@ -31,12 +20,10 @@ from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.ranks import joined
 from l2lgd.results import Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
-from l2lgd.saved import ancestry
-from l2lgd.seeding import generator
+from l2lgd.searches import SEARCHES
 from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
-from l2lgd.tuning import Search, TunedRates, grid_search, random_search
 
 log = logging.getLogger(__name__)
 
@@ -142,21 +129,16 @@ def evaluate(config: DictConfig) -> float:
 def tune(config: DictConfig) -> float:
     """Search what ``search=`` names; returns the best validation loss."""
     run = Run.prepare(config, "tune")
-    kinds = {
-        "learning_rate": _tune_baselines,
-        "meta_learning_rate": _tune_meta_learning_rate,
-        "update_scale": _tune_update_scale,
-    }
     kind = run.options.search
-    if kind not in kinds:
-        raise ConfigError(f"search={kind}{configs.nearest(kind, kinds)}")
+    if kind not in SEARCHES:
+        raise ConfigError(f"search={kind}{configs.nearest(kind, SEARCHES)}")
     if run.options.checkpoint is not None and kind != "update_scale":
         raise ConfigError(f"checkpoint= is for search=update_scale, not for search={kind}")
     if run.options.trials < 1 or not run.options.baselines:
         raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
     if not 0 < run.options.lowest_rate < run.options.highest_rate:
         raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
-    searches = kinds[kind](run)
+    searches = SEARCHES[kind](run)
     results = {
         name: {kind: s.best_rate, "validation_loss": s.best_loss, "trials": s.trials}
         for name, s in searches.items()
@@ -195,85 +177,6 @@ def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[s
         found = trained(run, name, node, run.options.split)
         return found.optimizer, {"learning_rate": None, "checkpoint": found.file}
     return optimizer, {"learning_rate": node.get("learning_rate")}
-
-
-def _tune_baselines(run: Run) -> dict[str, Search]:
-    options, searches = run.options, {}
-    rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
-    nodes = {name: opt_config(run, name) for name in options.baselines}
-    for name, node in nodes.items():
-        if "learning_rate" not in node:
-            raise ConfigError(f"baselines=[{name}]: opt={name} has no learning rate to tune")
-    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
-        for done, (name, node) in enumerate(nodes.items()):
-            tracker.progress(done, len(nodes), 0, options.num_steps, name)
-            search = search_learning_rate(
-                run,
-                node,
-                options.num_functions,
-                options.seed,
-                options.lowest_rate,
-                options.highest_rate,
-            )
-            key = tuning_key(run, name, node, options.num_functions, options.seed)
-            rates.store(key, search, {"command": run.command()})
-            searches[name] = search
-            tracker.log(done, {f"{name}_learning_rate": search.best_rate, name: search.best_loss})
-    return searches
-
-
-def _tune_meta_learning_rate(run: Run) -> dict[str, Search]:
-    """Random search over short meta-trainings, each in a folder of its own."""
-    options = run.options
-    recipe = Recipe.of(run)
-
-    def final_loss(rate: float) -> float:
-        folder = run.folder / f"meta_learning_rate={rate:.3g}"
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = dataclasses.replace(recipe.settings, meta_learning_rate=rate)
-        trial = dataclasses.replace(recipe, settings=settings)
-        with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
-            try:
-                loss = trial.run(run, own, folder).best_validation_loss
-            except Diverged as error:
-                log.warning("meta learning rate %.3g: %s", rate, error)
-                return float("inf")
-        log.info("meta learning rate %.3g: %.4g", rate, loss)
-        return loss
-
-    draw = generator(options.seed, "meta_learning_rate")
-    found = random_search(
-        final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
-    )
-    return {run.opt_name: found}
-
-
-def _tune_update_scale(run: Run) -> dict[str, Search]:
-    """Grid search of a factor on the updates of trained weights; keeps them times the best."""
-    found = trained(run, run.opt_name, run.config["opt"], "validation")
-    run.say_what_runs(found.optimizer)
-    trainer = Trainer(run.task, run.options.seed, NullTracker())
-
-    def final_loss(factor: float) -> float:
-        scaled = copy.deepcopy(found.optimizer)
-        scaled.scale_updates(factor)
-        functions, steps = run.options.num_functions, run.options.num_steps
-        loss = trainer.evaluate(scaled, "validation", functions, steps).final_loss()
-        log.info("update scale %.3g: %.4g", factor, loss)
-        return loss
-
-    search = grid_search(final_loss, run.options.lowest_rate, run.options.highest_rate)
-    found.optimizer.scale_updates(search.best_rate)
-    weights = run.folder / "checkpoints" / "best.safetensors"
-    about = {
-        "opt": found.options,
-        "begun_from": ancestry(found.metadata),
-        "update_scale": search.best_rate,
-        "validation_loss": search.best_loss,
-    }
-    checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
-    log.info("l2lgd evaluate task=%s opt=%s checkpoint=%s", run.task_name, run.opt_name, weights)
-    return {run.opt_name: search}
 
 
 def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> None:

@@ -37,6 +37,7 @@ def test_tasks_and_optimizers_know_neither_each_other_nor_the_command_line(path:
     above = (
         "cli",
         "verbs",
+        "searches",
         "meta_training",
         "run",
         "trainer",
