@@ -17,7 +17,9 @@ COLORS = {  # ColorBrewer Set1, the first five as in the paper
     "sgd": "#4daf4a",
     "nag": "#984ea3",
     "lstm": "#ff7f00",
+    "lstm_per_group": "#ff7f00",
     "lstm_gac": "#a65628",
+    "lstm_sub": "#a65628",
     "ntm_bfgs": "#f781bf",
     "ntm_lbfgs": "#17becf",
     "bfgs": "#666666",
@@ -30,6 +32,9 @@ LABELS = {
     "nag": "NAG",
     "bfgs": "BFGS",
     "lstm": "LSTM",
+    "lstm_per_group": "LSTM",
+    "lstm_odd": "LSTM (odd)",
+    "lstm_sub": "LSTM-sub",
     "lstm_gac": "LSTM+GAC",
     "ntm_bfgs": "NTM-BFGS",
     "ntm_lbfgs": "NTM-L-BFGS",
@@ -58,7 +63,7 @@ def plot_curves(
         axes.set_yscale("log")
         initial = np.nanmax(means[:, 0])
         axes.set_ylim(0.8 * finite.min(), 1.25 * min(finite.max(), 3 * initial))
-    axes.set_xlim(0, means.shape[1] - 1)
+    axes.set_xlim(0, max(_steps(band)[-1] for band in bands.values()))
     axes.set_xlabel("Step")
     axes.set_ylabel(loss_label)
     axes.set_title(title)
@@ -72,9 +77,13 @@ def draw_bands(axes: Any, bands: Mapping[str, Band], learned: Collection[str]) -
     for name, band in bands.items():
         color = COLORS.get(name) or next(others)
         style = LEARNED if name in learned else HAND_DESIGNED
-        steps = np.arange(len(band.mean))
+        steps = _steps(band)
         axes.plot(steps, band.mean, color=color, label=LABELS.get(name, name), **style)
         axes.fill_between(steps, band.low, band.high, color=color, alpha=0.2, linewidth=0)
+
+
+def _steps(band: Band) -> np.ndarray:
+    return np.arange(len(band.mean)) * band.window
 
 
 def plot_search(

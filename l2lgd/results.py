@@ -72,22 +72,30 @@ def summarize(curves: Curves) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Band:
-    """The mean loss at every step with its 95 % interval, each (T + 1,)."""
+    """The mean loss with its 95 % interval at step 0 and at the end of every ``window`` steps."""
 
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    window: int = 1
 
 
-def band(curves: Curves) -> Band:
-    """Over the functions that stay finite to the end."""
+def band(curves: Curves, window: int = 1) -> Band:
+    """Over the functions that stay finite to the end, averaged over every ``window`` steps.
+
+    Each array is (1 + T / window,); steps that do not fill a last window are left out.
+    """
     losses = curves.losses.double().cpu().numpy()
+    if window > 1:
+        whole = (len(losses) - 1) // window
+        windows = losses[1 : 1 + whole * window].reshape(whole, window, -1)
+        losses = np.concatenate([losses[:1], windows.mean(1)])
     finite = losses[:, np.isfinite(losses).all(0)]
     if not finite.shape[1]:
         nothing = np.full(len(losses), np.nan)
-        return Band(nothing, nothing, nothing)
+        return Band(nothing, nothing, nothing, window)
     low, high = bootstrap_interval(finite)
-    return Band(finite.mean(1), low, high)
+    return Band(finite.mean(1), low, high, window)
 
 
 def write_curves(path: Path, bands: Mapping[str, Band]) -> None:

@@ -18,7 +18,7 @@ from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.ranks import joined
-from l2lgd.results import Curves, band, summarize, write_curves, write_summary
+from l2lgd.results import FINAL_WINDOW, Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
 from l2lgd.searches import SEARCHES
 from l2lgd.tasks.base import Split
@@ -27,6 +27,7 @@ from l2lgd.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+LONG = 500  # steps, from which on pictures show means of several
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -116,9 +117,12 @@ def evaluate(config: DictConfig) -> float:
             tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
     write_curves(run.folder / "curves.csv", bands)
     label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
-    caption = run.caption(split, "mean and 95 % interval")
+    what = "mean and 95 % interval"
+    if curves[run.opt_name].stochastic and options.num_steps >= LONG:  # as in the paper, figure 7
+        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
+        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
     picture = run.folder / "curves.png"
-    plot_curves(picture, bands, learned, run.task_name, label, caption)
+    plot_curves(picture, bands, learned, run.task_name, label, run.caption(split, what))
     write_summary(run.folder / "summary.json", run.summary(split, results=results))
     _show_results(results, learned)
     log.info("summary: %s", run.folder / "summary.json")

@@ -112,3 +112,12 @@ def test_a_summary_is_strict_json(tmp_path: Path) -> None:
     text = (tmp_path / "summary.json").read_text(encoding="utf-8")
     found = json.loads(text, parse_constant=refuse)
     assert found == {"a": None, "b": [1.0, None], "c": {"d": [2, None]}, "e": "θ"}
+
+
+def test_windows_are_means_of_the_steps_that_end_with_them() -> None:
+    losses = torch.arange(12.0).unsqueeze(1) + torch.tensor([0.0, 2.0])  # T = 11, two functions
+    found = band(Curves(losses, stochastic=True), window=5)
+    assert found.mean.tolist() == [1, 4, 9]
+    assert found.window == 5
+    assert (found.low <= found.mean).all()
+    assert (found.high >= found.mean).all()
