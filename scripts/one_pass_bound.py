@@ -1,9 +1,9 @@
 """How low a loss the first steps of a convnet could reach, however they are made.
 
 In N steps an optimizer sees N minibatches. So train on just as many images, but for as long as one
-likes, and watch the loss on images that are held out: an optimizer that is to have a lower loss on
-its next minibatch, whose images it has mostly not seen, must generalise better from one pass than
-tuned ones do from many. Prints that loss after N steps and each further pass.
+likes, and watch the loss on images that are held out: what tuned optimizers know about new images
+after so many passes. It is no strict bound for an evaluation, whose minibatches come from 10,000
+images and have partly been seen before. Prints that loss after N steps and each further pass.
 
 python scripts/one_pass_bound.py --steps 100 --passes 8
 """

@@ -64,7 +64,7 @@ def table(folder: Path, steps: list[int]) -> Table:
         for step in steps:
             own = at_step(losses[name], step)
             low, high = bootstrap_interval(own)
-            cell = f"{own.mean():.3f} ({low:.3f} … {high:.3f})"
+            cell = f"{own.mean():#.4g} ({low:#.3g} … {high:#.3g})"
             if name not in hand_designed:
                 reference = at_step(losses[best], step)
                 lowest = min(at_step(losses[other], step).mean() for other in hand_designed)

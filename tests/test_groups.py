@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import classifiers, node, optimizer, run_steps, updates
+from helpers import HAND_DESIGNED, classifiers, node, optimizer, run_steps, updates
 from torch import Tensor
 
 from l2lgd.config import build
@@ -59,22 +59,24 @@ def test_an_optimizer_that_shares_information_does_so_within_its_groups() -> Non
     torch.testing.assert_close(found[..., columns], alone, rtol=1e-12, atol=1e-15)
 
 
-def mixed() -> Grouped:
+def mixed(hand_designed: str = "nag") -> Grouped:
     """Two learned optimizers and a hand-designed one on the four tensors of the classifiers."""
-    groups = [Group("layer0.weight", "first"), Group("*.bias", "second"), Group("*", "nag")]
-    nag = HandDesigned("SGD", 0.1, {"momentum": 0.9, "nesterov": True})
-    return Grouped({"first": lstm(1), "second": lstm(2), "nag": nag}, groups)
+    groups = [Group("layer0.weight", "first"), Group("*.bias", "second"), Group("*", "third")]
+    third = optimizer(hand_designed)
+    return Grouped({"first": lstm(1), "second": lstm(2), "third": third}, groups)
 
 
+@pytest.mark.parametrize("begun", [0, 3])
+@pytest.mark.parametrize("hand_designed", HAND_DESIGNED)
 @pytest.mark.parametrize("second_derivatives", [False, True])
 def test_the_meta_gradient_of_a_mixture_is_that_of_the_textbook_loop(
-    second_derivatives: bool,
+    second_derivatives: bool, hand_designed: str, begun: int
 ) -> None:
     found, objective = [], Unroll([6]).objective(12)
     for way in ("replay", "textbook"):
-        learned = mixed()
+        learned = mixed(hand_designed)
         at = start(learned, classifiers())
-        for _ in range(3):
+        for _ in range(begun):
             at = advance(at)
         if way == "replay":
             record, _ = rollout(at, 6, second_derivatives)
@@ -165,3 +167,18 @@ def test_the_optimizer_of_the_tests_uses_both_groups() -> None:
     learned = optimizer("lstm_per_group")
     functions = classifiers()
     assert len(learned.named(functions.shapes).initial_state(functions.initial_parameters)) == 2
+
+
+@pytest.mark.parametrize("name", HAND_DESIGNED)
+def test_a_coordinate_without_a_gradient_leaves_the_meta_gradient_finite(name: str) -> None:
+    chosen, gradient = optimizer(name), stream(1)[0]
+    gradient[:, :4] = 0
+    state = chosen.initial_state(torch.zeros_like(gradient))
+    for _ in range(2):
+        after = chosen.step(gradient, state)[1]
+        given = (torch.ones_like(gradient), None)
+        _, d_gradient, d_state = chosen.step_back(gradient, state, *given)
+        assert d_gradient.isfinite().all()
+        assert all(part.isfinite().all() for part in d_state.moments)
+        assert d_gradient[:, 4:].abs().sum() > 0
+        state = after

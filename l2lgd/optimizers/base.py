@@ -82,8 +82,12 @@ class Optimizer(ABC):
                 outputs += tensors_of(following)
                 cotangents += tensors_of(state_cotangent)
             phi, before = self.phi(), tensors_of(state)
+            differentiable = [k for k, output in enumerate(outputs) if output.requires_grad]
             found = torch.autograd.grad(
-                outputs, [*phi, gradient, *before], cotangents, materialize_grads=True
+                [outputs[k] for k in differentiable],  # a count of steps, for one, is not
+                [*phi, gradient, *before],
+                [cotangents[k] for k in differentiable],
+                materialize_grads=True,
             )
         parts = iter(found[len(phi) + 1 :])
         return found[: len(phi)], found[len(phi)], map_state(lambda _: next(parts), state)

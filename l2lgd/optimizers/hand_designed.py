@@ -1,5 +1,6 @@
 """Hand-designed optimizers: PyTorch's own, run on the stacked parameters."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ class TorchState(NamedTuple):
 
     parameters: Tensor  # (B, n), θ_t as PyTorch's optimizer has it
     steps: Tensor  # steps done, (), on the CPU
-    moments: tuple[Tensor, ...]  # what PyTorch's optimizer keeps; means nothing before the first
+    moments: tuple[Tensor, ...]  # what PyTorch's optimizer keeps
 
 
 class HandDesigned(TunedOptimizer):
@@ -47,6 +48,7 @@ class HandDesigned(TunedOptimizer):
         try:
             whole, apart = self._two_steps(slice(0, 2)), self._two_steps(slice(0, 1))
             self._moments = list(self._kept(torch.zeros(1, 1), torch.ones(1, 1)))
+            self._starts_at_zero = self._first_step(at_zero=True).equal(self._first_step(False))
         # Each class has its own ways of refusing arguments, shapes or a step without a closure.
         except Exception as error:
             raise ConfigError(f"algorithm={algorithm}: {' '.join(str(error).split())}") from error
@@ -66,11 +68,24 @@ class HandDesigned(TunedOptimizer):
             moments = self._kept(parameters, gradient.clone(), moments)
         return parameters
 
+    @torch.no_grad()
+    def _first_step(self, at_zero: bool) -> Tensor:
+        """Where it leads from zero; is it the same when all moments are zero before it?"""
+        parameters, gradient = torch.zeros(1, 2), torch.tensor([[1.0, -2.0]])
+        moments = None
+        if at_zero:
+            shown = self._kept(parameters.clone(), gradient.clone())
+            moments = {name: torch.zeros_like(value) for name, value in shown.items()}
+        self._kept(parameters, gradient, moments)
+        return parameters
+
     def initial_state(self, parameters: Tensor) -> TorchState:
         self.tuned_rate()  # fails now rather than in the first step
         # PyTorch makes moments in the first step. One for show tells which there are.
-        shown = self._kept(parameters.detach().clone(), torch.zeros_like(parameters))
-        return TorchState(parameters.detach(), torch.zeros(()), tuple(shown.values()))
+        with torch.no_grad():
+            shown = self._kept(parameters.detach().clone(), torch.zeros_like(parameters))
+        moments = tuple(torch.zeros_like(value) for value in shown.values())
+        return TorchState(parameters.detach(), torch.zeros(()), moments)
 
     def step(
         self, gradient: Tensor, state: TorchState, width: Tensor | None = None
@@ -78,9 +93,28 @@ class HandDesigned(TunedOptimizer):
         own = state.parameters.clone()
         if own.requires_grad:
             own.retain_grad()  # PyTorch's optimizer refuses it otherwise
-        moments = dict(zip(self._moments, state.moments, strict=True)) if state.steps else None
+        moments = None
+        if state.steps or self._starts_at_zero:
+            moments = dict(zip(self._moments, state.moments, strict=True))
         kept = self._kept(own, gradient, moments)
         return own - state.parameters, TorchState(own, state.steps + 1, tuple(kept.values()))
+
+    def step_back(
+        self,
+        gradient: Tensor,
+        state: TorchState,
+        cotangent: Tensor,
+        state_cotangent: TorchState | None,
+        width: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Tensor, TorchState]:
+        found, d_gradient, d_state = super().step_back(
+            gradient, state, cotangent, state_cotangent, width
+        )
+        # A coordinate that never had a gradient: the root of its mean square has no derivative.
+        moments = zip(state.moments, d_state.moments, strict=True)
+        d_moments = tuple(_where_there_is_one(*pair) for pair in moments)
+        d_gradient = _where_there_is_one(gradient, d_gradient)
+        return found, d_gradient, d_state._replace(moments=d_moments)
 
     def _kept(
         self, parameters: Tensor, gradient: Tensor, moments: dict[str, Tensor] | None = None
@@ -91,8 +125,18 @@ class HandDesigned(TunedOptimizer):
             arguments["differentiable"] = True
         optimizer = self.algorithm([parameters], **arguments)
         if moments is not None:
-            optimizer.state[parameters] = {name: m.clone() for name, m in moments.items()}
+            own = {name: m.clone() for name, m in moments.items()}
+            if (
+                "step" in own
+            ):  # a count, of which PyTorch wants no derivative; powers are taken to it
+                own["step"] = own["step"].detach().to(parameters.dtype)
+            optimizer.state[parameters] = own
         parameters.grad = gradient
         optimizer.step()
         kept = optimizer.state[parameters].items()
         return {name: value for name, value in sorted(kept) if isinstance(value, Tensor)}
+
+
+def _where_there_is_one(value: Tensor, derivative: Tensor) -> Tensor:
+    """``derivative`` by ``value``, zero where the value is zero and there is none."""
+    return torch.where((value == 0) & ~derivative.isfinite(), 0.0, derivative)
