@@ -69,7 +69,7 @@ def test_ratios_are_those_to_the_best_hand_designed_optimizer(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "2 functions, × ratio to sgd" in done.stdout
     # Means of steps 1 to 10 and 11 to 20, over functions that count once and three times.
-    assert "29.000 (14.500 … 43.500)" in done.stdout
+    assert "29.00 (14.5 … 43.5)" in done.stdout
     assert "× 0.500 (0.500 … 0.500), × 1.450" in done.stdout
     assert done.stdout.count("× 0.500 (0.500 … 0.500), × 0.500") == 1
 
