@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l2lgd import launch
+from l2lgd.arguments import ordered, quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,36 +27,9 @@ VERBS = {
     "meta-train": "meta-train a learned optimizer on a task",
     "evaluate": "compare a trained optimizer with tuned hand-designed ones",
     "tune": "search learning rates, or what else search= names",
+    "stylize": "paint a photograph in the style of another picture",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
-HYDRA_FLAGS = {  # and whether a value must follow
-    "--multirun": False,
-    "-m": False,
-    "--run": False,
-    "-r": False,
-    "--cfg": True,
-    "-c": True,
-    "--resolve": False,
-    "--package": True,
-    "-p": True,
-    "--info": False,
-    "-i": False,
-    "--config-dir": True,
-    "-cd": True,
-    "--config-path": True,
-    "-cp": True,
-    "--config-name": True,
-    "-cn": True,
-    "--hydra-help": False,
-}
-LONG_FLAGS = {
-    "-c": "--cfg",
-    "-p": "--package",
-    "-cd": "--config-dir",
-    "-cp": "--config-path",
-    "-cn": "--config-name",
-}
-INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 class _Stop(BaseException):
@@ -102,7 +76,7 @@ def _run(verb: str, overrides: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
-        _hydra_main(verb, _of_this_process(verb, _with_folder(verb, _flags_first(overrides))))
+        _hydra_main(verb, _of_this_process(verb, _with_folder(verb, ordered(verb, overrides))))
     except KeyboardInterrupt as interrupt:
         if launch.rank() == 0:
             print(f"l2lgd: interrupted{_way_on(str(interrupt))}", file=sys.stderr)
@@ -145,32 +119,6 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Hydra's parser wants its flags before the overrides; people put them anywhere."""
-    from l2lgd.config import nearest
-    from l2lgd.errors import ConfigError
-
-    flags, overrides, rest = [], [], list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        flag, given, _ = word.partition("=")
-        if flag not in HYDRA_FLAGS:
-            raise ConfigError(f"there is no flag {flag}{nearest(flag, HYDRA_FLAGS)}")
-        if HYDRA_FLAGS[flag] and not given:
-            if not rest:
-                raise ConfigError(f"{flag} needs a value")
-            word = f"{LONG_FLAGS.get(flag, flag)}={rest.pop(0)}"
-        elif given and flag in LONG_FLAGS:
-            word = word.replace(flag, LONG_FLAGS[flag], 1)
-        elif flag in ("--info", "-i") and not given and rest and rest[0] in INFO_KINDS:
-            word = f"--info={rest.pop(0)}"
-        flags.append("--info=all" if word in ("--info", "-i") else word)
-    return [*flags, *overrides]
-
-
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
     from l2lgd.errors import ConfigError
@@ -195,8 +143,8 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
         raise ConfigError(
             f"{stored} cannot be read ({one_line(error)}); begin a new run"
         ) from error
-    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    where = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    where.append("hydra.output_subdir=null")
     return [*before, *own, *where]
 
 

@@ -85,7 +85,25 @@ class Tune(MetaTraining, Verb):
     highest_rate: float
 
 
-SCHEMAS: dict[str, type] = {"meta_train": MetaTrain, "evaluate": Evaluate, "tune": Tune}
+@dataclasses.dataclass
+class Stylize(Verb):
+    """``l2lgd stylize``."""
+
+    content: str | None
+    style: str | None
+    output: str | None
+    size: int
+    checkpoint: str | None
+    beside: str | None
+    learning_rate: float
+
+
+SCHEMAS: dict[str, type] = {
+    "meta_train": MetaTrain,
+    "evaluate": Evaluate,
+    "tune": Tune,
+    "stylize": Stylize,
+}
 
 
 def validated(config: DictConfig, verb: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,7 +170,7 @@ def tuning_key(
     optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
     return {
         "task_name": run.task_name,
-        "task": task_options(run.config["task"]),
+        "task": task_options(run.config["task"], run.task.not_in_keys),
         "data": same_images(run.task.data_description()),
         "optimizer_name": name,
         "optimizer": optimizer,
@@ -186,7 +187,7 @@ def losses_key(
     options = run.options
     key = {
         "task_name": run.task_name,
-        "task": task_options(run.config["task"]),
+        "task": task_options(run.config["task"], run.task.not_in_keys),
         "data": same_images(run.task.data_description()),
         "optimizer_name": name,
         "optimizer": {**node, "learning_rate": rate},
@@ -202,10 +203,10 @@ def losses_key(
     return found
 
 
-def task_options(node: dict[str, Any]) -> dict[str, Any]:
+def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
-    others = ("recipe", "data", "label_counts")  # the last one is about meta-training only
-    return {k: v for k, v in node.items() if k not in others and v is not None}
+    left_out = ("recipe", *others)
+    return {k: v for k, v in node.items() if k not in left_out and v is not None}
 
 
 def same_images(data: dict[str, object] | None) -> dict[str, object] | None:

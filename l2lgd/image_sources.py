@@ -136,7 +136,7 @@ def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Ar
 
     reader = getattr(torchvision.datasets, DATA_SETS[config.name].torchvision_class)
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT):
+        with download_timeout():
             read = [reader(str(data_dir), train, download=download) for train in (True, False)]
     # The reader fails in many ways: RuntimeError, URLError, ValueError and EOFError on bad files.
     except Exception as error:
@@ -146,9 +146,10 @@ def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Ar
 
 
 @contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def download_timeout() -> Iterator[None]:
+    """Within it, a download that gets no answer for ``DOWNLOAD_TIMEOUT`` fails."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
     finally:

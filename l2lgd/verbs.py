@@ -21,6 +21,7 @@ from l2lgd.ranks import joined
 from l2lgd.results import FINAL_WINDOW, Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
 from l2lgd.searches import SEARCHES
+from l2lgd.stylizing import stylize
 from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
@@ -164,6 +165,7 @@ VERBS: dict[str, Callable[[DictConfig], float]] = {
     "meta_train": meta_train,
     "evaluate": evaluate,
     "tune": tune,
+    "stylize": stylize,
 }
 
 

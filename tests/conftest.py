@@ -10,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from l2lgd import checkpoint
+from l2lgd.tasks.vgg import DEPTHS
+
 if not torch.cuda.is_available():  # read when Triton's kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)  # the same bits on every machine, and no fight over cores
@@ -50,3 +53,29 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = draw.integers(0, 256, (28, 28), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """For neural art: photographs, a painting, and a VGG-16 of few channels with random weights."""
+    root = tmp_path_factory.mktemp("gallery")
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 4), ("validation", 2), ("test", 3)):
+        (root / "content" / part).mkdir(parents=True)
+        for index in range(count):
+            coarse = draw.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse).resize((30, 40), Image.Resampling.BICUBIC)
+            picture.save(root / "content" / part / f"{index}.png")
+    painting = draw.integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    Image.fromarray(painting).save(root / "painting.png")
+    weights, inputs = {}, 3
+    for block, depth in enumerate(DEPTHS["vgg16"], 1):
+        for layer in range(1, depth + 1):
+            kernel = draw.normal(0, (2 / (9 * inputs)) ** 0.5, (2 * block + 2, inputs, 3, 3))
+            inputs = len(kernel)
+            weights[f"conv{block}_{layer}.weight"] = torch.from_numpy(kernel)
+            weights[f"conv{block}_{layer}.bias"] = torch.from_numpy(draw.normal(0, 0.1, inputs))
+    about = {"network": "vgg16", "name": "random", "mean": [120.0] * 3, "std": [60.0] * 3}
+    checkpoint.save(root / "vgg.safetensors", weights, about)
+    names = {"content": "content", "style": "painting.png", "vgg": "vgg.safetensors"}
+    return {name: str(root / file) for name, file in names.items()}

@@ -25,7 +25,7 @@ from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.quadratic import QuadraticTask
 
 CONF = Path(str(files("l2lgd.conf")))
-VERBS = ("meta_train", "evaluate", "tune")
+VERBS = ("meta_train", "evaluate", "tune", "stylize")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}

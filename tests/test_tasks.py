@@ -32,8 +32,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="session")
-def tasks() -> Callable[[str], Task]:
-    """Tasks by name, in float64; MNIST from the embedded digits, which every machine has."""
+def tasks(gallery: dict[str, str]) -> Callable[[str], Task]:
+    """Tasks by name, in float64; MNIST and pictures from what every machine has."""
     ready: dict[str, Task] = {}
 
     def get(name: str) -> Task:
@@ -43,6 +43,9 @@ def tasks() -> Callable[[str], Task]:
                 config["data"]["source"] = "embedded"
             if "kernel_size" in config:
                 config["batch_size"] = 16  # a step of a convnet is slow
+            if "vgg" in config:
+                small = {"content": gallery["content"], "style": gallery["style"], "size": 16}
+                config |= small | {"vgg": {**config["vgg"], "weights": gallery["vgg"]}}
             task: Task = build(config, "task")
             try:
                 task.setup(str(Path("~/.cache/l2lgd").expanduser()), CPU, torch.float64)

@@ -78,6 +78,7 @@ class Task(ABC):
     """A distribution over optimizees. The constructor takes options only, and is cheap."""
 
     name: str
+    not_in_keys: tuple[str, ...] = ()  # options that say where data is, or are about meta-training
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 

@@ -113,6 +113,8 @@ class ImageTask(Task):
             with the labels for all B functions of a trajectory; None for all labels.
     """
 
+    not_in_keys = ("data", "label_counts")
+
     def __init__(
         self,
         name: str,

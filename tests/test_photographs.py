@@ -1,0 +1,117 @@
+"""Pictures of any kind and size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from l2lgd.errors import ConfigError, DataUnavailable, UserError
+from l2lgd.photographs import find_painting, find_photographs, read_picture, write_picture
+
+GREEN = (20, 200, 40)
+
+
+MODES = [
+    *((mode, ".png") for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
+    *((mode, ".jpg") for mode in ("RGB", "L", "CMYK")),
+    *((mode, ".tif") for mode in ("RGB", "L", "I;16", "YCbCr")),
+]
+
+
+@pytest.mark.parametrize(("mode", "suffix"), MODES)
+def test_every_mode_becomes_rgb(mode: str, suffix: str, tmp_path: Path) -> None:
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((20, 30), 0x8000, dtype=np.uint16))
+    else:
+        picture = Image.new("RGB", (30, 20), GREEN).convert(mode)
+    picture.save(tmp_path / f"picture{suffix}")
+    pixels = read_picture(tmp_path / f"picture{suffix}", 10)
+    assert (pixels.shape, pixels.dtype) == ((3, 10, 15), torch.uint8)
+    colour = pixels.float().mean((1, 2))
+    grey = {"L": 128, "LA": 128, "1": 127, "I;16": 128}
+    expected = (grey[mode],) * 3 if mode in grey else GREEN
+    assert colour.tolist() == pytest.approx(expected, abs=12)
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (*GREEN, 0)).save(tmp_path / "glass.png")
+    assert read_picture(tmp_path / "glass.png", 8).eq(255).all()
+
+
+def test_the_orientation_of_the_camera_is_heeded(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 20), GREEN)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    picture.save(tmp_path / "side.jpg", exif=exif)
+    assert read_picture(tmp_path / "side.jpg", 20).shape == (3, 40, 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_what_is_no_picture_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "x.jpg"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataUnavailable, match=r"x\.jpg"):
+        read_picture(file, 10)
+
+
+def test_a_picture_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (3, 7, 9), generator=torch.Generator().manual_seed(0))
+    write_picture(tmp_path / "new" / "out.png", pixels.double() + 0.3)
+    assert read_picture(tmp_path / "new" / "out.png", 7).equal(pixels.to(torch.uint8))
+    write_picture(tmp_path / "out.png", torch.tensor([-50.0, 300.0, 7.0]).view(3, 1, 1))
+    assert read_picture(tmp_path / "out.png", 1).flatten().tolist() == [0, 255, 7]
+
+
+def test_where_a_picture_cannot_be_written_it_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.png"):
+        write_picture(tmp_path / "out.txt", torch.zeros(3, 4, 4))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="could not write"):
+        write_picture(tmp_path / "file" / "out.png", torch.zeros(3, 4, 4))
+
+
+def fill(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / f"{index:02}.png")
+    (folder / "notes.txt").write_text("no picture")
+
+
+def test_a_flat_folder_is_split_once_and_for_all(tmp_path: Path) -> None:
+    fill(tmp_path / "flat", 30)
+    splits = find_photographs(tmp_path / "flat")
+    assert {split: len(files) for split, files in splits.items()} == {
+        "train": 24,
+        "validation": 3,
+        "test": 3,
+    }
+    assert len({file for files in splits.values() for file in files}) == 30
+    assert splits == find_photographs(tmp_path / "flat")
+    assert all(files == sorted(files) for files in splits.values())
+
+
+def test_folders_of_splits_are_taken_as_they_are(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("validation", 1), ("test", 2)):
+        fill(tmp_path / split, count)
+    splits = find_photographs(tmp_path)
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [5, 1, 2]
+    assert {file.parent.name for file in splits["test"]} == {"test"}
+
+
+@pytest.mark.parametrize("count", [None, 0, 2])
+def test_too_few_photographs_are_one_line(count: int | None, tmp_path: Path) -> None:
+    if count is not None:
+        fill(tmp_path / "few", count)
+    with pytest.raises(DataUnavailable, match=r"task\.content="):
+        find_photographs(tmp_path / "few")
+
+
+def test_a_painting_is_a_file_or_the_name_of_one(tmp_path: Path) -> None:
+    fill(tmp_path / "style", 2)
+    assert find_painting(str(tmp_path / "style" / "01.png"), Path()).name == "01.png"
+    assert find_painting("00", tmp_path / "style").name == "00.png"
+    with pytest.raises(DataUnavailable, match=r"task\.style=FILE.*00, 01"):
+        find_painting("mona_lisa", tmp_path / "style")

@@ -1,0 +1,99 @@
+"""``l2lgd stylize`` as people call it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import NO_NETWORK, l2lgd
+from PIL import Image
+
+from l2lgd.arguments import ordered
+from l2lgd.errors import ConfigError
+from l2lgd.photographs import read_picture
+
+SMALL = ("task.content_layers=[conv2_2]", "size=20", "num_steps=3")
+
+
+@pytest.fixture(scope="module")
+def weights(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A learned optimizer, meta-trained for two meta-steps on small photographs."""
+    folder = tmp_path_factory.mktemp("neural_art")
+    ran = l2lgd(
+        *("meta-train", "task=neural_art", f"task.content={gallery['content']}"),
+        *(f"task.style={gallery['style']}", f"task.vgg.weights={gallery['vgg']}", "task.size=16"),
+        *("meta_steps=2", "num_functions=2", "unroll.lengths=[3]", "num_steps=6"),
+        *("validate_every=2", "validation_functions=2", "logger=none", "hydra.run.dir=run"),
+        cwd=folder,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return str(folder / "run" / "checkpoints" / "best.safetensors")
+
+
+def photographs(gallery: dict[str, str]) -> tuple[str, str]:
+    return str(Path(gallery["content"]) / "test" / "0.png"), gallery["style"]
+
+
+def test_it_paints_a_picture_and_another_one_beside_it(
+    gallery: dict[str, str], weights: str, tmp_path: Path
+) -> None:
+    strange = tmp_path / "a b='c', {d}.jpg"
+    with Image.open(photographs(gallery)[0]) as picture:
+        picture.save(strange)
+    given = (f"checkpoint={weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    again = ("hydra.run.dir=again", "beside=adam")
+    for output, more in (("new/out.png", ()), ("out.png", again)):
+        ran = l2lgd(
+            "stylize",
+            strange.name,
+            photographs(gallery)[1],
+            "-o",
+            output,
+            *given,
+            *more,
+            cwd=tmp_path,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert f"lstm: {output}" in ran.stderr
+    painted = read_picture(tmp_path / "new" / "out.png", 20)
+    assert painted.shape == (3, 27, 20)  # a portrait of 30 × 40, whole
+    assert painted.equal(read_picture(tmp_path / "out.png", 20))
+    assert not painted.equal(read_picture(tmp_path / "out-adam.png", 20))
+    summary = json.loads((tmp_path / "again" / "summary.json").read_text(encoding="utf-8"))
+    assert set(summary["results"]) == {"lstm", "adam"}
+    assert summary["data"]["note"] == "features: vgg16, random"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "usage: l2lgd stylize content.jpg style.jpg"),
+        (("photo",), "style= is missing"),
+        (("photo", "style", "-o"), "-o needs a value"),
+        (("photo", "style", "-o", "out.txt"), ".png or .jpg"),
+        (("nowhere.jpg", "style"), "nowhere.jpg"),
+        (("photo", "nowhere.jpg"), "task.style=FILE"),
+        (("photo", "style", "beside=lstm"), "hand-designed"),
+        (("photo", "style", "task.vgg.weights=torchvision"), "hed_weights.py"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    gallery: dict[str, str], weights: str, tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    photo, style = photographs(gallery)
+    words = {"photo": photo, "style": style}
+    given = (f"checkpoint={weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    chosen = [words.get(word, word) for word in arguments]
+    offline = {**NO_NETWORK, "TORCH_HOME": str(tmp_path)}
+    ran = l2lgd("stylize", *given, *chosen, cwd=tmp_path, **offline)
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    assert named in ran.stderr
+
+
+def test_words_get_the_names_of_options() -> None:
+    found = ordered("stylize", ["a.jpg", "size=64", "-o", "it's.png", "b.jpg", "--multirun"])
+    expected = ["--multirun", "content='a.jpg'", "size=64", "output='it\\'s.png'", "style='b.jpg'"]
+    assert found == expected
+    assert ordered("evaluate", ["task=mnist"]) == ["task=mnist"]
+    with pytest.raises(ConfigError, match="-o"):
+        ordered("evaluate", ["-o", "x"])
