@@ -68,7 +68,7 @@ def relative(found: Tensor, target: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("pooling", ["average", "max"])
 def test_the_loss_is_what_its_definition_says(gallery: dict[str, str], pooling: str) -> None:
-    weights = {"content_weight": 0.7, "style_weight": 1.3, "smoothness_weight": 0.4}
+    weights = {"content_weight": 0.7, "style_weight": 1.3, "smoothness_weight": 0.4, "scale": 3.0}
     task = task_of(gallery, pooling, **weights)
     functions = task.sample("test", B, generator(0))
     images = functions.unpack(functions.initial_parameters)["image"]
@@ -83,7 +83,7 @@ def test_the_loss_is_what_its_definition_says(gallery: dict[str, str], pooling: 
         across = (image[:, :, 1:] - image[:, :, :-1]).pow(2).mean()
         down = (image[:, 1:] - image[:, :-1]).pow(2).mean()
         expected = 0.7 * content + 1.3 * style + 0.4 * (across + down) / 100**2
-        torch.testing.assert_close(losses[row], SIZE**2 * expected, rtol=1e-10, atol=0)
+        torch.testing.assert_close(losses[row], 3 * SIZE**2 * expected, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -3,14 +3,14 @@
 The optimizee is the image itself, θ its pixels in [0, 255]. With the features F_l of a pretrained
 network at layer l, (C, M) for C channels at M places, and its Gram matrix G_l = F_l F_lᵀ / M,
 
-    f(θ) = P (α · content + β · style + γ · smoothness),
+    f(θ) = scale · P (α · content + β · style + γ · smoothness),
     content = ‖F_l(θ) − F_l(content)‖² / ‖F_l(content)‖², averaged over layers,
     style = ‖G_l(θ) − G_l(style)‖² / ‖G_l(style)‖², averaged over layers,
     smoothness = mean square of the difference of neighbouring pixels, in units of 100,
 
 which is the loss of Gatys et al. (2015) with weights of the layers that make each count alike,
 whatever the network. P is the number of pixels, so the gradient of a pixel has the same size
-whatever the image's.
+whatever the image's; a scale of 1000 makes it that of the paper, tens to hundreds at the start.
 """
 
 import hashlib
@@ -37,6 +37,7 @@ class StyleLoss:
     Args:
         painting: the style, (3, height, width) in [0, 255].
         content_weight, style_weight, smoothness_weight: α, β and γ.
+        scale: of the whole loss.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class StyleLoss:
         content_weight: float,
         style_weight: float,
         smoothness_weight: float,
+        scale: float,
     ) -> None:
         self.vgg, self.content_layers, self.style_layers = vgg, content_layers, style_layers
         self.content_weight, self.style_weight = content_weight, style_weight
-        self.smoothness_weight = smoothness_weight
+        self.smoothness_weight, self.scale = smoothness_weight, scale
         with torch.no_grad():
             features = vgg.features(painting.unsqueeze(0))
             self.grams = {name: _gram(features[name]) for name in style_layers}
@@ -72,7 +74,7 @@ class StyleLoss:
         loss = self.content_weight * torch.stack(wanted).mean(0)
         loss = loss + self.style_weight * torch.stack(style).mean(0)
         loss = loss + self.smoothness_weight * roughness
-        return loss * (pixels.shape[-1] * pixels.shape[-2])
+        return loss * (self.scale * pixels.shape[-1] * pixels.shape[-2])
 
 
 def _relative(found: Tensor, target: Tensor) -> Tensor:
@@ -160,6 +162,7 @@ class NeuralArtTask(Task):
         vgg: the network whose features count.
         content_layers, style_layers: whose features the two terms compare.
         content_weight, style_weight, smoothness_weight: α, β and γ.
+        scale: of the whole loss.
         initial: ``noise`` around the mean of natural images, or the ``content``.
         initial_std: of the noise, in units of pixels.
     """
@@ -181,6 +184,7 @@ class NeuralArtTask(Task):
         content_weight: float = 1.0,
         style_weight: float = 1.0,
         smoothness_weight: float = 1.0,
+        scale: float = 1000.0,
         initial: str = "noise",
         initial_std: float = 25.0,
     ) -> None:
@@ -200,7 +204,7 @@ class NeuralArtTask(Task):
         self.content_layers, self.style_layers = list(content_layers), list(style_layers)
         self.size, self.zoom, self.crop = size, zoom if crop else 1.0, crop
         self.style_size = style_size or size
-        self.weights = (content_weight, style_weight, smoothness_weight)
+        self.weights = (content_weight, style_weight, smoothness_weight, scale)
         self.initial, self.initial_std = initial, initial_std
         self._photographs: dict[Path, Tensor] = {}
 
