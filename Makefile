@@ -42,6 +42,15 @@ cifar: install  ## the same for the convnets of CIFAR-10 and its subsets, 20 fun
 			hydra.run.dir=outputs/results/$$task || exit; \
 	done
 
+VGG ?= torchvision
+
+art: install  ## neural art: evaluate on 50 photographs, draw figures 8 to 13 (hours; VGG=FILE, see docs/neural-art.md)
+	for task in neural_art neural_art_large; do \
+		$(EVALUATE) task=$$task num_functions=50 task.vgg.weights=$(VGG) \
+			hydra.run.dir=outputs/results/$$task || exit; \
+	done
+	$(BIN)/python scripts/neural_art_pictures.py task.vgg.weights=$(VGG)
+
 sharing: install  ## what sharing information between coordinates is worth, as in outputs/results/sharing
 	$(BIN)/python scripts/sharing_study.py
 
@@ -58,4 +67,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar sharing bench test lint clean
+.PHONY: help install run results cifar art sharing bench test lint clean

@@ -1,6 +1,8 @@
 """Errors in one line, for the person at the terminal."""
 
-from hydra.errors import HydraException, MissingConfigException
+import shlex
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,6 +19,8 @@ def explanation(error: BaseException) -> str | None:
         if group and error.options:
             return f"there is no {group}={choice}{nearest(choice, error.options)}"
         return one_line(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable_override(error.override)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or one_line(error)
     if isinstance(error, ValueError) and "Config group override" in str(error):
@@ -36,6 +40,15 @@ def one_line(error: BaseException) -> str:
     """The text of an error, or of its cause, without line breaks."""
     text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
     return " ".join(text.split())
+
+
+def _unreadable_override(override: str) -> str:
+    """Most often a value has characters that mean something to Hydra, such as ~ or parentheses."""
+    name, given, value = override.partition("=")
+    if not (name and given and value):
+        return f"{override} cannot be read; options are given as name=value"
+    quoted = shlex.quote(f'{name}="{value}"')
+    return f"{override} cannot be read; a value with special characters takes quotes: {quoted}"
 
 
 def _misspelt_option(error: BaseException) -> str | None:

@@ -1,6 +1,7 @@
 """Losses at chosen steps, and ratios to the best tuned optimizer, of evaluations in their folders.
 
-A loss is the mean of the ten steps that end with the chosen one, over functions. The baseline is
+A loss is a mean over functions and, where minibatches are random, over the ten steps that end with
+the chosen one. The baseline is
 the hand-designed optimizer with the lowest final loss on the same functions, and beside it the one
 that is lowest at the step itself. Intervals of 95 % resample the functions, which all optimizers
 share.
@@ -10,6 +11,7 @@ python scripts/ratios.py outputs/results/cifar10 --steps 100 400 1000
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,14 @@ from rich.table import Table
 
 from l2lgd.errors import ConfigError, UserError
 from l2lgd.kept_losses import read
-from l2lgd.results import FINAL_WINDOW, bootstrap_interval
+from l2lgd.results import Curves, bootstrap_interval
 
 RESAMPLES = 10000
 
 
-def at_step(losses: np.ndarray, step: int) -> np.ndarray:
-    """Means of the last ten steps up to ``step``: (T + 1, F) → (F,)."""
-    return losses[max(1, step - FINAL_WINDOW + 1) : step + 1].mean(0)
+def at_step(curves: Curves, step: int) -> np.ndarray:
+    """What is compared at ``step``, for each function (F,)."""
+    return replace(curves, losses=curves.losses[: step + 1]).final_losses()
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float]:
@@ -44,30 +46,28 @@ def table(folder: Path, steps: list[int]) -> Table:
         ConfigError: a step that was not run, or only learned optimizers.
     """
     curves, about = read(folder)
-    losses = {name: c.losses.double().numpy() for name, c in curves.items()}
     hand_designed = [name for name, a in about.items() if "weights" not in a["key"]]
-    num_steps = len(next(iter(losses.values()))) - 1
+    num_steps, count = next(iter(curves.values())).losses[1:].shape
     if not hand_designed:
         raise ConfigError(f"{folder}: has no hand-designed optimizer to compare with")
     if not all(1 <= step <= num_steps for step in steps):
         raise ConfigError(f"--steps: must be from 1 to {num_steps}, the steps in {folder}")
     best = min(hand_designed, key=lambda name: curves[name].final_loss())
-    count = next(iter(losses.values())).shape[1]
     found = Table(
         title=f"{folder}\n{count} functions, × ratio to {best}, × to the best at that step"
     )
     found.add_column("optimizer")
     for step in steps:
         found.add_column(f"step {step}", justify="right")
-    for name in losses:
+    for name in curves:
         cells = []
         for step in steps:
-            own = at_step(losses[name], step)
+            own = at_step(curves[name], step)
             low, high = bootstrap_interval(own)
             cell = f"{own.mean():#.4g} ({low:#.3g} … {high:#.3g})"
             if name not in hand_designed:
-                reference = at_step(losses[best], step)
-                lowest = min(at_step(losses[other], step).mean() for other in hand_designed)
+                reference = at_step(curves[best], step)
+                lowest = min(at_step(curves[other], step).mean() for other in hand_designed)
                 low, high = ratio_interval(own, reference)
                 ratio = own.mean() / reference.mean()
                 cell += f"\n× {ratio:.3f} ({low:.3f} … {high:.3f}), × {own.mean() / lowest:.3f}"

@@ -80,6 +80,8 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("evaluate", *QUICK, "checkpoint=a_folder"): ["a_folder", "is a folder"],
     ("evaluate", *QUICK, "opt=adam", "checkpoint=garbage.safetensors"): ["opt=adam", "learned"],
     ("evaluate", *QUICK, "baselines=adam"): ["baselines=[adam]"],
+    ("evaluate", "task.data.root=~/x"): ["'task.data.root=\"~/x\"'"],
+    ("evaluate", "seed"): ["seed cannot be read", "name=value"],
     ("meta-train", *QUICK, "resume=damaged"): ["damaged", "cannot be read"],
     ("meta-train", *QUICK, "unroll.smoothing=-1"): ["unroll.smoothing=-1"],
     ("evaluate", *QUICK, "split=tests"): ["split=tests", "did you mean test?"],

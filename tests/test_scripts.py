@@ -58,20 +58,29 @@ def test_an_unknown_case_is_named() -> None:
     assert "no case mnist; choose among quadratic-128, mnist-1" in done.stderr
 
 
-def test_ratios_are_those_to_the_best_hand_designed_optimizer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_ratios_are_those_to_the_best_hand_designed_optimizer(
+    tmp_path: Path, stochastic: bool
+) -> None:
     steps = torch.arange(21.0).unsqueeze(1)
     losses = {"lstm": 20 - steps, "sgd": 40 - 2 * steps, "adam": 10 + 0 * steps}
     kept = KeptLosses(tmp_path)
     for name, values in losses.items():
         key = {"weights": "x"} if name == "lstm" else {}
-        kept.add(name, key, Curves(values * torch.tensor([1.0, 3.0]), stochastic=True))
-    done = run("ratios.py", str(tmp_path), "--steps", "10", "20")
+        kept.add(name, key, Curves(values * torch.tensor([1.0, 3.0]), stochastic))
+    last = "20" if stochastic else "15"  # where sgd is at zero
+    done = run("ratios.py", str(tmp_path), "--steps", "10", last)
     assert done.returncode == 0, done.stderr
     assert "2 functions, × ratio to sgd" in done.stdout
-    # Means of steps 1 to 10 and 11 to 20, over functions that count once and three times.
-    assert "29.00 (14.5 … 43.5)" in done.stdout
-    assert "× 0.500 (0.500 … 0.500), × 1.450" in done.stdout
-    assert done.stdout.count("× 0.500 (0.500 … 0.500), × 0.500") == 1
+    if stochastic:
+        # Means of steps 1 to 10 and 11 to 20, over functions that count once and three times.
+        assert "29.00 (14.5 … 43.5)" in done.stdout
+        assert "× 0.500 (0.500 … 0.500), × 1.450" in done.stdout
+        assert done.stdout.count("× 0.500 (0.500 … 0.500), × 0.500") == 1
+    else:  # at steps 10 and 15 themselves
+        assert "20.00 (10.0 … 30.0)" in done.stdout
+        assert "× 0.500 (0.500 … 0.500), × 1.000" in done.stdout
+        assert "10.00 (5.00 … 15.0)" in done.stdout
 
 
 def test_ratios_of_a_folder_without_losses_are_refused_in_a_line(tmp_path: Path) -> None:
