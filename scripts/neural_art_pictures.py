@@ -131,8 +131,9 @@ def save(figure: Figure, path: Path, caption: str) -> None:
 
 def draw_curves(settings: list[Setting], path: Path, command: str) -> None:
     """Figure 8."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, setting in zip(figure.subplots(1, len(settings)), settings, strict=True):
+    figure = Figure(figsize=(5 * len(settings), 4), layout="constrained")
+    panels = figure.subplots(1, len(settings), squeeze=False)[0]
+    for axes, setting in zip(panels, settings, strict=True):
         curves, about = kept_losses.read(setting.folder)
         bands = {name: band(one) for name, one in curves.items()}
         draw_bands(axes, bands, [name for name, one in about.items() if "weights" in one["key"]])
@@ -248,11 +249,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("outputs/results"))
     parser.add_argument("--pictures", type=Path, default=Path("outputs/results/neural_art"))
     parser.add_argument("--checkpoint", type=Path, help="of the LSTM, instead of the shipped one")
+    parser.add_argument("--tasks", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--contents", type=int, default=6, help="photographs")
     given = parser.parse_args()
     command = "python scripts/neural_art_pictures.py"
     settings = [
-        Setting(name, given.results / name, given.overrides, given.checkpoint) for name in TITLES
+        Setting(name, given.results / name, given.overrides, given.checkpoint)
+        for name in given.tasks
     ]
     draw_curves(settings, given.pictures / "figure_8.png", command)
     draw_updates(settings[0], given.pictures, command)

