@@ -44,8 +44,8 @@ def one_line(error: BaseException) -> str:
 
 def _unreadable_override(override: str) -> str:
     """Most often a value has characters that mean something to Hydra, such as ~ or parentheses."""
-    name, given, value = override.partition("=")
-    if not (name and given and value):
+    name, _, value = override.partition("=")
+    if not (name and value):
         return f"{override} cannot be read; options are given as name=value"
     quoted = shlex.quote(f'{name}="{value}"')
     return f"{override} cannot be read; a value with special characters takes quotes: {quoted}"

@@ -9,6 +9,8 @@ python scripts/neural_art_pictures.py
 """
 
 import argparse
+import functools
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -48,6 +50,7 @@ FOLLOWED = ("lstm", "adam", "sgd")
 ASKED = 32  # steps with a panel each, as in figures 11 to 13
 LARGEST_GRADIENT = 500.0  # hypothetical ones, as there
 ACROSS = 4  # panels
+COMMAND = "python scripts/neural_art_pictures.py"  # for captions
 
 
 class Setting:
@@ -77,10 +80,14 @@ class Setting:
         self.task = task
         self.weights = weights or SHIPPED / "neural_art-lstm.safetensors"
 
+    @functools.cached_property
+    def _evaluated(self) -> Paintings:
+        draw = generator(self.summary["seed"], "evaluate", "test")
+        return self.task.sample("test", self.summary["num_functions"], draw)
+
     def functions(self, count: int) -> Paintings:
         """The first that were evaluated."""
-        draw = generator(self.summary["seed"], "evaluate", "test")
-        return self.task.sample("test", self.summary["num_functions"], draw).select(slice(0, count))
+        return self._evaluated.select(slice(0, count))
 
     def optimizer(self, name: str) -> Optimizer:
         if name == "lstm":
@@ -100,13 +107,12 @@ class Setting:
 
 
 def images_at(optimizer: Optimizer, functions: Paintings, steps: tuple[int, ...]) -> list[Tensor]:
-    """(B, 3, height, width) after each of the steps."""
+    """(B, 3, height, width) after each of the steps, which ascend."""
     at, found = start(optimizer, functions), []
-    for step in range(max(steps) + 1):
-        if step in steps:
-            found.append(functions.unpack(at.parameters)["image"])
-        if step < max(steps):
+    for step in steps:
+        while at.step < step:
             at = advance(at)
+        found.append(functions.unpack(at.parameters)["image"])
     return found
 
 
@@ -120,8 +126,6 @@ def show(axes: Any, image: Tensor, title: str = "") -> None:
 
 def save(figure: Figure, path: Path, caption: str) -> None:
     """With its caption beside it."""
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
@@ -129,7 +133,7 @@ def save(figure: Figure, path: Path, caption: str) -> None:
     print(path)
 
 
-def draw_curves(settings: list[Setting], path: Path, command: str) -> None:
+def draw_curves(settings: list[Setting], path: Path) -> None:
     """Figure 8."""
     figure = Figure(figsize=(5 * len(settings), 4), layout="constrained")
     panels = figure.subplots(1, len(settings), squeeze=False)[0]
@@ -146,12 +150,10 @@ def draw_curves(settings: list[Setting], path: Path, command: str) -> None:
     figure.axes[-1].legend(frameon=False)
     counts = " and ".join(str(setting.summary["num_functions"]) for setting in settings)
     what = f"Mean loss and its 95 % interval, {counts} test photographs, zoomed as figure 8 is."
-    save(figure, path, _caption(what, settings, command))
+    save(figure, path, _caption(what, settings))
 
 
-def draw_triples(
-    settings: list[Setting], painted: dict[str, list[Tensor]], path: Path, command: str
-) -> None:
+def draw_triples(settings: list[Setting], painted: dict[str, list[Tensor]], path: Path) -> None:
     """Figure 9 and appendix C: content, result, style."""
     count = len(next(iter(painted.values()))[-1])
     figure = Figure(figsize=(3.3 * len(settings) * 1.5, 1.65 * count + 0.3), layout="constrained")
@@ -165,11 +167,11 @@ def draw_triples(
             for axes, image, title in zip(own, shown, titles, strict=True):
                 show(axes, image, title)
     what = f"The first {count} test photographs and what the LSTM makes of noise in 128 steps."
-    save(figure, path, _caption(what, settings, command))
+    save(figure, path, _caption(what, settings))
 
 
 def draw_strip(
-    settings: list[Setting], painted: dict[str, dict[str, list[Tensor]]], path: Path, command: str
+    settings: list[Setting], painted: dict[str, dict[str, list[Tensor]]], path: Path
 ) -> None:
     """The first test photograph, as two optimizers paint it."""
     names = list(painted)
@@ -180,10 +182,10 @@ def draw_strip(
         for axes, step, images in zip(line, STRIP, painted[name][setting.name], strict=True):
             show(axes, images[0], f"{LABELS[name]}, step {step}")
     what = "The first test photograph, painted by the LSTM and by tuned Adam from the same noise."
-    save(figure, path, _caption(what, settings, command))
+    save(figure, path, _caption(what, settings))
 
 
-def draw_updates(setting: Setting, folder: Path, command: str) -> None:
+def draw_updates(setting: Setting, folder: Path) -> None:
     """Figures 10 to 13."""
     function, size = setting.functions(1), setting.task.size
     optimizers = {name: setting.optimizer(name) for name in FOLLOWED}
@@ -207,7 +209,7 @@ def draw_updates(setting: Setting, folder: Path, command: str) -> None:
         "Updates of three coordinates of the first test photograph along the LSTM's path; tuned "
         "Adam and SGD see the same gradients but never move the image (figure 10)."
     )
-    save(figure, folder / "updates.png", _caption(what, [setting], command))
+    save(figure, folder / "updates.png", _caption(what, [setting]))
     limit = max(float(answers.abs().max()) for answers in found.responses.values())
     for k, name in enumerate(names):
         figure = Figure(figsize=(9, 13), layout="constrained")
@@ -226,12 +228,12 @@ def draw_updates(setting: Setting, folder: Path, command: str) -> None:
             f"What is proposed for the {name}, first test photograph, were its gradient another "
             f"one; the grey line is the true one (figure {11 + k})."
         )
-        save(figure, folder / f"proposals_{k + 1}.png", _caption(what, [setting], command))
+        save(figure, folder / f"proposals_{k + 1}.png", _caption(what, [setting]))
 
 
-def _caption(what: str, settings: list[Setting], command: str) -> str:
+def _caption(what: str, settings: list[Setting]) -> str:
     sources = "; ".join(f"{setting.title}: {setting.source}" for setting in settings)
-    return f"{what} {sources}. Made by `{command}`."
+    return f"{what} {sources}. Made by `{COMMAND}`."
 
 
 def picture_files(painted: dict[str, list[Tensor]], folder: Path) -> Iterator[Path]:
@@ -252,13 +254,12 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--contents", type=int, default=6, help="photographs")
     given = parser.parse_args()
-    command = "python scripts/neural_art_pictures.py"
     settings = [
         Setting(name, given.results / name, given.overrides, given.checkpoint)
         for name in given.tasks
     ]
-    draw_curves(settings, given.pictures / "figure_8.png", command)
-    draw_updates(settings[0], given.pictures, command)
+    draw_curves(settings, given.pictures / "figure_8.png")
+    draw_updates(settings[0], given.pictures)
     painted = {
         name: {
             setting.name: images_at(
@@ -270,8 +271,8 @@ def main() -> None:
         }
         for name in ("lstm", "adam")
     }
-    draw_strip(settings, painted, given.pictures / "strip.png", command)
-    draw_triples(settings, painted["lstm"], given.pictures / "triples.png", command)
+    draw_strip(settings, painted, given.pictures / "strip.png")
+    draw_triples(settings, painted["lstm"], given.pictures / "triples.png")
     for path in picture_files(painted["lstm"], given.pictures / "painted"):
         print(path)
 

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import python
+from helpers import SCRIPTS, art_options, l2lgd, python
 from PIL import Image
 
 from l2lgd import checkpoint
 from l2lgd.tasks.vgg import DEPTHS
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 if not torch.cuda.is_available():  # read when Triton's kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -108,3 +106,17 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     checkpoint.save(root / "vgg.safetensors", weights, about)
     names = {"content": "content", "style": "painting.png", "vgg": "vgg.safetensors"}
     return {name: str(root / file) for name, file in names.items()}
+
+
+@pytest.fixture(scope="session")
+def art_weights(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A learned optimizer, meta-trained for two meta-steps on the gallery."""
+    folder = tmp_path_factory.mktemp("neural_art")
+    ran = l2lgd(
+        *("meta-train", "task=neural_art", *art_options(gallery)),
+        *("meta_steps=2", "num_functions=2", "unroll.lengths=[3]", "num_steps=6"),
+        *("validate_every=2", "validation_functions=2", "logger=none", "hydra.run.dir=run"),
+        cwd=folder,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return str(folder / "run" / "checkpoints" / "best.safetensors")

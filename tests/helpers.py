@@ -24,6 +24,7 @@ from l2lgd.tasks.classification import Perceptron
 from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.quadratic import QuadraticTask
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
 VERBS = ("meta_train", "evaluate", "tune", "stylize")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
@@ -154,6 +155,16 @@ def environment(**changes: str) -> dict[str, str]:
 def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command as a user does."""
     return python("-m", "l2lgd", *arguments, cwd=cwd, **changes)
+
+
+def art_options(gallery: dict[str, str]) -> list[str]:
+    """Overrides that have neural art paint the small pictures of the fixture ``gallery``."""
+    return [
+        f"task.content={gallery['content']}",
+        f"task.style={gallery['style']}",
+        f"task.vgg.weights={gallery['vgg']}",
+        "task.size=16",
+    ]
 
 
 def python(

@@ -1,32 +1,25 @@
 """``scripts/neural_art_pictures.py`` on small pictures."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import l2lgd
+from helpers import SCRIPTS, art_options, l2lgd, python
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "neural_art_pictures.py"
+SCRIPT = SCRIPTS / "neural_art_pictures.py"
 
 
 @pytest.fixture(scope="module")
-def results(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluations of an untrained LSTM in both settings."""
+def results(
+    gallery: dict[str, str], art_weights: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Evaluations of a barely trained LSTM in both settings."""
     folder = tmp_path_factory.mktemp("results")
-    ran = l2lgd(
-        *("meta-train", "task=neural_art", *overrides(gallery), "meta_steps=1", "num_steps=2"),
-        *("unroll.lengths=[2]", "num_functions=1", "validation_functions=1", "logger=none"),
-        *("opt.output_scale=0.1", "hydra.run.dir=run"),
-        cwd=folder,
-    )
-    assert ran.returncode == 0, ran.stderr
     for task in ("neural_art", "neural_art_large"):
         ran = l2lgd(
-            *("evaluate", f"task={task}", *overrides(gallery), "baselines=[adam,sgd]", "seed=1"),
+            *("evaluate", f"task={task}", *art_options(gallery), "baselines=[adam,sgd]", "seed=1"),
             *("num_functions=3", "tune_functions=1", "num_steps=40", "logger=none"),
-            *("checkpoint=run/checkpoints/best.safetensors", "tuned_dir=tuned"),
+            *(f"checkpoint={art_weights}", "tuned_dir=tuned"),
             f"hydra.run.dir={task}",
             cwd=folder,
         )
@@ -34,26 +27,12 @@ def results(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def overrides(gallery: dict[str, str]) -> list[str]:
-    return [
-        f"task.content={gallery['content']}",
-        f"task.style={gallery['style']}",
-        f"task.vgg.weights={gallery['vgg']}",
-        "task.size=16",
-    ]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_every_picture_is_drawn_with_its_caption(
-    gallery: dict[str, str], results: Path, tmp_path: Path
+    gallery: dict[str, str], art_weights: str, results: Path, tmp_path: Path
 ) -> None:
-    given = ["--checkpoint", str(results / "run" / "checkpoints" / "best.safetensors")]
+    given = ["--checkpoint", art_weights]
     given += ["--results", str(results), "--pictures", str(tmp_path), "--contents", "2"]
-    ran = run(*given, *overrides(gallery))
+    ran = python(str(SCRIPT), *given, *art_options(gallery))
     assert ran.returncode == 0, ran.stderr
     drawn = ["figure_8", "strip", "triples", "updates", *(f"proposals_{k}" for k in (1, 2, 3))]
     for name in drawn:
@@ -66,7 +45,7 @@ def test_every_picture_is_drawn_with_its_caption(
 
 
 def test_missing_evaluations_end_in_one_line(gallery: dict[str, str], tmp_path: Path) -> None:
-    ran = run("--results", str(tmp_path), *overrides(gallery))
+    ran = python(str(SCRIPT), "--results", str(tmp_path), *art_options(gallery))
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
     assert "summary.json" in ran.stderr

@@ -13,7 +13,7 @@ from l2lgd.contestants import SHIPPED
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.seeding import generator
 from l2lgd.tasks.neural_art import Paintings
-from l2lgd.unroll import advance, start
+from l2lgd.unroll import rollout, start
 
 RESULTS = Path(__file__).parents[1] / "outputs" / "results" / "neural_art"
 STEPS, SHOWN = 20, 2  # a minute's worth of the evaluation
@@ -35,11 +35,8 @@ def functions(hed_vgg: str, art_dir: str) -> Paintings:
 def losses(optimizer: Optimizer, functions: Paintings) -> torch.Tensor:
     """(STEPS + 1, SHOWN)"""
     at = start(optimizer, functions)
-    found = [at.loss]
-    for _ in range(STEPS):
-        at = advance(at)
-        found.append(at.loss)
-    return torch.stack(found)
+    record, _ = rollout(at, STEPS)
+    return torch.cat([at.loss.unsqueeze(0), record.losses])
 
 
 def test_the_committed_losses_are_those_of_the_shipped_weights(functions: Paintings) -> None:

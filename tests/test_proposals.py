@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from helpers import HAND_DESIGNED, LEARNED, OPTIMIZEES, optimizer, run_steps
+from helpers import HAND_DESIGNED, LEARNED, optimizer, quadratics, run_steps
 
-from l2lgd.proposals import proposals
+from l2lgd.proposals import Proposals, proposals
+from l2lgd.tasks.base import Optimizee
 
 STEPS, ASKED = 6, 3
 COORDINATES = [0, 3, 7]
 INSTEAD = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0], dtype=torch.float64)
 
 
-def asked(*names: str, optimizee: str = "quadratics") -> tuple[object, object]:
-    function = OPTIMIZEES[optimizee](1)
+def asked(*names: str) -> tuple[Optimizee, Proposals]:
+    function = quadratics(1)
     optimizers = {name: optimizer(name) for name in names}
     return function, proposals(optimizers, function, STEPS, COORDINATES, INSTEAD, ASKED)
 

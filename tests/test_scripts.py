@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import python
+from helpers import SCRIPTS, python
 
 from l2lgd.kept_losses import KeptLosses
 from l2lgd.results import Curves
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 AGREEMENT = "meta_gradient_agreement.py"
 
 

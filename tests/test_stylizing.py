@@ -14,32 +14,17 @@ from l2lgd.photographs import read_picture
 SMALL = ("task.content_layers=[conv2_2]", "size=20", "num_steps=3")
 
 
-@pytest.fixture(scope="module")
-def weights(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A learned optimizer, meta-trained for two meta-steps on small photographs."""
-    folder = tmp_path_factory.mktemp("neural_art")
-    ran = l2lgd(
-        *("meta-train", "task=neural_art", f"task.content={gallery['content']}"),
-        *(f"task.style={gallery['style']}", f"task.vgg.weights={gallery['vgg']}", "task.size=16"),
-        *("meta_steps=2", "num_functions=2", "unroll.lengths=[3]", "num_steps=6"),
-        *("validate_every=2", "validation_functions=2", "logger=none", "hydra.run.dir=run"),
-        cwd=folder,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return str(folder / "run" / "checkpoints" / "best.safetensors")
-
-
 def photographs(gallery: dict[str, str]) -> tuple[str, str]:
     return str(Path(gallery["content"]) / "test" / "0.png"), gallery["style"]
 
 
 def test_it_paints_a_picture_and_another_one_beside_it(
-    gallery: dict[str, str], weights: str, tmp_path: Path
+    gallery: dict[str, str], art_weights: str, tmp_path: Path
 ) -> None:
     strange = tmp_path / "a b='c', {d}.jpg"
     with Image.open(photographs(gallery)[0]) as picture:
         picture.save(strange)
-    given = (f"checkpoint={weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    given = (f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
     again = ("hydra.run.dir=again", "beside=adam")
     for output, more in (("new/out.png", ()), ("out.png", again)):
         ran = l2lgd(
@@ -77,11 +62,15 @@ def test_it_paints_a_picture_and_another_one_beside_it(
     ],
 )
 def test_mistakes_end_in_one_line(
-    gallery: dict[str, str], weights: str, tmp_path: Path, arguments: tuple[str, ...], named: str
+    gallery: dict[str, str],
+    art_weights: str,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    named: str,
 ) -> None:
     photo, style = photographs(gallery)
     words = {"photo": photo, "style": style}
-    given = (f"checkpoint={weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    given = (f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
     chosen = [words.get(word, word) for word in arguments]
     offline = {**NO_NETWORK, "TORCH_HOME": str(tmp_path)}
     ran = l2lgd("stylize", *given, *chosen, cwd=tmp_path, **offline)
