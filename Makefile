@@ -46,7 +46,7 @@ VGG ?= torchvision
 
 art: install  ## neural art: evaluate on 50 photographs, draw figures 8 to 13 (hours; VGG=FILE, see docs/neural-art.md)
 	for task in neural_art neural_art_large; do \
-		$(EVALUATE) task=$$task num_functions=50 task.vgg.weights=$(VGG) \
+		$(EVALUATE) task=$$task num_functions=50 threads=1 task.vgg.weights=$(VGG) \
 			hydra.run.dir=outputs/results/$$task || exit; \
 	done
 	$(BIN)/python scripts/neural_art_pictures.py task.vgg.weights=$(VGG)

@@ -34,6 +34,7 @@ LONG_FLAGS = {
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
 SHORT = {"stylize": {"-o": "output"}}
+WORDS = {"stylize": "content.jpg style.jpg -o painted.png"}  # an example of both, for people
 
 
 def ordered(verb: str, arguments: list[str]) -> list[str]:

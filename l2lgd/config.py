@@ -95,7 +95,7 @@ class Stylize(Verb):
     size: int
     checkpoint: str | None
     beside: str | None
-    learning_rate: float
+    learning_rate: float | None
 
 
 SCHEMAS: dict[str, type] = {

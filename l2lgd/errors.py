@@ -16,7 +16,7 @@ class DataUnavailable(UserError):
 
 
 class Diverged(UserError):
-    """A meta-training in which nothing stays finite."""
+    """A meta-training, or a painting, in which nothing stays finite."""
 
 
 class CheckpointError(UserError):

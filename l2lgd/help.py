@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from l2lgd.arguments import WORDS
+
 OPTION = re.compile(r"^( *)([\w]+):([^#]*)(?:#\s*(.*))?$")
 GROUPS = ("task", "opt", "unroll", "logger", "search", "experiment")
 
@@ -34,11 +36,12 @@ def overview(verbs: Mapping[str, str]) -> str:
 def verb_help(verb: str, meaning: str) -> str:
     """The help of one verb: its options, then each config group with its choices."""
     conf = files("l2lgd.conf")
+    words = f"{WORDS[verb]} " if verb in WORDS else ""
     text = (conf / f"{verb.replace('-', '_')}.yaml").read_text(encoding="utf-8")
     lines = [
         f"l2lgd {verb}: {meaning}",
         "",
-        f"usage: l2lgd {verb} [option=value …]",
+        f"usage: l2lgd {verb} {words}[option=value …]",
         "",
         "options:",
     ]

@@ -1,5 +1,6 @@
 """Photographs and paintings of any size, in a folder or alone, as tensors."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,30 +16,35 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-HELD_OUT = 10  # one in so many pictures is for validation, another for the test
+HELD_OUT = 0.1  # share of the pictures that is for validation, and for the test
 
 
 def find_photographs(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each split, in the order of their names.
 
     They are those of the folders ``train``, ``validation`` and ``test`` where there are such, else
-    of ``folder`` itself, split by a shuffle that only depends on how many there are. A single
-    picture is in all of them.
+    of ``folder`` itself, split by a hash of their names, so that another picture moves none of the
+    others. A single picture is in all of them.
 
     Raises:
-        DataUnavailable: a split would be empty.
+        DataUnavailable: there is no such folder, or a split would be empty.
     """
     if folder.is_file():
         return {split: [folder] for split in SPLITS}
-    if all((folder / split).is_dir() for split in SPLITS):
+    if not folder.is_dir():
+        raise DataUnavailable(
+            f"there is no {folder}; give task.content=FOLDER with three or more pictures, or one"
+        )
+    absent = [split for split in SPLITS if not (folder / split).is_dir()]
+    if not absent:
         splits = {split: _pictures(folder / split) for split in SPLITS}
+    elif len(absent) < len(SPLITS):
+        raise DataUnavailable(
+            f"{folder} lacks {absent[0]}/; give task.content=FOLDER with train/, validation/ and "
+            "test/, or without any of them"
+        )
     else:
-        found = _pictures(folder)
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
-        each = max(1, len(found) // HELD_OUT)
-        chosen = {"validation": order[:each], "test": order[each : 2 * each]}
-        chosen["train"] = order[2 * each :]
-        splits = {split: [found[i] for i in sorted(chosen[split])] for split in SPLITS}
+        splits = _split(_pictures(folder))
     empty = [split for split in SPLITS if not splits[split]]
     if empty:
         raise DataUnavailable(
@@ -47,6 +53,22 @@ def find_photographs(folder: Path) -> dict[str, list[Path]]:
             "train/, validation/ and test/"
         )
     return splits
+
+
+def _split(found: list[Path]) -> dict[str, list[Path]]:
+    """Each by its own name; where there are so few that a split would be empty, by their order."""
+    place = {
+        path: int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:8], "big") / 2**64
+        for path in found
+    }
+    splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for path in found:
+        held_out = int(place[path] / HELD_OUT)
+        splits[("validation", "test")[held_out] if held_out < 2 else "train"].append(path)
+    if all(splits.values()):
+        return splits
+    order = sorted(found, key=lambda path: place[path])
+    return {"train": sorted(order[2:]), "validation": order[:1], "test": order[1:2]}
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -2,19 +2,23 @@
 
 import contextlib
 import logging
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from l2lgd.contestants import opt_config, trained
-from l2lgd.errors import ConfigError
+from l2lgd.arguments import WORDS
+from l2lgd.contestants import SHIPPED, opt_config, trained
+from l2lgd.errors import ConfigError, Diverged, UserError
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.photographs import write_picture
 from l2lgd.results import write_summary
 from l2lgd.run import Run
 from l2lgd.seeding import generator
 from l2lgd.tracking import RunTracker
+from l2lgd.tuning import TunedRates
 from l2lgd.unroll import advance, start
 
 log = logging.getLogger(__name__)
@@ -24,23 +28,19 @@ def stylize(config: DictConfig) -> float:
     """Paint with a learned optimizer, and with another one beside it; returns its final loss."""
     for name in ("content", "style"):
         if config[name] is None:
-            raise ConfigError(
-                f"{name}= is missing; usage: l2lgd stylize content.jpg style.jpg -o painted.png"
-            )
+            raise ConfigError(f"{name}= is missing; usage: l2lgd stylize {WORDS['stylize']}")
     output = Path(config.output).expanduser() if config.output else None
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
     run = Run.prepare(config, "stylize")
     output = output or run.folder / "painted.png"
+    _check_writable(output)
     learned = trained(run, run.opt_name, run.config["opt"], "test")
     painters: dict[str, tuple[Path, Optimizer]] = {run.opt_name: (output, learned.optimizer)}
     beside = run.options.beside
     if beside is not None:
-        node = opt_config(run, beside)
-        if "learning_rate" not in node:
-            raise ConfigError(f"beside={beside}: choose a hand-designed optimizer, such as adam")
-        optimizer = run.build_optimizer({**node, "learning_rate": run.options.learning_rate})
-        painters[beside] = (output.with_stem(f"{output.stem}-{beside}"), optimizer)
+        path = output.with_stem(f"{output.stem}-{beside}")
+        painters[beside] = (path, _hand_designed(run, beside))
     run.say_what_runs(learned.optimizer)
     losses = {}
     with contextlib.closing(run.tracker(("pictures", "steps"))) as tracker:
@@ -57,12 +57,44 @@ def stylize(config: DictConfig) -> float:
     return losses[run.opt_name]
 
 
+def _check_writable(output: Path) -> None:
+    """Before the work is done, not after it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"could not write {output} ({error.strerror}); give another place with -o"
+        ) from error
+
+
+def _hand_designed(run: Run, name: str) -> Optimizer:
+    """With ``learning_rate=``, else with the one that was tuned on the task."""
+    node = opt_config(run, name)
+    if "learning_rate" not in node:
+        raise ConfigError(f"beside={name}: choose a hand-designed optimizer, such as adam")
+    rate = run.options.learning_rate
+    if rate is None:
+        rate = TunedRates(SHIPPED / "tuned", Path()).shipped_for(run.task_name, name)
+    if rate is None:
+        raise ConfigError(f"beside={name}: give its learning_rate=")
+    return run.build_optimizer({**node, "learning_rate": rate})
+
+
 def _paint(run: Run, optimizer: Optimizer, path: Path, tracker: RunTracker) -> float:
-    """Always from the same noise; returns the final loss."""
+    """Always from the same noise; returns the final loss.
+
+    Raises:
+        Diverged: the picture is none.
+    """
     functions = run.task.sample("test", 1, generator(run.options.seed, "stylize"))
     at = start(optimizer, functions)
     for step in range(1, run.options.num_steps + 1):
         at = advance(at)
         tracker.steps(step, run.options.num_steps)
+    loss = float(at.loss)
+    if not math.isfinite(loss):
+        raise Diverged(f"{path} is not written, its optimizer diverged; lower the learning_rate=")
     write_picture(path, functions.unpack(at.parameters)["image"][0])
-    return float(at.loss)
+    return loss

@@ -34,7 +34,7 @@ from l2lgd.plotting import COLORS, LABELS, draw_bands
 from l2lgd.proposals import proposals
 from l2lgd.results import band
 from l2lgd.seeding import generator
-from l2lgd.tasks.neural_art import NeuralArtTask, Paintings
+from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
 from l2lgd.trainer import load_weights
 from l2lgd.unroll import advance, start
 
@@ -50,6 +50,7 @@ FOLLOWED = ("lstm", "adam", "sgd")
 ASKED = 32  # steps with a panel each, as in figures 11 to 13
 LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
 ACROSS = 4  # panels
+FOOTER = 0.03  # of a figure's height
 COMMAND = "python scripts/neural_art_pictures.py"  # for captions
 
 
@@ -86,8 +87,12 @@ class Setting:
         return self.task.sample("test", self.summary["num_functions"], draw)
 
     def functions(self, count: int) -> Paintings:
-        """The first that were evaluated."""
-        return self._evaluated.select(slice(0, count))
+        """The first that were evaluated: as many as go through the network together, or more.
+
+        Rounding depends on that, and where a painting ends depends on rounding.
+        """
+        stops = (rows.stop for rows in chunks(self._evaluated.photographs))
+        return self._evaluated.select(slice(0, next(stop for stop in stops if stop >= count)))
 
     def optimizer(self, name: str) -> Optimizer:
         if name == "lstm":
@@ -100,32 +105,46 @@ class Setting:
         return found
 
     @property
+    def features(self) -> str:
+        """Of which network, for captions."""
+        data = self.task.data_description()
+        return str(data.get("note", f"features: {data['network']}"))
+
+    @property
     def source(self) -> str:
         """For captions."""
-        data = self.task.data_description()
-        return f"{data['name']}; {data.get('note', 'features: ' + str(data['network']))}"
+        return f"{self.task.data_description()['name']}; {self.features}"
+
+    @property
+    def size(self) -> str:
+        return f"{self.task.size} × {self.task.size}"
 
 
-def images_at(optimizer: Optimizer, functions: Paintings, steps: tuple[int, ...]) -> list[Tensor]:
-    """(B, 3, height, width) after each of the steps, which ascend."""
+def images_at(optimizer: Optimizer, setting: Setting, count: int) -> list[Tensor]:
+    """The first so many images (count, 3, height, width) after each of the steps of ``STRIP``."""
+    functions = setting.functions(count)
     at, found = start(optimizer, functions), []
-    for step in steps:
+    for step in STRIP:
         while at.step < step:
             at = advance(at)
-        found.append(functions.unpack(at.parameters)["image"])
+        found.append(functions.unpack(at.parameters)["image"][:count])
     return found
 
 
 def show(axes: Any, image: Tensor, title: str = "") -> None:
-    axes.imshow(to_bytes(image).permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.imshow(to_bytes(image).permute(1, 2, 0).numpy(), interpolation="bicubic")
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
 
 
-def save(figure: Figure, path: Path, caption: str) -> None:
-    """With its caption beside it."""
+def save(figure: Figure, path: Path, what: str, settings: list[Setting]) -> None:
+    """With its caption beside it, and the source of its features below it."""
+    caption = _caption(what, settings)
+    sources = {setting.features: None for setting in settings}  # in order, each once
+    figure.get_layout_engine().set(rect=(0, FOOTER, 1, 1 - FOOTER))  # type: ignore[union-attr]
+    figure.text(0.995, 0.002, "; ".join(sources), ha="right", va="bottom", fontsize=7, color="0.4")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
@@ -137,10 +156,16 @@ def draw_curves(settings: list[Setting], path: Path) -> None:
     """Figure 8."""
     figure = Figure(figsize=(5 * len(settings), 4), layout="constrained")
     panels = figure.subplots(1, len(settings), squeeze=False)[0]
+    diverged: list[str] = []
     for axes, setting in zip(panels, settings, strict=True):
         curves, about = kept_losses.read(setting.folder)
         bands = {name: band(one) for name, one in curves.items()}
         draw_bands(axes, bands, [name for name, one in about.items() if "weights" in one["key"]])
+        diverged += [
+            f"{LABELS[name]}'s leaves out {one['diverged']} that diverged ({setting.title})."
+            for name, one in setting.summary["results"].items()
+            if one["diverged"]
+        ]
         lowest = min(one.mean.min() for one in bands.values())
         axes.set(yscale="log", xlim=(0, len(bands["lstm"].mean) - 1), xlabel="step")
         axes.set_ylim(0.95 * lowest, ZOOM * lowest)
@@ -150,7 +175,7 @@ def draw_curves(settings: list[Setting], path: Path) -> None:
     figure.axes[-1].legend(frameon=False)
     counts = " and ".join(str(setting.summary["num_functions"]) for setting in settings)
     what = f"Mean loss and its 95 % interval, {counts} test photographs, zoomed as figure 8 is."
-    save(figure, path, _caption(what, settings))
+    save(figure, path, " ".join([what, *diverged]), settings)
 
 
 def draw_triples(settings: list[Setting], painted: dict[str, list[Tensor]], path: Path) -> None:
@@ -162,12 +187,12 @@ def draw_triples(settings: list[Setting], painted: dict[str, list[Tensor]], path
         photographs = setting.functions(count).photographs
         for row in range(count):
             own = grid[row, 3 * column : 3 * column + 3]
-            titles = ("content", "result", "style") if row == 0 else ("", "", "")
+            titles = ("content", f"result, {setting.size}", "style") if row == 0 else ("", "", "")
             shown = (photographs[row], painted[setting.name][-1][row], setting.task.painting)
             for axes, image, title in zip(own, shown, titles, strict=True):
                 show(axes, image, title)
     what = f"The first {count} test photographs and what the LSTM makes of noise in 128 steps."
-    save(figure, path, _caption(what, settings))
+    save(figure, path, what, settings)
 
 
 def draw_strip(
@@ -180,14 +205,14 @@ def draw_strip(
     grid = figure.subplots(len(rows), len(STRIP), squeeze=False)
     for line, (setting, name) in zip(grid, rows, strict=True):
         for axes, step, images in zip(line, STRIP, painted[name][setting.name], strict=True):
-            show(axes, images[0], f"{LABELS[name]}, step {step}")
+            show(axes, images[0], f"{LABELS[name]}, {setting.size}, step {step}")
     what = "The first test photograph, painted by the LSTM and by tuned Adam from the same noise."
-    save(figure, path, _caption(what, settings))
+    save(figure, path, what, settings)
 
 
 def draw_updates(setting: Setting, folder: Path) -> None:
     """Figures 10 to 13."""
-    function, size = setting.functions(1), setting.task.size
+    function, size = setting.functions(1).select(slice(0, 1)), setting.task.size
     optimizers = {name: setting.optimizer(name) for name in FOLLOWED}
     coordinates, names = [], []
     for channel, (down, across) in enumerate(PLACES):
@@ -209,7 +234,7 @@ def draw_updates(setting: Setting, folder: Path) -> None:
         "Updates of three coordinates of the first test photograph along the LSTM's path; tuned "
         "Adam and SGD see the same gradients but never move the image (figure 10)."
     )
-    save(figure, folder / "updates.png", _caption(what, [setting]))
+    save(figure, folder / "updates.png", what, [setting])
     # SGD's answers grow without limit; the other two are what is to be seen.
     limit = max(float(found.responses[name].abs().max()) for name in FOLLOWED[:2])
     for k, name in enumerate(names):
@@ -229,7 +254,7 @@ def draw_updates(setting: Setting, folder: Path) -> None:
             f"What is proposed for the {name}, first test photograph, were its gradient another "
             f"one; the grey line is the true one (figure {11 + k})."
         )
-        save(figure, folder / f"proposals_{k + 1}.png", _caption(what, [setting]))
+        save(figure, folder / f"proposals_{k + 1}.png", what, [setting])
 
 
 def _caption(what: str, settings: list[Setting]) -> str:
@@ -259,14 +284,13 @@ def main() -> None:
         Setting(name, given.results / name, given.overrides, given.checkpoint)
         for name in given.tasks
     ]
+    torch.set_num_threads(settings[0].summary["threads"])  # to round as the evaluation did
     draw_curves(settings, given.pictures / "figure_8.png")
     draw_updates(settings[0], given.pictures)
     painted = {
         name: {
             setting.name: images_at(
-                setting.optimizer(name),
-                setting.functions(given.contents if name == "lstm" else 1),
-                STRIP,
+                setting.optimizer(name), setting, given.contents if name == "lstm" else 1
             )
             for setting in settings
         }

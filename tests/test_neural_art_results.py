@@ -12,41 +12,46 @@ from l2lgd.config import build
 from l2lgd.contestants import SHIPPED
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.seeding import generator
-from l2lgd.tasks.neural_art import Paintings
+from l2lgd.tasks.neural_art import Paintings, chunks
 from l2lgd.unroll import rollout, start
 
-RESULTS = Path(__file__).parents[1] / "outputs" / "results" / "neural_art"
-STEPS, SHOWN = 20, 2  # a minute's worth of the evaluation
+RESULTS = Path(__file__).parents[1] / "outputs" / "results"
+TASKS = ("neural_art", "neural_art_large")
+STEPS = 10  # of the evaluation; later ones depend on how a machine rounds
 
 
-@pytest.fixture(scope="module")
-def functions(hed_vgg: str, art_dir: str) -> Paintings:
-    """The first that were evaluated."""
-    options = ("task=neural_art", f"task.vgg.weights={hed_vgg}")
+def functions(name: str, hed_vgg: str, art_dir: str) -> Paintings:
+    """The first that were evaluated, those that go through the network together."""
+    options = (f"task={name}", f"task.vgg.weights={hed_vgg}")
     task: Any = build(node("evaluate", "task", *options), "task")
     task.setup(art_dir, torch.device("cpu"))
-    curves, about = kept_losses.read(RESULTS)
+    curves, about = kept_losses.read(RESULTS / name)
     key = about["lstm"]["key"]
     draw = generator(key["seed"], "evaluate", key["split"])
     sampled: Paintings = task.sample(key["split"], curves["lstm"].losses.shape[1], draw)
-    return sampled.select(slice(0, SHOWN))
+    return sampled.select(next(chunks(sampled.photographs)))
 
 
 def losses(optimizer: Optimizer, functions: Paintings) -> torch.Tensor:
-    """(STEPS + 1, SHOWN)"""
+    """(STEPS + 1, B)"""
     at = start(optimizer, functions)
     record, _ = rollout(at, STEPS)
     return torch.cat([at.loss.unsqueeze(0), record.losses])
 
 
-def test_the_committed_losses_are_those_of_the_shipped_weights(functions: Paintings) -> None:
-    curves, about = kept_losses.read(RESULTS)
+@pytest.mark.parametrize("name", TASKS)
+def test_the_committed_losses_are_those_of_the_shipped_weights(
+    name: str, hed_vgg: str, art_dir: str
+) -> None:
+    curves, about = kept_losses.read(RESULTS / name)
+    first = functions(name, hed_vgg, art_dir)
     tensors, metadata = checkpoint.load(SHIPPED / "neural_art-lstm.safetensors")
     learned: Any = build(metadata["opt"], "opt")
     learned.load_state_dict(tensors)
     assert about["lstm"]["key"]["weights"] == kept_losses.digest(tensors)
     rate = about["adam"]["key"]["optimizer"]["learning_rate"]
     adam: Any = build({**node("evaluate", "opt", "opt=adam"), "learning_rate": rate}, "opt")
-    for name, optimizer in (("lstm", learned), ("adam", adam)):
-        expected = curves[name].losses[: STEPS + 1, :SHOWN]
-        torch.testing.assert_close(losses(optimizer, functions), expected, rtol=0.01, atol=0)
+    for opt, optimizer in (("lstm", learned), ("adam", adam)):
+        found = losses(optimizer, first)
+        expected = curves[opt].losses[: STEPS + 1, : found.shape[1]]
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0)

@@ -1,5 +1,6 @@
 """Pictures of any kind and size."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,23 +75,36 @@ def test_where_a_picture_cannot_be_written_it_is_one_line(tmp_path: Path) -> Non
 
 
 def fill(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / f"{index:02}.png")
     (folder / "notes.txt").write_text("no picture")
 
 
 def test_a_flat_folder_is_split_once_and_for_all(tmp_path: Path) -> None:
-    fill(tmp_path / "flat", 30)
+    fill(tmp_path / "flat", 60)
     splits = find_photographs(tmp_path / "flat")
-    assert {split: len(files) for split, files in splits.items()} == {
-        "train": 24,
-        "validation": 3,
-        "test": 3,
-    }
-    assert len({file for files in splits.values() for file in files}) == 30
-    assert splits == find_photographs(tmp_path / "flat")
+    assert len({file for files in splits.values() for file in files}) == 60
+    assert all(2 <= len(splits[split]) <= 12 for split in ("validation", "test"))
     assert all(files == sorted(files) for files in splits.values())
+    shutil.copy(tmp_path / "flat" / "00.png", tmp_path / "flat" / "another.png")
+    after = find_photographs(tmp_path / "flat")
+    assert all(set(files) <= set(after[split]) for split, files in splits.items())
+
+
+def test_three_photographs_are_one_for_each_split(tmp_path: Path) -> None:
+    fill(tmp_path / "flat", 3)
+    splits = find_photographs(tmp_path / "flat")
+    assert [len(files) for files in splits.values()] == [1, 1, 1]
+    assert len({file for files in splits.values() for file in files}) == 3
+
+
+def test_a_folder_with_some_of_the_splits_only_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 9)
+    fill(tmp_path / "train", 3)
+    fill(tmp_path / "test", 3)
+    with pytest.raises(DataUnavailable, match="lacks validation/"):
+        find_photographs(tmp_path)
 
 
 def test_folders_of_splits_are_taken_as_they_are(tmp_path: Path) -> None:

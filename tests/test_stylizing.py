@@ -48,6 +48,18 @@ def test_it_paints_a_picture_and_another_one_beside_it(
     assert summary["data"]["note"] == "features: vgg16, random"
 
 
+def test_all_begin_with_the_same_noise(
+    gallery: dict[str, str], art_weights: str, tmp_path: Path
+) -> None:
+    given = (f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    still = ("opt.output_scale=1e-9", "beside=adam", "learning_rate=1e-9")
+    ran = l2lgd("stylize", *photographs(gallery), "-o", "out.png", *given, *still, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    noise = read_picture(tmp_path / "out.png", 20)
+    assert noise.float().std() > 10
+    assert noise.equal(read_picture(tmp_path / "out-adam.png", 20))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -55,7 +67,8 @@ def test_it_paints_a_picture_and_another_one_beside_it(
         (("photo",), "style= is missing"),
         (("photo", "style", "-o"), "-o needs a value"),
         (("photo", "style", "-o", "out.txt"), ".png or .jpg"),
-        (("nowhere.jpg", "style"), "nowhere.jpg"),
+        (("nowhere.jpg", "style"), "there is no nowhere.jpg"),
+        (("photo", "style", "-o", "vgg/out.png"), "could not write"),
         (("photo", "nowhere.jpg"), "task.style=FILE"),
         (("photo", "style", "beside=lstm"), "hand-designed"),
         (("photo", "style", "task.vgg.weights=torchvision"), "hed_weights.py"),
@@ -70,6 +83,7 @@ def test_mistakes_end_in_one_line(
 ) -> None:
     photo, style = photographs(gallery)
     words = {"photo": photo, "style": style}
+    (tmp_path / "vgg").write_text("in the way")
     given = (f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
     chosen = [words.get(word, word) for word in arguments]
     offline = {**NO_NETWORK, "TORCH_HOME": str(tmp_path)}
@@ -77,6 +91,17 @@ def test_mistakes_end_in_one_line(
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1, ran.stderr
     assert named in ran.stderr
+
+
+def test_what_diverges_is_no_picture(
+    gallery: dict[str, str], art_weights: str, tmp_path: Path
+) -> None:
+    given = (f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}", *SMALL)
+    wild = ("-o", "out.png", "beside=sgd", "learning_rate=1e30")
+    ran = l2lgd("stylize", *photographs(gallery), *given, *wild, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "out-sgd.png is not written" in ran.stderr.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["out.png"]
 
 
 def test_words_get_the_names_of_options() -> None:

@@ -169,7 +169,11 @@ def _of_file(
             raise KeyError(min(missing - set(tensors)))
         return network, f"{network}, {about['name']}", tensors, mean, std
     except (CheckpointError, KeyError) as error:
-        raise _unavailable(config, error) from error
+        reason = " ".join(str(error).split()).partition(";")[0]
+        raise DataUnavailable(
+            f"task.vgg.weights={config.weights} has no weights of VGG ({reason}); "
+            "python scripts/hed_weights.py makes such a file"
+        ) from error
 
 
 def _unavailable(config: VGGConfig, cause: Exception) -> DataUnavailable:
