@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from l2lgd.arguments import WORDS
 from l2lgd.contestants import SHIPPED, opt_config, trained
 from l2lgd.errors import ConfigError, Diverged, UserError
-from l2lgd.optimizers.base import Optimizer
+from l2lgd.optimizers.base import Optimizer, TunedOptimizer
 from l2lgd.photographs import write_picture
 from l2lgd.results import write_summary
 from l2lgd.run import Run
@@ -95,6 +95,9 @@ def _paint(run: Run, optimizer: Optimizer, path: Path, tracker: RunTracker) -> f
         tracker.steps(step, run.options.num_steps)
     loss = float(at.loss)
     if not math.isfinite(loss):
-        raise Diverged(f"{path} is not written, its optimizer diverged; lower the learning_rate=")
+        way_out = ""
+        if isinstance(optimizer, TunedOptimizer):
+            way_out = f"; give a learning_rate= below {optimizer.learning_rate:.3g}"
+        raise Diverged(f"{path} is not written, its optimizer diverged{way_out}")
     write_picture(path, functions.unpack(at.parameters)["image"][0])
     return loss

@@ -101,6 +101,7 @@ def test_what_diverges_is_no_picture(
     ran = l2lgd("stylize", *photographs(gallery), *given, *wild, cwd=tmp_path)
     assert ran.returncode == 2
     assert "out-sgd.png is not written" in ran.stderr.splitlines()[-1]
+    assert "below 1e+30" in ran.stderr
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["out.png"]
 
 
