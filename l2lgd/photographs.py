@@ -63,8 +63,12 @@ def _split(found: list[Path]) -> dict[str, list[Path]]:
     }
     splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in found:
-        held_out = int(place[path] / HELD_OUT)
-        splits[("validation", "test")[held_out] if held_out < 2 else "train"].append(path)
+        if place[path] < HELD_OUT:
+            splits["validation"].append(path)
+        elif place[path] < 2 * HELD_OUT:
+            splits["test"].append(path)
+        else:
+            splits["train"].append(path)
     if all(splits.values()):
         return splits
     order = sorted(found, key=lambda path: place[path])

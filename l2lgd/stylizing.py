@@ -3,20 +3,21 @@
 import contextlib
 import logging
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from l2lgd.arguments import WORDS
+from l2lgd.checkpoint import check_writable
 from l2lgd.contestants import SHIPPED, opt_config, trained
-from l2lgd.errors import ConfigError, Diverged, UserError
+from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import Optimizer, TunedOptimizer
 from l2lgd.photographs import write_picture
 from l2lgd.results import write_summary
 from l2lgd.run import Run
 from l2lgd.seeding import generator
+from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking import RunTracker
 from l2lgd.tuning import TunedRates
 from l2lgd.unroll import advance, start
@@ -34,19 +35,20 @@ def stylize(config: DictConfig) -> float:
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
     run = Run.prepare(config, "stylize")
     output = output or run.folder / "painted.png"
-    _check_writable(output)
+    check_writable(output)
     learned = trained(run, run.opt_name, run.config["opt"], "test")
     painters: dict[str, tuple[Path, Optimizer]] = {run.opt_name: (output, learned.optimizer)}
     beside = run.options.beside
     if beside is not None:
         path = output.with_stem(f"{output.stem}-{beside}")
         painters[beside] = (path, _hand_designed(run, beside))
+    functions = run.task.sample("test", 1, generator(run.options.seed, "stylize"))
     run.say_what_runs(learned.optimizer)
     losses = {}
     with contextlib.closing(run.tracker(("pictures", "steps"))) as tracker:
         for done, (name, (path, optimizer)) in enumerate(painters.items()):
             tracker.progress(done, len(painters), 0, run.options.num_steps, name)
-            losses[name] = _paint(run, optimizer, path, tracker)
+            losses[name] = _paint(functions, optimizer, run.options.num_steps, path, tracker)
             log.info("%s: %s", name, path)
         tracker.log(run.options.num_steps, losses)
     results: dict[str, Any] = {
@@ -55,18 +57,6 @@ def stylize(config: DictConfig) -> float:
     }
     write_summary(run.folder / "summary.json", run.summary("test", results=results))
     return losses[run.opt_name]
-
-
-def _check_writable(output: Path) -> None:
-    """Before the work is done, not after it."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"could not write {output} ({error.strerror}); give another place with -o"
-        ) from error
 
 
 def _hand_designed(run: Run, name: str) -> Optimizer:
@@ -82,22 +72,23 @@ def _hand_designed(run: Run, name: str) -> Optimizer:
     return run.build_optimizer({**node, "learning_rate": rate})
 
 
-def _paint(run: Run, optimizer: Optimizer, path: Path, tracker: RunTracker) -> float:
-    """Always from the same noise; returns the final loss.
+def _paint(
+    functions: Optimizee, optimizer: Optimizer, num_steps: int, path: Path, tracker: RunTracker
+) -> float:
+    """Write the picture; returns its final loss.
 
     Raises:
         Diverged: the picture is none.
     """
-    functions = run.task.sample("test", 1, generator(run.options.seed, "stylize"))
     at = start(optimizer, functions)
-    for step in range(1, run.options.num_steps + 1):
+    for step in range(1, num_steps + 1):
         at = advance(at)
-        tracker.steps(step, run.options.num_steps)
+        tracker.steps(step, num_steps)
     loss = float(at.loss)
     if not math.isfinite(loss):
         way_out = ""
         if isinstance(optimizer, TunedOptimizer):
-            way_out = f"; give a learning_rate= below {optimizer.learning_rate:.3g}"
+            way_out = f"; give a learning_rate= below {optimizer.tuned_rate():.3g}"
         raise Diverged(f"{path} is not written, its optimizer diverged{way_out}")
     write_picture(path, functions.unpack(at.parameters)["image"][0])
     return loss

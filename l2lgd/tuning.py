@@ -138,9 +138,10 @@ class TunedRates:
 
     def shipped_for(self, task_name: str, optimizer_name: str) -> float | None:
         """The rate shipped for a task, whatever its data, for want of one of the very same key."""
-        for path in sorted(self._shipped.glob(f"{task_name}-{optimizer_name}-*.json")):
-            return float(json.loads(path.read_text(encoding="utf-8"))["learning_rate"])
-        return None
+        found = sorted(self._shipped.glob(f"{task_name}-{optimizer_name}-*.json"))
+        if not found:
+            return None
+        return float(json.loads(found[0].read_text(encoding="utf-8"))["learning_rate"])
 
     def store(self, key: Mapping[str, Any], search: Search, about: Mapping[str, Any]) -> None:
         """Keep a search; where that is not possible, say so and go on."""

@@ -51,6 +51,7 @@ ASKED = 32  # steps with a panel each, as in figures 11 to 13
 LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
 ACROSS = 4  # panels
 FOOTER = 0.03  # of a figure's height
+IMAGES_DPI = 80  # of figures full of images, whose 128 pixels then are about as many
 COMMAND = "python scripts/neural_art_pictures.py"  # for captions
 
 
@@ -139,14 +140,14 @@ def show(axes: Any, image: Tensor, title: str = "") -> None:
     axes.spines[:].set_visible(False)
 
 
-def save(figure: Figure, path: Path, what: str, settings: list[Setting]) -> None:
+def save(figure: Figure, path: Path, what: str, settings: list[Setting], dpi: int = 110) -> None:
     """With its caption beside it, and the source of its features below it."""
     caption = _caption(what, settings)
     sources = {setting.features: None for setting in settings}  # in order, each once
     figure.get_layout_engine().set(rect=(0, FOOTER, 1, 1 - FOOTER))  # type: ignore[union-attr]
     figure.text(0.995, 0.002, "; ".join(sources), ha="right", va="bottom", fontsize=7, color="0.4")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     write_atomically(path, buffer.getvalue())
     write_atomically(path.with_suffix(".txt"), (caption + "\n").encode())
     print(path)
@@ -192,7 +193,7 @@ def draw_triples(settings: list[Setting], painted: dict[str, list[Tensor]], path
             for axes, image, title in zip(own, shown, titles, strict=True):
                 show(axes, image, title)
     what = f"The first {count} test photographs and what the LSTM makes of noise in 128 steps."
-    save(figure, path, what, settings)
+    save(figure, path, what, settings, IMAGES_DPI)
 
 
 def draw_strip(
@@ -207,7 +208,7 @@ def draw_strip(
         for axes, step, images in zip(line, STRIP, painted[name][setting.name], strict=True):
             show(axes, images[0], f"{LABELS[name]}, {setting.size}, step {step}")
     what = "The first test photograph, painted by the LSTM and by tuned Adam from the same noise."
-    save(figure, path, what, settings)
+    save(figure, path, what, settings, IMAGES_DPI)
 
 
 def draw_updates(setting: Setting, folder: Path) -> None:

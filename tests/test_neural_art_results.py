@@ -17,7 +17,7 @@ from l2lgd.unroll import rollout, start
 
 RESULTS = Path(__file__).parents[1] / "outputs" / "results"
 TASKS = ("neural_art", "neural_art_large")
-STEPS = 10  # of the evaluation; later ones depend on how a machine rounds
+STEPS = 20  # of the evaluation; much later ones depend on how a machine rounds
 
 
 def functions(name: str, hed_vgg: str, art_dir: str) -> Paintings:

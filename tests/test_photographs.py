@@ -84,8 +84,13 @@ def fill(folder: Path, count: int) -> None:
 def test_a_flat_folder_is_split_once_and_for_all(tmp_path: Path) -> None:
     fill(tmp_path / "flat", 60)
     splits = find_photographs(tmp_path / "flat")
+    assert {split: len(files) for split, files in splits.items()} == {
+        "train": 47,
+        "validation": 6,
+        "test": 7,
+    }
     assert len({file for files in splits.values() for file in files}) == 60
-    assert all(2 <= len(splits[split]) <= 12 for split in ("validation", "test"))
+    assert splits == find_photographs(tmp_path / "flat")
     assert all(files == sorted(files) for files in splits.values())
     shutil.copy(tmp_path / "flat" / "00.png", tmp_path / "flat" / "another.png")
     after = find_photographs(tmp_path / "flat")
