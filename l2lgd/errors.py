@@ -26,3 +26,8 @@ class CheckpointError(UserError):
 def is_disk_full(error: BaseException) -> bool:
     """Has a write failed for want of space or of quota?"""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def one_line(cause: object) -> str:
+    """What an error of somebody else's says, for use in a message of ours."""
+    return " ".join(str(cause).split()) or type(cause).__name__

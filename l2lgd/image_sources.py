@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2lgd import decoded
-from l2lgd.errors import ConfigError, DataUnavailable
+from l2lgd.errors import ConfigError, DataUnavailable, one_line
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavailab
     """What to say when the images cannot be had, and what to do."""
     data_set = DATA_SETS[config.name]
     embedded = " or take task.data.source=embedded" if data_set.embedded else ""
-    reason = " ".join(str(cause).split()) or type(cause).__name__
+    reason = one_line(cause)
     if config.source == "folder":
         return DataUnavailable(
             f"data set {config.name} is not available in {place} ({reason}). For "

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from l2lgd import config as configs
 from l2lgd import launch
 from l2lgd.contestants import same_images
-from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.errors import CheckpointError, ConfigError, one_line
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.ranks import Ranks
 from l2lgd.run import Run
@@ -117,8 +117,7 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     try:
         stored: Any = OmegaConf.load(file)
     except (OSError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file} cannot be read ({reason}); begin a new run") from error
+        raise ConfigError(f"{file} cannot be read ({one_line(error)}); begin a new run") from error
     changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
     if changed:
         raise ConfigError(

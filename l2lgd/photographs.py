@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2lgd.errors import DataUnavailable
+from l2lgd.errors import DataUnavailable, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,8 +112,7 @@ def read_picture(path: Path, shorter_side: int) -> Tensor:
             picture = _rgb(ImageOps.exif_transpose(file))
     # PIL raises its own kinds, OSError, ValueError and SyntaxError for files that are no pictures.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise DataUnavailable(f"{path} cannot be read as a picture ({reason})") from error
+        raise DataUnavailable(f"{path} cannot be read as a picture ({one_line(error)})") from error
     scale = shorter_side / min(picture.size)
     width, height = (max(shorter_side, round(scale * side)) for side in picture.size)
     resized = picture.resize((width, height), Image.Resampling.LANCZOS)

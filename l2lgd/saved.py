@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd import checkpoint
-from l2lgd.errors import CheckpointError
+from l2lgd.errors import CheckpointError, one_line
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.trajectories import Trajectory
 
@@ -138,5 +138,4 @@ def _fill(optimizer: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     try:
         optimizer.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not fit this optimizer: {reason}") from error
+        raise CheckpointError(f"{path} does not fit this optimizer: {one_line(error)}") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from l2lgd import checkpoint
-from l2lgd.errors import CheckpointError, ConfigError, DataUnavailable
+from l2lgd.errors import CheckpointError, ConfigError, DataUnavailable, one_line
 from l2lgd.image_sources import download_timeout
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the convolutions of each block
@@ -169,7 +169,7 @@ def _of_file(
             raise KeyError(min(missing - set(tensors)))
         return network, f"{network}, {about['name']}", tensors, mean, std
     except (CheckpointError, KeyError) as error:
-        reason = " ".join(str(error).split()).partition(";")[0]
+        reason = one_line(error).partition(";")[0]  # its way out is of another kind of file
         raise DataUnavailable(
             f"task.vgg.weights={config.weights} has no weights of VGG ({reason}); "
             "python scripts/hed_weights.py makes such a file"
@@ -177,9 +177,8 @@ def _of_file(
 
 
 def _unavailable(config: VGGConfig, cause: Exception) -> DataUnavailable:
-    reason = " ".join(str(cause).split()) or type(cause).__name__
     return DataUnavailable(
-        f"the weights of {config.network} are not available ({reason}). With "
+        f"the weights of {config.network} are not available ({one_line(cause)}). With "
         "task.vgg.weights=torchvision they are downloaded once; without internet, "
         "python scripts/hed_weights.py makes a file for task.vgg.weights=FILE"
     )
