@@ -72,6 +72,8 @@ class ClassificationTask(ImageTask):
         super().__init__(name, data, batch_size, initial_std, labels, examples, label_counts)
         self.hidden_layers, self.activation = list(hidden_layers), activation
 
-    def network(self, image: tuple[int, ...], num_classes: int) -> Perceptron:
+    def network(
+        self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
+    ) -> Perceptron:
         widths = [torch.Size(image).numel(), *self.hidden_layers, num_classes]
         return Perceptron(widths, ACTIVATIONS[self.activation])

@@ -140,7 +140,9 @@ class ConvNetTask(ImageTask):
         self.channels, self.kernel_size = list(channels), kernel_size
         self.hidden_units, self.epsilon = hidden_units, epsilon
 
-    def network(self, image: tuple[int, ...], num_classes: int) -> ConvNet:
+    def network(
+        self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
+    ) -> ConvNet:
         if len(image) == 2:
             raise ConfigError(f"task.data.name={self.data.name}: convnets need images with colours")
         options = (self.channels, self.kernel_size, self.hidden_units, self.epsilon)

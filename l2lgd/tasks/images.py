@@ -150,14 +150,16 @@ class ImageTask(Task):
                 raise ConfigError(f"task.label_counts={self.label_counts}: from 2 to {most} each")
 
     @abstractmethod
-    def network(self, image: tuple[int, ...], num_classes: int) -> Network:
-        """The architecture for images of that shape."""
+    def network(
+        self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
+    ) -> Network:
+        """The architecture for images of that shape; it may be a random one."""
 
-    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Classifiers:
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Optimizee:
         images = self.images[split]
         if split == "train" and self.label_counts:
             images = images.only(_draw_labels(images.num_classes, self.label_counts, generator))
-        network = self.network(tuple(images.pixels.shape[1:]), images.num_classes)
+        network = self.network(tuple(images.pixels.shape[1:]), images.num_classes, generator)
         n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -1,0 +1,132 @@
+"""Training multilayer perceptrons of many architectures, in coordinates of many scales.
+
+The paper's optimizer, meta-trained on one network with sigmoids, does badly on networks with ReLUs.
+One that has seen many networks does not. Its gradients can also be spread over more magnitudes than
+the networks themselves have: with random scaling, f is minimised as a function of θ/c, with a
+random c for every coordinate (Lv, Jiang & Li, 2017, section 4.1). This is not in the paper.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from l2lgd.errors import ConfigError
+from l2lgd.image_sources import DataConfig
+from l2lgd.tasks.base import Optimizee, Split
+from l2lgd.tasks.classification import ACTIVATIONS, Perceptron
+from l2lgd.tasks.images import ImageTask
+
+
+class Padded(Optimizee):
+    """Functions of different numbers of coordinates, stacked.
+
+    The loss does not depend on the coordinates that a function has too many, so an optimizer that
+    averages over coordinates sees gradients of zero there.
+
+    Args:
+        functions: B of them, each stacked alone.
+        n: at least as many coordinates as the largest has.
+    """
+
+    def __init__(self, functions: Sequence[Optimizee], n: int) -> None:
+        self.functions, self.stochastic = list(functions), functions[0].stochastic
+        self.shapes = {"parameters": (n,)}
+        own = [function.initial_parameters for function in functions]
+        self.initial_parameters = torch.cat([pad(part, (0, n - part.shape[1])) for part in own])
+
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        rows = zip(self.functions, parameters.split(1), strict=True)
+        return torch.cat([f.loss(row[:, : f.initial_parameters.shape[1]], step) for f, row in rows])
+
+    def select(self, rows: slice) -> Self:
+        return type(self)(self.functions[rows], self.initial_parameters.shape[1])
+
+
+class Rescaled(Optimizee):
+    """f as a function of θ/c, where f begins where it did.
+
+    Args:
+        scale: c, positive (B, n).
+    """
+
+    def __init__(self, function: Optimizee, scale: Tensor) -> None:
+        self.function, self.scale = function, scale
+        self.shapes, self.stochastic = function.shapes, function.stochastic
+        self.initial_parameters = function.initial_parameters / scale
+
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        return self.function.loss(self.scale * parameters, step)
+
+    def select(self, rows: slice) -> Self:
+        return type(self)(self.function.select(rows), self.scale[rows])
+
+
+class PerceptronMixture(ImageTask):
+    """MLP classifiers of random architecture on a data set of images.
+
+    Args:
+        data: which data set, and where it comes from.
+        activations: each network has one of these, ``sigmoid``, ``relu`` or ``tanh``.
+        depths: and one of these numbers of hidden layers.
+        widths: and in all of them as many units, from the first to the second, log-uniform.
+        rescaling: functions to meta-train on have their coordinates divided by c, log c uniform in
+            ± this number; 0 for none.
+        batch_size: images in a minibatch.
+        initial_std: standard deviation of all initial weights and biases.
+        labels: the classes in use, counted from 0; None for all.
+        examples: images that each function is trained on, drawn at random; None for all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: DataConfig,
+        activations: list[str],
+        depths: list[int],
+        widths: list[int],
+        rescaling: float = 0.0,
+        batch_size: int = 128,
+        initial_std: float = 0.01,
+        labels: list[int] | None = None,
+        examples: int | None = None,
+    ) -> None:
+        unknown = [activation for activation in activations if activation not in ACTIVATIONS]
+        if unknown or not activations:
+            raise ConfigError(f"activations={activations}: choose from {', '.join(ACTIVATIONS)}")
+        if not depths or min(depths) < 1:
+            raise ConfigError(f"depths={depths}: needs one or more numbers of at least 1")
+        if len(widths) != 2 or not 1 <= widths[0] <= widths[1]:
+            raise ConfigError(f"widths={widths}: needs the least and the most units")
+        if not 0 <= rescaling < math.inf:
+            raise ConfigError(f"rescaling={rescaling}: must not be negative")
+        super().__init__(name, data, batch_size, initial_std, labels, examples)
+        self.activations, self.depths = list(activations), list(depths)
+        self.widths, self.rescaling = list(widths), rescaling
+
+    def network(
+        self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
+    ) -> Perceptron:
+        low, high = self.widths
+        share = torch.rand((), generator=generator).item()
+        width = min(high, math.floor(low * ((high + 1) / low) ** share))
+        depth = self.depths[int(torch.randint(len(self.depths), (), generator=generator))]
+        which = int(torch.randint(len(self.activations), (), generator=generator))
+        widths = [torch.Size(image).numel(), *[width] * depth, num_classes]
+        return Perceptron(widths, ACTIVATIONS[self.activations[which]])
+
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Optimizee:
+        functions = [
+            super(PerceptronMixture, self).sample(split, 1, generator) for _ in range(num_functions)
+        ]
+        if split == "train" and self.rescaling:
+            functions = [self._rescaled(function, generator) for function in functions]
+        return Padded(functions, max(f.initial_parameters.shape[1] for f in functions))
+
+    def _rescaled(self, function: Optimizee, generator: torch.Generator) -> Rescaled:
+        share = torch.rand(function.initial_parameters.shape, generator=generator)
+        scale = (self.rescaling * (2 * share - 1)).exp()
+        return Rescaled(function, scale.to(self.device, self.dtype))
