@@ -27,6 +27,7 @@ VERBS = {
     "meta-train": "meta-train a learned optimizer on a task",
     "evaluate": "compare a trained optimizer with tuned hand-designed ones",
     "tune": "search learning rates, or what else search= names",
+    "figures": "draw the figures of the paper, evaluating what is missing",
     "stylize": "paint a photograph in the style of another picture",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130

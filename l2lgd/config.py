@@ -70,6 +70,7 @@ class Evaluate(Verb):
     tune_functions: int
     tune_seed: int
     reuse: list[str]
+    weights_dir: str | None
 
 
 @dataclasses.dataclass
@@ -98,11 +99,64 @@ class Stylize(Verb):
     learning_rate: float | None
 
 
+@dataclasses.dataclass
+class FunctionCounts:
+    """Functions that each kind of figure is a mean over."""
+
+    quadratic: int
+    mnist: int
+    mnist_long: int
+    grid: int
+    cifar: int
+    neural_art: int
+    sharing: int
+    sharing_mnist: int
+
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            if count < 1:
+                raise ConfigError(f"{name}={count}: must be at least 1")
+
+
+@dataclasses.dataclass
+class Scale:
+    """How large the evaluations of figures are."""
+
+    functions: FunctionCounts
+
+
+@dataclasses.dataclass
+class Drawing:
+    """How figures are drawn."""
+
+    overlay: str
+    style: str
+
+
+@dataclasses.dataclass
+class Figures:
+    """``l2lgd figures``."""
+
+    scale: Scale
+    figure: Any
+    figures: Drawing
+    seed: int
+    device: str
+    threads: int
+    workers: int | None
+    data_dir: str
+    tuned_dir: str
+    weights_dir: str | None
+    vgg: str
+    reuse: list[str]
+
+
 SCHEMAS: dict[str, type] = {
     "meta_train": MetaTrain,
     "evaluate": Evaluate,
     "tune": Tune,
     "stylize": Stylize,
+    "figures": Figures,
 }
 
 

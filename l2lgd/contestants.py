@@ -65,15 +65,18 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
     if label is None:
         recipe = run.config["task"].get("recipe") or {}
         stems = recipe.get("weights_of", [run.task_name])
-        candidates = (SHIPPED / f"{stem}-{name}.safetensors" for stem in stems)
+        own = getattr(run.options, "weights_dir", None)  # an option of evaluate
+        folder = Path(own).expanduser() if own else SHIPPED
+        candidates = (folder / f"{stem}-{name}.safetensors" for stem in stems)
         shipped = next((path for path in candidates if path.is_file()), None)
         if shipped is None:
             raise CheckpointError(
-                f"no trained weights ship for task={run.task_name} opt={name}; run l2lgd "
-                f"meta-train task={run.task_name} opt={name} and evaluate it with opt={name} "
+                f"no trained weights {f'in {own}' if own else 'ship'} for task={run.task_name} "
+                f"opt={name}; run l2lgd meta-train task={run.task_name} opt={name} and evaluate it with opt={name} "
                 "checkpoint=FILE"
             )
-        path, label = shipped, f"l2lgd/shipped/{shipped.relative_to(SHIPPED).as_posix()}"
+        label = str(shipped) if own else f"l2lgd/shipped/{shipped.relative_to(SHIPPED).as_posix()}"
+        path = shipped
     else:
         path = Path(label).expanduser()
     _, metadata = checkpoint.load(path)

@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from l2lgd.arguments import WORDS
 
 OPTION = re.compile(r"^( *)([\w]+):([^#]*)(?:#\s*(.*))?$")
-GROUPS = ("task", "opt", "unroll", "logger", "search", "experiment")
+GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
 
 
 def overview(verbs: Mapping[str, str]) -> str:

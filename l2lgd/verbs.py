@@ -13,6 +13,7 @@ from rich.table import Table
 from l2lgd import config as configs
 from l2lgd.contestants import losses_key, needs_tuning, opt_config, trained, tuned
 from l2lgd.errors import ConfigError
+from l2lgd.figures.making import figures
 from l2lgd.kept_losses import KeptLosses
 from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
@@ -166,6 +167,7 @@ VERBS: dict[str, Callable[[DictConfig], float]] = {
     "evaluate": evaluate,
     "tune": tune,
     "stylize": stylize,
+    "figures": figures,
 }
 
 

@@ -1,0 +1,335 @@
+"""Figures of neural art beyond its curves: 9 with appendix C, and 10 to 13 (appendix B).
+
+They are of the functions that were evaluated, the first test photographs in the order of their
+names, at the learning rates that were tuned for them.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l2lgd import checkpoint
+from l2lgd.config import build
+from l2lgd.contestants import SHIPPED
+from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.figures import look as looks
+from l2lgd.figures.base import (
+    Content,
+    Evaluated,
+    Evaluation,
+    Look,
+    PaperFigure,
+    Request,
+    Row,
+    Table,
+)
+from l2lgd.optimizers.base import Optimizer
+from l2lgd.photographs import to_bytes
+from l2lgd.proposals import proposals
+from l2lgd.saved import load_weights
+from l2lgd.seeding import generator
+from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
+from l2lgd.unroll import advance, start
+
+CONTENTS = 6  # photographs that are shown
+STRIP = (0, 8, 32, 128)  # steps
+PLACES = ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75))  # of the coordinates followed: down, across
+CHANNELS = ("red", "green", "blue")
+FOLLOWED = ("lstm", "adam", "sgd")
+PAINTERS = ("lstm", "adam")
+ASKED = 32  # steps with a panel each, as in figures 11 to 13
+LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
+ACROSS = 4  # panels
+IMAGES_DPI = 80  # at which an image of 128 pixels is about as wide in a figure
+
+
+class Setting:
+    """A task, its evaluation, and optimizers as they were evaluated."""
+
+    def __init__(self, evaluated: Evaluated, overrides: Sequence[str]) -> None:
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        self.summary, self.overrides = evaluated.summary, overrides
+        name = f"task={self.summary['task']}"
+        composed = compose("evaluate", overrides=[name, *overrides])
+        self._hand_designed: dict[str, Any] = {
+            opt: OmegaConf.to_container(
+                compose("evaluate", overrides=[f"opt={opt}"]).opt, resolve=True
+            )
+            for opt in FOLLOWED[1:]
+        }
+        config: Any = OmegaConf.to_container(composed, resolve=True)
+        task = build(config["task"], "task")
+        if not isinstance(task, NeuralArtTask):
+            raise ConfigError(f"{name} is not one of neural art")
+        task.setup(config["data_dir"], torch.device("cpu"))
+        self.task = task
+        torch.set_num_threads(self.summary["threads"])  # to round as the evaluation did
+
+    @functools.cached_property
+    def _evaluated(self) -> Paintings:
+        draw = generator(self.summary["seed"], "evaluate", self.summary["split"])
+        return self.task.sample(self.summary["split"], self.summary["num_functions"], draw)
+
+    def functions(self, count: int) -> Paintings:
+        """The first that were evaluated: as many as go through the network together, or more.
+
+        Rounding depends on that, and where a painting ends depends on rounding.
+        """
+        stops = [rows.stop for rows in chunks(self._evaluated.photographs)]
+        stop = next((stop for stop in stops if stop >= count), stops[-1])
+        return self._evaluated.select(slice(0, stop))
+
+    def optimizer(self, name: str) -> Optimizer:
+        result = self.summary["results"][name]
+        if result["learning_rate"] is None:
+            path = Path(result["checkpoint"])
+            shipped = (
+                SHIPPED / path.relative_to("l2lgd/shipped")
+                if path.parts[:2] == ("l2lgd", "shipped")
+                else path
+            )
+            learned: Any = build(checkpoint.load(shipped)[1]["opt"], "opt")
+            load_weights(shipped, learned)
+            return learned  # type: ignore[no-any-return]
+        node = {**self._hand_designed[name], "learning_rate": result["learning_rate"]}
+        found: Optimizer = build(node, "opt")
+        return found
+
+
+def kept(path: Path, about: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What ``make`` returns, from a file where an earlier call has left it."""
+    try:
+        tensors, metadata = checkpoint.load(path)
+        if metadata.get("about") == about:
+            return tensors
+    except CheckpointError:
+        pass
+    found = make()
+    checkpoint.save(path, found, {"about": about})
+    return found
+
+
+def painted(evaluated: Evaluated, request: Request, optimizer: str) -> dict[str, Tensor]:
+    """Images (C, 3, height, width) after each of the steps of ``STRIP``, and their losses (C,).
+
+    With the photographs ``content`` and the picture ``style``; all but the losses in bytes.
+    """
+
+    def make() -> dict[str, Tensor]:
+        setting = Setting(evaluated, request.overrides)
+        count = min(CONTENTS, evaluated.summary["num_functions"])
+        functions = setting.functions(count)
+        found = {
+            "content": _bytes(functions.photographs[:count]),
+            "style": _bytes(setting.task.painting[None]),
+        }
+        at = start(setting.optimizer(optimizer), functions)
+        for step in STRIP:
+            while at.step < min(step, evaluated.summary["num_steps"]):
+                at = advance(at)
+            found[f"step_{step}"] = _bytes(functions.unpack(at.parameters)["image"][:count])
+        return {**found, "losses": at.loss[:count]}
+
+    name = f"painted-{evaluated.folder.name}-{optimizer}.safetensors"
+    return kept(request.working / name, _key(evaluated), make)
+
+
+def _key(evaluated: Evaluated) -> dict[str, Any]:
+    about = evaluated.about()
+    return {
+        "about": about,
+        "rates": {n: r["learning_rate"] for n, r in evaluated.summary["results"].items()},
+    }
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return torch.stack([to_bytes(image) for image in images])
+
+
+class PaintingsFigure(PaperFigure):
+    """Content, result and style, in each setting; the table has the losses at the end."""
+
+    dpi = IMAGES_DPI
+
+    def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
+        super().__init__(name, what)
+        self._settings = dict(settings)
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        return self._settings
+
+    def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
+        table, images = Table(), {}
+        for name, one in evaluated.items():
+            found = painted(one, request, PAINTERS[0])
+            images[f"{name} style"] = found["style"][0]
+            for k, loss in enumerate(found["losses"].tolist()):
+                table.append(Row(name, PAINTERS[0], k + 1, loss, np.nan, np.nan))
+                images[f"{name} content {k + 1}"] = found["content"][k]
+                images[f"{name} result {k + 1}"] = found[f"step_{STRIP[-1]}"][k]
+        return Content(table, images)
+
+    def draw(self, content: Content, look: Look) -> Any:
+        names = content.table.panels()
+        count = int(max(row.at for row in content.table))
+        figure, grid = looks.new(4.95 * len(names), 1.65 * count + 0.3, count, 3 * len(names))
+        for column, name in enumerate(names):
+            for row in range(count):
+                shown = [f"{name} content {row + 1}", f"{name} result {row + 1}", f"{name} style"]
+                side = content.images[shown[1]].shape[-1]
+                titles = ("content", f"result, {side} × {side}", "style")
+                for k, image in enumerate(shown):
+                    title = titles[k] if row == 0 else ""
+                    _show(grid[row, 3 * column + k], content.images[image], title)
+        return figure
+
+
+class StripFigure(PaperFigure):
+    """One photograph on its way, by two optimizers in each setting."""
+
+    dpi = IMAGES_DPI
+
+    def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
+        super().__init__(name, what)
+        self._settings = dict(settings)
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        return self._settings
+
+    def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
+        table, images = Table(), {}
+        for name, one in evaluated.items():
+            for painter in PAINTERS:
+                found = painted(one, request, painter)
+                table.append(
+                    Row(name, painter, STRIP[-1], float(found["losses"][0]), np.nan, np.nan)
+                )
+                images |= {f"{name} {painter} {s}": found[f"step_{s}"][0] for s in STRIP}
+        return Content(table, images)
+
+    def draw(self, content: Content, look: Look) -> Any:
+        lines = [(row.panel, row.optimizer) for row in content.table]
+        figure, grid = looks.new(1.9 * len(STRIP), 2.0 * len(lines) + 0.3, len(lines), len(STRIP))
+        for axes, (name, painter) in zip(grid, lines, strict=True):
+            for place, step in zip(axes, STRIP, strict=True):
+                image = content.images[f"{name} {painter} {step}"]
+                title = (
+                    f"{looks.LABELS[painter]}, {image.shape[-1]} × {image.shape[-1]}, step {step}"
+                )
+                _show(place, image, title)
+        return figure
+
+
+class ProposalsFigure(PaperFigure):
+    """Figures 10 to 13: what optimizers propose along the path of the learned one.
+
+    Args:
+        coordinate: which of the three is asked for its response; None for the updates of all.
+    """
+
+    def __init__(
+        self, name: str, what: str, evaluation: Evaluation, coordinate: int | None
+    ) -> None:
+        super().__init__(name, what)
+        self._evaluation, self._coordinate = evaluation, coordinate
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        return {"neural_art": self._evaluation}
+
+    def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
+        one = evaluated["neural_art"]
+        path = request.working / f"proposals-{one.folder.name}.safetensors"
+        found = kept(path, _key(one), lambda: _proposed(Setting(one, request.overrides)))
+        table = Table()
+        if self._coordinate is None:
+            for k, name in enumerate(_coordinate_names(int(found["side"]))):
+                for opt in FOLLOWED:
+                    updates = found[f"updates.{opt}"][:, k].tolist()
+                    table += [Row(name, opt, t, u, np.nan, np.nan) for t, u in enumerate(updates)]
+            return Content(table)
+        instead = found["instead"].tolist()
+        for step, true in enumerate(found["gradients"][:ASKED, self._coordinate].tolist()):
+            panel = f"Step {step + 1}"
+            for opt in FOLLOWED:
+                proposed = found[f"responses.{opt}"][step, self._coordinate].tolist()
+                pairs = zip(instead, proposed, strict=True)
+                table += [Row(panel, opt, x, y, np.nan, np.nan) for x, y in pairs]
+            table.append(Row(panel, "true gradient", true, 0.0, np.nan, np.nan))
+        return Content(table)
+
+    def draw(self, content: Content, look: Look) -> Any:
+        style = looks.style_of(look.style)
+        draw = self._draw_updates if self._coordinate is None else self._draw_responses
+        figure, axes = draw(content.table, style)
+        looks.legend_below(figure, axes.flat)
+        return figure
+
+    def _draw_updates(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
+        names = table.panels()
+        figure, axes = looks.new(3.6 * len(names), 3.3, 1, len(names))
+        for panel, name in zip(axes[0], names, strict=True):
+            for opt, (at, update, *_) in table.lines(name).items():
+                panel.plot(at, update, color=style.colors[opt], label=looks.LABELS[opt])
+            panel.set(title=name, xlabel="step", xlim=(0, at[-1]))
+        axes[0, 0].set_ylabel("update")
+        return figure, axes
+
+    def _draw_responses(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
+        names = table.panels()
+        rows = -(-len(names) // ACROSS)
+        figure, grid = looks.new(9, 1.6 * rows, rows, ACROSS, sharex=True, sharey=True)
+        # SGD's answers grow without limit; the other two are what is to be seen.
+        limit = max(abs(row.value) for row in table if row.optimizer in FOLLOWED[:2])
+        for panel, name in zip(grid.flat, names, strict=False):
+            lines = table.lines(name)
+            (true,) = lines.pop("true gradient")[0]
+            for opt, (at, response, *_) in lines.items():
+                panel.plot(at, response, color=style.colors[opt], label=looks.LABELS[opt])
+            panel.axvline(true, color="0.8", linewidth=1, zorder=0)
+            panel.set_title(name, fontsize=8)
+            panel.set(ylim=(-1.05 * limit, 1.05 * limit), xlim=(at[0], at[-1]))
+        figure.supxlabel("gradient")
+        figure.supylabel("proposed update")
+        return figure, grid
+
+
+def _coordinate_names(side: int) -> list[str]:
+    return [
+        f"{channel} of pixel ({int(down * side)}, {int(across * side)})"
+        for channel, (down, across) in zip(CHANNELS, PLACES, strict=True)
+    ]
+
+
+def _proposed(setting: Setting) -> dict[str, Tensor]:
+    """Of three coordinates of the first function."""
+    side = setting.task.size
+    coordinates = [
+        (channel * side + int(down * side)) * side + int(across * side)
+        for channel, (down, across) in enumerate(PLACES)
+    ]
+    instead = torch.linspace(-LARGEST_GRADIENT, LARGEST_GRADIENT, 51)
+    function = setting.functions(1).select(slice(0, 1))
+    optimizers = {name: setting.optimizer(name) for name in FOLLOWED}
+    steps = setting.summary["num_steps"]
+    found = proposals(optimizers, function, steps, coordinates, instead, min(ASKED, steps))
+    return {
+        "instead": instead,
+        "side": torch.tensor(side),
+        "gradients": found.gradients,
+        **{f"updates.{name}": tensor for name, tensor in found.updates.items()},
+        **{f"responses.{name}": tensor for name, tensor in found.responses.items()},
+    }
+
+
+def _show(axes: Any, image: Tensor, title: str) -> None:
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="bicubic")
+    axes.set_title(title, fontsize=9)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,196 @@
+"""Which figures there are, and what is evaluated for each panel."""
+
+from l2lgd.figures.architectures import ArchitectureFigure
+from l2lgd.figures.art import PaintingsFigure, ProposalsFigure, StripFigure
+from l2lgd.figures.base import Evaluation, PaperFigure
+from l2lgd.figures.curves import CurveFigure, Panel
+
+NATS = "cross-entropy (nats)"
+TUNED = ("sgd", "rmsprop", "adam", "nag")
+PAPER = ("lstm", *TUNED)
+QUADRATICS = {
+    "quadratic": "uniform",
+    "quadratic_gaussian": "Gaussian",
+    "quadratic_rotated": "rotated, condition 100",
+    "quadratic_scaled": "the same, curvature differs",
+}
+
+QUADRATIC = Evaluation("quadratic", ("task=quadratic",), "quadratic")
+
+
+def _mnist(task: str, num_steps: int = 100, size: str = "mnist", *options: str) -> Evaluation:
+    """With the optimizer of the mixture beside the others, for the panels that show it."""
+    name = task if num_steps == 100 else f"{task}-{num_steps}"
+    return Evaluation(
+        name,
+        (
+            f"task={task}",
+            *([] if num_steps == 100 else [f"num_steps={num_steps}"]),
+            f"baselines=[lstm_mixture,{','.join(TUNED)}]",
+            *options,
+        ),
+        size,
+    )
+
+
+MNIST, MNIST_200 = _mnist("mnist"), _mnist("mnist", 200)
+MNIST_1000 = _mnist("mnist", 1000, "mnist_long", "tune_functions=10")
+MNIST_40, TWO_LAYERS = _mnist("mnist_40"), _mnist("mnist_two_layers")
+RELU = _mnist("mnist_relu")
+CIFAR = {
+    name: Evaluation(
+        name,
+        (f"task={name}", f"baselines=[{','.join(others)}]"),
+        "cifar",
+    )
+    for name, others in (
+        ("cifar10", TUNED),
+        ("cifar5", ("lstm_sub", *TUNED)),
+        ("cifar2", ("lstm_sub", *TUNED)),
+    )
+}
+ART = {
+    name: Evaluation(name, (f"task={name}",), "neural_art")
+    for name in ("neural_art", "neural_art_large")
+}
+ART_TITLES = {
+    "neural_art": "training style and resolution, 64 × 64",
+    "neural_art_large": "new style, 128 × 128",
+}
+
+
+def _sharing(task: str, learned: tuple[str, ...], tuned: tuple[str, ...], size: str) -> Evaluation:
+    first, *others = learned
+    options = (
+        f"task={task}",
+        f"task.recipe.weights_of=[sharing/{task}]",
+        f"opt={first}",
+        f"baselines=[{','.join([*others, *tuned])}]",
+    )
+    return Evaluation(f"sharing-{task}", options, size)
+
+
+SHARING = {
+    **{
+        task: _sharing(
+            task, ("lstm", "lstm_gac", "ntm_bfgs", "ntm_lbfgs"), (*TUNED, "bfgs"), "sharing"
+        )
+        for task in QUADRATICS
+    },
+    "mnist": _sharing("mnist", ("lstm", "lstm_gac", "ntm_lbfgs"), TUNED, "sharing_mnist"),
+}
+
+
+def _figures() -> list[PaperFigure]:
+    first = "Mean loss against the step, with the 95 % bootstrap interval of the mean as a band."
+    return [
+        CurveFigure(
+            "4",
+            f"{first} Quadratics, MNIST, and MNIST beyond the 100 steps of meta-training (figure 4 "
+            "of the paper).",
+            [
+                Panel("quadratic", "quadratics", QUADRATIC, (1, 100)),
+                Panel("mnist", "MNIST", MNIST, (1, 100), NATS, PAPER),
+                Panel("mnist_200", "MNIST, 200 steps", MNIST_200, (100, 200), NATS, PAPER),
+            ],
+        ),
+        CurveFigure(
+            "5",
+            f"{first} The optimizer of figure 4, meta-trained on one layer of 20 sigmoid units, on "
+            "networks it never saw: 40 units, two layers, ReLU (figure 5 of the paper). Two layers "
+            "begin with a standard deviation of 0.05, which the paper does not state.",
+            [
+                Panel("mnist_40", "MNIST, 40 units", MNIST_40, (1, 100), NATS, PAPER),
+                Panel("mnist_two_layers", "MNIST, 2 layers", TWO_LAYERS, (1, 100), NATS, PAPER),
+                Panel("mnist_relu", "MNIST, ReLU", RELU, (1, 100), NATS, PAPER),
+            ],
+        ),
+        CurveFigure(
+            "mixture",
+            f"{first} An extension of the paper: an LSTM that was meta-trained on networks of many "
+            "architectures, with randomly scaled coordinates, beside the one of figures 4 and 5.",
+            [
+                Panel("mnist", "base network", MNIST, (1, 100), NATS),
+                Panel("mnist_40", "40 units", MNIST_40, (1, 100), NATS),
+                Panel("mnist_two_layers", "2 layers", TWO_LAYERS, (1, 100), NATS),
+                Panel("mnist_relu", "ReLU", RELU, (1, 100), NATS),
+                Panel("mnist_200", "base, steps 101–200", MNIST_200, (100, 200), NATS),
+                Panel("mnist_1000", "base, 1,000 steps", MNIST_1000, (10, 1000), NATS, window=10),
+            ],
+        ),
+        ArchitectureFigure(
+            "6",
+            "Loss after 100 steps (mean of the last ten) of networks with other numbers of hidden "
+            "units and layers, with its 95 % bootstrap interval; rates of ADAM and NAG are tuned "
+            "for every network, the LSTM is the one of figure 4, whose loss on its own network is "
+            "the dashed line (figure 6 of the paper).",
+        ),
+        CurveFigure(
+            "7",
+            "Mean loss of ten steps each, with the 95 % bootstrap interval of the mean as a band. "
+            "Convnets on CIFAR-10 and on images of 5 and of 2 of its labels; LSTM-sub was "
+            "meta-trained on the other labels only (figure 7 of the paper).",
+            [
+                Panel(name, title, CIFAR[name], (10, 1000), NATS, window=10)
+                for name, title in (
+                    ("cifar10", "CIFAR-10"),
+                    ("cifar5", "CIFAR-5"),
+                    ("cifar2", "CIFAR-2"),
+                )
+            ],
+        ),
+        CurveFigure(
+            "8",
+            f"{first} Neural art, zoomed as figure 8 of the paper is.",
+            [
+                Panel(name, title, ART[name], (1, 128), zoom=2.5)
+                for name, title in ART_TITLES.items()
+            ],
+        ),
+        PaintingsFigure(
+            "9",
+            "The first test photographs, and what the LSTM makes of noise in 128 steps (figure 9 "
+            "and appendix C of the paper). The table has their losses.",
+            ART,
+        ),
+        StripFigure(
+            "strip",
+            "The first test photograph, painted by the LSTM and by tuned Adam from the same noise.",
+            ART,
+        ),
+        ProposalsFigure(
+            "10",
+            "Updates of three coordinates of the first test photograph along the LSTM's path; "
+            "tuned Adam and SGD see the same gradients but never move the image (figure 10 of the "
+            "paper).",
+            ART["neural_art"],
+            None,
+        ),
+        *(
+            ProposalsFigure(
+                str(11 + k),
+                f"What is proposed for {where} of the first test photograph, were its gradient "
+                f"another one; the grey line is the true one (figure {11 + k} of the paper).",
+                ART["neural_art"],
+                k,
+            )
+            for k, where in enumerate(
+                ("a red coordinate", "a green coordinate", "a blue coordinate")
+            )
+        ),
+        CurveFigure(
+            "sharing",
+            f"{first} Optimizers whose coordinates share information, for which the paper gives no "
+            "result: an extension.",
+            [
+                *(
+                    Panel(name, title, SHARING[name], (0, 100))
+                    for name, title in QUADRATICS.items()
+                ),
+                Panel("mnist", "MNIST", SHARING["mnist"], (0, 100), NATS),
+            ],
+        ),
+    ]
+
+
+FIGURES: dict[str, PaperFigure] = {figure.name: figure for figure in _figures()}

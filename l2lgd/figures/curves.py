@@ -1,0 +1,106 @@
+"""Figures that are panels of loss curves: 4, 5, 7 and 8 of the paper, and two of our own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from l2lgd.figures import look as looks
+from l2lgd.figures.base import (
+    Content,
+    Evaluated,
+    Evaluation,
+    Look,
+    PaperFigure,
+    Request,
+    Table,
+    rows_of,
+)
+from l2lgd.results import band
+
+PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
+ROOM = 1.25  # of loss axes, above and below what is drawn
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes.
+
+    Args:
+        name: as in the table; the paper's, where it has the same.
+        steps: the first and the last that are shown.
+        optimizers: those shown of an evaluation that has more; empty for all.
+        window: steps averaged into one point.
+        zoom: the loss axis goes from the lowest to so many times that; 0 for all of the curves.
+        decades: of the loss axis, at most.
+    """
+
+    name: str
+    title: str
+    evaluation: Evaluation
+    steps: tuple[int, int]
+    loss: str = "loss"
+    optimizers: tuple[str, ...] = ()
+    window: int = 1
+    zoom: float = 0.0
+    decades: float = 9.0
+
+
+class CurveFigure(PaperFigure):
+    """Panels of mean losses with their intervals against the step."""
+
+    def __init__(self, name: str, what: str, panels: Sequence[Panel]) -> None:
+        super().__init__(name, what)
+        self.panels = {panel.name: panel for panel in panels}
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        return {name: panel.evaluation for name, panel in self.panels.items()}
+
+    def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
+        table = Table()
+        for name, panel in self.panels.items():
+            for optimizer, curves in evaluated[name].curves.items():
+                if not panel.optimizers or optimizer in panel.optimizers:
+                    found = rows_of(name, optimizer, band(curves, panel.window), panel.steps[0])
+                    table += [row for row in found if row.at <= panel.steps[1]]
+        return Content(table)
+
+    def draw(self, content: Content, look: Look) -> Any:
+        table = content.table
+        names = [name for name in self.panels if name in table.panels()]
+        figure, axes = looks.new(PANEL_WIDTH * len(names), PANEL_HEIGHT, 1, len(names))
+        for place, name in zip(axes[0], names, strict=True):
+            self._draw_panel(place, self.panels[name], table.lines(name), look)
+        looks.legend_below(figure, axes[0])
+        return figure
+
+    def _draw_panel(
+        self, axes: Any, panel: Panel, lines: Mapping[str, np.ndarray], look: Look
+    ) -> None:
+        style = looks.style_of(look.style)
+        for name, (at, mean, low, high) in lines.items():
+            drawn = looks.line(style, name, looks.is_learned(name), len(at))
+            axes.plot(at, mean, **drawn)
+            axes.fill_between(at, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
+        published = look.published.get(self.name)
+        if published is not None and not panel.zoom:  # the zoomed ones are in units of their own
+            for at, mean, *_ in published.lines(panel.name).values():
+                shown = (at >= panel.steps[0]) & (at <= panel.steps[1])
+                axes.plot(at[shown], mean[shown], label="published", **looks.OVERLAY)
+        looks.log_loss_axis(axes, *_limits(panel, lines))
+        axes.set(title=panel.title, xlabel="step", xlim=panel.steps)
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(panel.loss)
+
+
+def _limits(panel: Panel, lines: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Of the loss axis; what explodes leaves it at the top."""
+    means = np.concatenate([line[1] for line in lines.values()])
+    lowest = float(np.nanmin(means[means > 0]))
+    if panel.zoom:
+        return 0.97 * lowest, panel.zoom * lowest
+    start = float(np.nanmax([line[1][0] for line in lines.values()]))
+    typical = 1.6 * float(np.nanmedian([line[1][0] for line in lines.values()]))
+    top = min(start, typical, float(np.nanmax(means)))
+    return max(lowest / ROOM, top * 10**-panel.decades), top * ROOM
