@@ -72,8 +72,8 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
         if shipped is None:
             raise CheckpointError(
                 f"no trained weights {f'in {own}' if own else 'ship'} for task={run.task_name} "
-                f"opt={name}; run l2lgd meta-train task={run.task_name} opt={name} and evaluate it with opt={name} "
-                "checkpoint=FILE"
+                f"opt={name}; run l2lgd meta-train task={run.task_name} opt={name} and evaluate it "
+                f"with opt={name} checkpoint=FILE"
             )
         label = str(shipped) if own else f"l2lgd/shipped/{shipped.relative_to(SHIPPED).as_posix()}"
         path = shipped

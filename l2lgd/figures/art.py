@@ -295,7 +295,8 @@ class ProposalsFigure(PaperFigure):
             panel.axvline(true, color="0.8", linewidth=1, zorder=0)
             panel.set_title(name, fontsize=8)
             panel.set(ylim=(-1.05 * limit, 1.05 * limit), xlim=(at[0], at[-1]))
-        figure.supxlabel("gradient")
+        for panel in grid[-1]:
+            panel.set_xlabel("gradient")
         figure.supylabel("proposed update")
         return figure, grid
 

@@ -21,7 +21,8 @@ from l2lgd import kept_losses
 from l2lgd.errors import UserError
 from l2lgd.results import Band, Curves
 
-NOT_OF_NUMBERS = ("reuse=", "hydra.", "logger=")  # options that change nothing in a figure
+# options that change nothing in a figure
+NOT_OF_NUMBERS = ("reuse=", "hydra.", "logger=", "workers=")
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _figures() -> list[PaperFigure]:
             "8",
             f"{first} Neural art, zoomed as figure 8 of the paper is.",
             [
-                Panel(name, title, ART[name], (1, 128), zoom=2.5)
+                Panel(name, title, ART[name], (1, 128), "loss / 10⁶", zoom=2.5, unit=1e6)
                 for name, title in ART_TITLES.items()
             ],
         ),

@@ -28,9 +28,10 @@ OWN_UNITS = ("neural_art", "neural_art_large")  # of losses, where only ratios c
 HEAD = """# Published and measured
 
 Made by `l2lgd figures` from the tables beside it. Every cell is the published value (of
-arXiv 1606.04474 v2, measured in its figures to about 1 %) → ours, at that step; below them the ratio
-of the learned optimizer to the best hand-designed one at the same step. Ours are means over functions
-that stay finite; captions beside the figures have their number, intervals, data and commands.
+arXiv 1606.04474 v2, measured in its figures to about 1 %) → ours, at that step; below them the
+ratio of the learned optimizer to the best hand-designed one at the same step. Ours are means over
+functions that stay finite; captions beside the figures have their number, intervals, data and
+commands.
 """
 
 

@@ -33,6 +33,7 @@ class Panel:
         optimizers: those shown of an evaluation that has more; empty for all.
         window: steps averaged into one point.
         zoom: the loss axis goes from the lowest to so many times that; 0 for all of the curves.
+        unit: of the numbers at the loss axis.
         decades: of the loss axis, at most.
     """
 
@@ -44,6 +45,7 @@ class Panel:
     optimizers: tuple[str, ...] = ()
     window: int = 1
     zoom: float = 0.0
+    unit: float = 1.0
     decades: float = 9.0
 
 
@@ -79,6 +81,7 @@ class CurveFigure(PaperFigure):
         self, axes: Any, panel: Panel, lines: Mapping[str, np.ndarray], look: Look
     ) -> None:
         style = looks.style_of(look.style)
+        lines = {name: line / [[1], *[[panel.unit]] * 3] for name, line in lines.items()}
         for name, (at, mean, low, high) in lines.items():
             drawn = looks.line(style, name, looks.is_learned(name), len(at))
             axes.plot(at, mean, **drawn)
@@ -97,10 +100,12 @@ class CurveFigure(PaperFigure):
 def _limits(panel: Panel, lines: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Of the loss axis; what explodes leaves it at the top."""
     means = np.concatenate([line[1] for line in lines.values()])
+    lows = np.concatenate([line[2] for line in lines.values()])
     lowest = float(np.nanmin(means[means > 0]))
     if panel.zoom:
         return 0.97 * lowest, panel.zoom * lowest
     start = float(np.nanmax([line[1][0] for line in lines.values()]))
     typical = 1.6 * float(np.nanmedian([line[1][0] for line in lines.values()]))
     top = min(start, typical, float(np.nanmax(means)))
-    return max(lowest / ROOM, top * 10**-panel.decades), top * ROOM
+    lowest = max(float(np.nanmin(lows[lows > 0], initial=lowest)), lowest / 2)
+    return max(0.95 * lowest, top * 10**-panel.decades), top * ROOM

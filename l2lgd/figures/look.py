@@ -10,16 +10,10 @@ from l2lgd.errors import ConfigError
 from l2lgd.plotting import COLORS, HAND_DESIGNED, LABELS, LEARNED
 
 KINDS = {"png": {}, "pdf": {"CreationDate": None}}  # of files; the same figure gives the same bytes
-TICKS = (
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    5.0,
-    7.0,
-)  # of a logarithmic axis of few decades, times powers of ten
-FEW_DECADES = 1.6
+FINE_TICKS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # times powers of ten
+TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+FEW_DECADES, MANY_DECADES = 1.6, 3.5
+ORDER = ("lstm", "lstm_per_group", "lstm_mixture", "lstm_sub", "lstm_gac", "ntm_bfgs", "ntm_lbfgs")
 OVERLAY: dict[str, Any] = {"color": "0.55", "linewidth": 0.8, "zorder": 1.5}
 
 
@@ -91,10 +85,12 @@ def new(width: float, height: float, rows: int, columns: int, **options: Any) ->
 
 def legend_below(figure: Any, axes: Iterable[Any]) -> None:
     """One legend for all panels, where it covers no curve."""
-    found: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     for panel in axes:
         handles, labels = panel.get_legend_handles_labels()
-        found = dict(zip(labels, handles, strict=True)) | found
+        drawn = dict(zip(labels, handles, strict=True)) | drawn
+    first = [LABELS[name] for name in ORDER if LABELS[name] in drawn]
+    found = {label: drawn[label] for label in dict.fromkeys([*first, *drawn])}
     figure.legend(
         list(found.values()),
         list(found),
@@ -109,12 +105,14 @@ def log_loss_axis(axes: Any, low: float, high: float) -> None:
     """A logarithmic vertical axis with ticks that people can read, even in less than a decade."""
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    if np.log10(high / low) > FEW_DECADES:
+    decades = np.log10(high / low)
+    if decades > MANY_DECADES:
         return
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
-    ticks = [p * t for p in powers for t in TICKS if low <= p * t <= high]
-    if low < 1e4:
-        axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    steps = FINE_TICKS if decades < 0.6 else TICKS if decades < 1 else (1.0, 2.0, 4.0)
+    steps = steps if decades < FEW_DECADES else (1.0, 3.0)
+    ticks = [p * t for p in powers for t in steps if low <= p * t <= high]
+    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.minorticks_off()
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,15 @@ from l2lgd.checkpoint import check_writable, write_atomically
 from l2lgd.config import nearest, validated
 from l2lgd.errors import ConfigError, UserError
 from l2lgd.figures import look as looks
-from l2lgd.figures.base import Content, Evaluated, Look, PaperFigure, Request, Table
+from l2lgd.figures.base import (
+    NOT_OF_NUMBERS,
+    Content,
+    Evaluated,
+    Look,
+    PaperFigure,
+    Request,
+    Table,
+)
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import comparison, published
 from l2lgd.figures.evaluations import Evaluations, Plan
@@ -70,7 +79,7 @@ def figures(config: DictConfig) -> float:
                 if isinstance(found, UserError):
                     raise UserError(f"{one.name}: {found}")
                 evaluated[panel] = found
-            _make(figure, evaluated, request, folder, _scale_name())
+            _make(figure, evaluated, request, folder)
             draw(figure, folder, look)
         except UserError as problem:
             problems[figure.name] = problem
@@ -112,14 +121,15 @@ def _make(
     evaluated: Mapping[str, Evaluated],
     request: Request,
     folder: Path,
-    scale: str,
 ) -> None:
     """Write what a figure shows, where that is from, and its caption."""
     content = figure.collect(evaluated, request)
     if content.images:
         checkpoint.save(_path(folder, figure.name, "safetensors"), content.images, {})
     write_atomically(_path(folder, figure.name, "csv"), content.table.csv().encode())
-    command = f"l2lgd figures scale={scale} figure={figure.name}"
+    given = HydraConfig.get().overrides.task
+    mine = [o for o in given if not o.startswith(("figure=", "figures.", *NOT_OF_NUMBERS))]
+    command = shlex.join(["l2lgd", "figures", f"figure={figure.name}", *mine])
     panels = {panel: one.about() for panel, one in evaluated.items()}
     about = {"figure": figure.name, "command": command, "l2lgd": version("l2lgd"), "panels": panels}
     text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
@@ -173,10 +183,6 @@ def _workers(device: str, threads: int) -> int:
     if pick_device(device).type != "cpu":
         return 1
     return max(1, len(os.sched_getaffinity(0)) // threads)
-
-
-def _scale_name() -> str:
-    return str(HydraConfig.get().runtime.choices["scale"])
 
 
 def _path(folder: Path, name: str, kind: str) -> Path:
