@@ -26,7 +26,7 @@ from l2lgd.tasks.quadratic import QuadraticTask
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
-VERBS = ("meta_train", "evaluate", "tune", "stylize")
+VERBS = ("meta_train", "evaluate", "tune", "stylize", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}

@@ -90,13 +90,10 @@ class Setting:
         result = self.summary["results"][name]
         if result["learning_rate"] is None:
             path = Path(result["checkpoint"])
-            shipped = (
-                SHIPPED / path.relative_to("l2lgd/shipped")
-                if path.parts[:2] == ("l2lgd", "shipped")
-                else path
-            )
-            learned: Any = build(checkpoint.load(shipped)[1]["opt"], "opt")
-            load_weights(shipped, learned)
+            if path.is_relative_to("l2lgd/shipped"):
+                path = SHIPPED / path.relative_to("l2lgd/shipped")
+            learned: Any = build(checkpoint.load(path)[1]["opt"], "opt")
+            load_weights(path, learned)
             return learned  # type: ignore[no-any-return]
         node = {**self._hand_designed[name], "learning_rate": result["learning_rate"]}
         found: Optimizer = build(node, "opt")
