@@ -44,12 +44,29 @@ cifar: install  ## the same for the convnets of CIFAR-10 and its subsets, 20 fun
 
 VGG ?= torchvision
 
-art: install  ## neural art: evaluate on 50 photographs, draw figures 8 to 13 (hours; VGG=FILE, see docs/neural-art.md)
+art: install  ## neural art: evaluate on 50 photographs (hours; VGG=FILE, see docs/neural-art.md)
 	for task in neural_art neural_art_large; do \
 		$(EVALUATE) task=$$task num_functions=50 threads=1 task.vgg.weights=$(VGG) \
 			hydra.run.dir=outputs/results/$$task || exit; \
 	done
-	$(BIN)/python scripts/neural_art_pictures.py task.vgg.weights=$(VGG)
+
+FIGURE ?= all
+SCALE ?= small
+OVERLAY ?= none
+STYLE ?= paper
+FIGURES := $(BIN)/l2lgd figures "figure=$(FIGURE)" vgg=$(VGG) figures.overlay=$(OVERLAY) \
+	figures.style=$(STYLE)
+# What is committed takes the slow losses from outputs/results, where they are kept.
+KEPT := $(addprefix outputs/results/,cifar10 $(SUBSETS) neural_art neural_art_large)
+COMMA := ,
+EMPTY :=
+REUSE_committed := "reuse=[$(subst $(EMPTY) $(EMPTY),$(COMMA),$(KEPT))]"
+
+figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OVERLAY=paper, STYLE=colour_blind, VGG=FILE)
+	$(FIGURES) scale=$(SCALE) $(REUSE_$(SCALE))
+
+reproduce: install  ## meta-train every shipped optimizer again, then draw (hours; says how many first)
+	$(BIN)/python scripts/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))
 
 sharing: install  ## what sharing information between coordinates is worth, as in outputs/results/sharing
 	$(BIN)/python scripts/sharing_study.py
@@ -67,4 +84,4 @@ lint: install  ## check style and formatting
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art sharing bench test lint clean
+.PHONY: help install run results cifar art figures reproduce sharing bench test lint clean
