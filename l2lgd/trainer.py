@@ -77,12 +77,14 @@ class Trainer:
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         own = optimizee.select(self.ranks.share(num_functions))
         at = start(optimizer, own)
-        losses = [at.loss]
+        # In one piece: many small tensors between large ones keep freed memory from being used.
+        losses = at.loss.new_empty(num_steps + 1, len(at.loss))
+        losses[0] = at.loss
         for step in range(1, num_steps + 1):
             at = advance(at)
-            losses.append(at.loss)
+            losses[step] = at.loss
             self.tracker.steps(step, num_steps)
-        everyones = self.ranks.columns(torch.stack(losses), num_functions)
+        everyones = self.ranks.columns(losses, num_functions)
         return Curves(everyones, optimizee.stochastic)
 
     def meta_train(
