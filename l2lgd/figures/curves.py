@@ -20,6 +20,7 @@ from l2lgd.figures.base import (
 from l2lgd.results import band
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
+ACROSS = 3  # panels, so that they can be read at the width of a page
 ROOM = 1.25  # of loss axes, above and below what is drawn
 
 
@@ -56,6 +57,10 @@ class CurveFigure(PaperFigure):
         super().__init__(name, what)
         self.panels = {panel.name: panel for panel in panels}
 
+    @property
+    def _first(self) -> Panel:
+        return next(iter(self.panels.values()))
+
     def evaluations(self) -> dict[str, Evaluation]:
         return {name: panel.evaluation for name, panel in self.panels.items()}
 
@@ -71,10 +76,14 @@ class CurveFigure(PaperFigure):
     def draw(self, content: Content, look: Look) -> Any:
         table = content.table
         names = [name for name in self.panels if name in table.panels()]
-        figure, axes = looks.new(PANEL_WIDTH * len(names), PANEL_HEIGHT, 1, len(names))
-        for place, name in zip(axes[0], names, strict=True):
+        columns = min(len(names), ACROSS)
+        rows = -(-len(names) // columns)
+        figure, axes = looks.new(PANEL_WIDTH * columns, PANEL_HEIGHT * rows, rows, columns)
+        for place, name in zip(axes.flat, names, strict=False):
             self._draw_panel(place, self.panels[name], table.lines(name), look)
-        looks.legend_below(figure, axes[0])
+        for place in axes.flat[len(names) :]:
+            place.set_axis_off()
+        looks.legend_below(figure, axes.flat)
         return figure
 
     def _draw_panel(
@@ -93,7 +102,7 @@ class CurveFigure(PaperFigure):
                 axes.plot(at[shown], mean[shown], label="published", **looks.OVERLAY)
         looks.log_loss_axis(axes, *_limits(panel, lines))
         axes.set(title=panel.title, xlabel="step", xlim=panel.steps)
-        if axes.get_subplotspec().is_first_col():
+        if axes.get_subplotspec().is_first_col() or panel.loss != self._first.loss:
             axes.set_ylabel(panel.loss)
 
 
