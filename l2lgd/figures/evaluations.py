@@ -150,15 +150,14 @@ class Evaluations:
         if earlier:
             options.append(f"reuse=[{','.join(str(path) for path in earlier)}]")
         command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
-        threads = {
-            "OMP_WAIT_POLICY": "passive"
-        }  # so that those side by side do not wait for each other
+        # HYDRA_FULL_ERROR, which this process has set for itself, asks for tracebacks.
+        inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
         with subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | threads,
+            env=inherited | {"OMP_WAIT_POLICY": "passive"},  # not to wait for each other
         ) as process:
             self._processes.add(process)
             _, errors = process.communicate()
