@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from l2lgd.figures.diagrams import CAPTIONS, DIAGRAMS, draw
@@ -16,26 +17,52 @@ from l2lgd.figures.diagrams import CAPTIONS, DIAGRAMS, draw
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+def words_and_boxes(name: str) -> tuple[Figure, list[Any], list[Any]]:
+    """A diagram, and where its words and boxes are in the picture, in pixels."""
+    figure = DIAGRAMS[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (axes,) = figure.axes  # whose ticks are not drawn
+    words = [text.get_window_extent(renderer) for text in (*axes.texts, *figure.texts)]
+    boxes = [p.get_window_extent(renderer) for p in axes.patches if isinstance(p, FancyBboxPatch)]
+    assert len(words) >= 4
+    assert len(boxes) >= 2
+    return figure, words, boxes
+
+
 @pytest.mark.parametrize("name", DIAGRAMS)
 def test_no_word_of_a_diagram_covers_another_or_is_cut_off(name: str) -> None:
-    figure: Any = DIAGRAMS[name]().figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
-    width, height = figure.bbox.size
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= width
-        assert box.y1 <= height
-    for one, other in itertools.combinations(boxes, 2):
+    figure, words, _ = words_and_boxes(name)
+    for word in words:
+        assert min(word.x0, word.y0) >= 0
+        assert word.x1 <= figure.bbox.width
+        assert word.y1 <= figure.bbox.height
+    for one, other in itertools.combinations(words, 2):
         assert not one.overlaps(other)
 
 
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_every_word_is_within_a_box_or_outside_it(name: str) -> None:
+    _, words, boxes = words_and_boxes(name)
+    for word, box in itertools.product(words, boxes):
+        within = box.contains(word.x0, word.y0) and box.contains(word.x1, word.y1)
+        assert within or not word.overlaps(box)
+
+
 def test_only_the_dropped_gradients_are_dashed() -> None:
-    arrows = [p for p in DIAGRAMS["figure_2"]().axes.patches if isinstance(p, FancyArrowPatch)]
+    arrows = DIAGRAMS["figure_2"]().findobj(FancyArrowPatch)
     dashed = [arrow for arrow in arrows if arrow.get_linestyle() not in ("-", "solid")]
-    assert len(dashed) == 3
-    assert len(arrows) == 3 + 1 + 3 * 5
+    legend = 1
+    assert len(dashed) == 3 + legend
+    assert len(arrows) - len(dashed) == 3 * 5 + 1 + legend
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_a_diagram_drawn_twice_has_the_same_bytes(name: str) -> None:
+    once = draw(name)
+    assert once == draw(name)
+    with Image.open(io.BytesIO(once)) as picture:
+        assert picture.format == "PNG"
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
@@ -45,4 +72,10 @@ def test_the_docs_show_what_the_code_draws(name: str) -> None:
     again = np.asarray(Image.open(io.BytesIO(draw(name))).convert("L"), dtype=float)
     assert again.shape == committed.shape
     assert np.abs(again - committed).mean() < 1.0
+    number = name.removeprefix("figure_")
+    assert f"after figure {number} of the paper" in CAPTIONS[name]
     assert CAPTIONS[name] in (DOCS / "method.md").read_text(encoding="utf-8")
+
+
+def test_every_diagram_has_a_caption() -> None:
+    assert CAPTIONS.keys() == DIAGRAMS.keys()

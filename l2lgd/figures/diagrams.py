@@ -1,15 +1,21 @@
 """The diagrams of the paper, figures 1 to 3, 14 and 15, drawn anew for the docs.
 
-A unit of a sketch is an inch of the picture.
+A unit of a sketch is an inch of the picture. All are equally wide, so that at the width of a page
+their letters are equally large.
 """
 
 import io
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-OPTIMIZER, OPTIMIZEE, MEMORY, PLAIN = "#fee6ce", "#deebf7", "#e5f5e0", "white"
-EDGE, SOFT = "0.25", "0.55"
-TEXT = 11  # points
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, WIDE = 7.0, 6.84  # of a sketch, and of what spans it
+OPTIMIZER, OPTIMIZEE, MEMORY, PLAIN = "lstm", "rmsprop", "bfgs", ""  # whose colour a box has
+ROUND = "round,rounding_size=0.07"
+LINE, DROPPED, NOTE = "0.2", "0.4", "0.35"
+TEXT, SMALL = 12.0, 10.5  # points
 CAPTIONS = {
     "figure_1": "The optimizer sends updates of the parameters, and is told how well the optimizee "
     "does with them (after figure 1 of the paper).",
@@ -17,225 +23,247 @@ CAPTIONS = {
     "edges; dashed ones, by which the optimizer sees ∇, are dropped (after figure 2 of the paper).",
     "figure_3": "One step of a coordinatewise optimizer: all LSTMs have the same weights, each has "
     "its own state (after figure 3 of the paper).",
-    "figure_14": "NTM-BFGS reads a matrix–vector product and writes an outer product (after figure "
-    "14 of the paper).",
+    "figure_14": "NTM-BFGS reads a matrix–vector product and writes a sum of outer products, one "
+    "of each write head (after figure 14 of the paper).",
     "figure_15": "Left, how controller and memory work together in one step; right, the controller "
     "of one coordinate k (after figure 15 of the paper).",
 }
 
+Point = tuple[float, float]
 
-class Node(NamedTuple):
-    """A box: its centre and its size."""
+
+class Box(NamedTuple):
+    """Its centre and its size; arrows start and end at points of its sides."""
 
     x: float
     y: float
-    width: float = 0.0
-    height: float = 0.0
+    width: float
+    height: float
 
-    def edge(self, x: float, y: float) -> tuple[float, float]:
-        """Where the line from the centre to a point leaves the box."""
-        dx, dy = x - self.x, y - self.y
-        if not (self.width or self.height) or (dx, dy) == (0, 0):
-            return self.x, self.y
-        share = min(
-            self.width / 2 / abs(dx) if dx else 1e9, self.height / 2 / abs(dy) if dy else 1e9
-        )
-        return self.x + share * dx, self.y + share * dy
+    def left(self, up: float = 0.0) -> Point:
+        return self.x - self.width / 2, self.y + up
+
+    def right(self, up: float = 0.0) -> Point:
+        return self.x + self.width / 2, self.y + up
+
+    def top(self, along: float = 0.0) -> Point:
+        return self.x + along, self.y + self.height / 2
+
+    def bottom(self, along: float = 0.0) -> Point:
+        return self.x + along, self.y - self.height / 2
 
 
 class Sketch:
-    """Boxes and arrows."""
+    """A figure of boxes and arrows."""
 
-    def __init__(self, width: float, height: float) -> None:
+    def __init__(self, height: float) -> None:
         from matplotlib.figure import Figure
 
-        self.figure = Figure(figsize=(width, height))
+        self.figure = Figure(figsize=(WIDTH, height), facecolor="white")
         self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, width), ylim=(0, height))
+        self.axes.set(xlim=(0, WIDTH), ylim=(0, height))
         self.axes.set_axis_off()
 
-    def text(self, x: float, y: float, text: str, size: float = TEXT, **options: Any) -> None:
-        self.axes.text(x, y, text, ha="center", va="center", fontsize=size, **options)
+    def text(self, at: Point, text: str, size: float = TEXT, **options: Any) -> None:
+        options = {"ha": "center", "va": "center", "color": "black", **options}
+        self.axes.text(*at, text, fontsize=size, family="DejaVu Sans", **options)
 
-    def box(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        width: float = 0.62,
-        height: float = 0.46,
-        color: str = PLAIN,
-        rounding: float = 0.08,
-    ) -> Node:
+    def note(self, at: Point, text: str, **options: Any) -> None:
+        self.text(at, text, SMALL, color=NOTE, **options)
+
+    def box(self, box: Box, text: str, of: str = PLAIN, shape: str = ROUND) -> Box:
+        fill, edge = (_tint(of, 0.22), _tint(of, 1.0)) if of else ("white", LINE)
+        self._patch(box, shape, facecolor=fill, edgecolor=edge, linewidth=1.3, zorder=2)
+        self.text((box.x, box.y), text, zorder=3)
+        return box
+
+    def area(self, y: float, height: float, of: str) -> None:
+        """What lies behind boxes that belong together, as wide as the sketch."""
+        box = Box(WIDTH / 2, y, WIDE, height)
+        self._patch(box, ROUND, facecolor=_tint(of, 0.07), edgecolor="none", zorder=0)
+
+    def sum(self, x: float, y: float) -> Box:
+        return self.box(Box(x, y, 0.28, 0.28), "$+$", shape="circle")
+
+    def arrow(self, *way: Point, label: str = "", at: Point = (0, 0), dashed: bool = False) -> None:
+        """From point to point in straight lines; ``at`` is where the label is."""
+        from matplotlib.patches import FancyArrowPatch
+        from matplotlib.path import Path
+
+        arrow = FancyArrowPatch(
+            path=Path([(round(x, 6), round(y, 6)) for x, y in way]),  # upright stays upright
+            arrowstyle="-|>,head_length=0.45,head_width=0.2",
+            mutation_scale=13,
+            color=DROPPED if dashed else LINE,
+            linestyle=(0, (5.6, 2.2)) if dashed else "-",  # the first dash reaches round a tip
+            linewidth=1.3,
+            joinstyle="miter",
+            zorder=1,
+        )
+        self.axes.add_patch(arrow)
+        if label:
+            self.text(at, label)
+
+    def divide(self, x: float) -> None:
+        self.axes.axvline(x, 0.07, 0.93, color="0.8", linewidth=1.0)
+
+    def _patch(self, box: Box, shape: str, **look: Any) -> None:
         from matplotlib.patches import FancyBboxPatch
 
-        corner = (x - width / 2, y - height / 2)
-        style = f"round,pad=0,rounding_size={rounding}"
-        self.axes.add_patch(
-            FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=color, edgecolor=EDGE)
-        )
-        self.text(x, y, text)
-        return Node(x, y, width, height)
-
-    def sum(self, x: float, y: float) -> Node:
-        """A circle with a plus."""
-        return self.box(x, y, "+", 0.3, 0.3, rounding=0.15)
-
-    def arrow(
-        self,
-        start: Node,
-        end: Node,
-        label: str = "",
-        at: tuple[float, float] = (0.0, 0.14),
-        dashed: bool = False,
-        bend: float = 0.0,
-    ) -> None:
-        """From box to box; ``at`` is where the label is, seen from the middle."""
-        from matplotlib.patches import FancyArrowPatch
-
-        ends = (start.edge(end.x, end.y), end.edge(start.x, start.y))
-        if bend:  # leaves and enters at the sides
-            side = -1 if bend > 0 else 1
-            ends = (
-                (start.x + side * start.width / 2, start.y),
-                (end.x + side * end.width / 2, end.y),
-            )
-        self.axes.add_patch(
-            FancyArrowPatch(
-                *ends,
-                arrowstyle="-|>",
-                mutation_scale=12,
-                shrinkA=0,
-                shrinkB=0,
-                color=SOFT if dashed else EDGE,
-                linestyle=(0, (4, 2.5)) if dashed else "-",
-                linewidth=1.2,
-                connectionstyle=f"arc3,rad={bend}",
-            )
-        )
-        middle = [(a + b) / 2 for a, b in zip(*ends, strict=True)]
-        if label:
-            self.text(middle[0] + at[0], middle[1] + at[1], label)
+        corner, size = (box.left()[0], box.bottom()[1]), (box.width, box.height)
+        self.axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=f"{shape},pad=0", **look))
 
 
-def _method() -> Sketch:
-    sketch = Sketch(5.6, 1.5)
-    optimizer = sketch.box(0.95, 0.75, "optimizer", 1.5, 0.9, OPTIMIZER)
-    optimizee = sketch.box(4.65, 0.75, "optimizee", 1.5, 0.9, OPTIMIZEE)
-    for up, (start, end), label in (
-        (0.22, (optimizer, optimizee), "parameter updates"),
-        (-0.22, (optimizee, optimizer), "error signal"),
-    ):
-        ends = [Node(n.x, n.y + up, n.width, 0.0) for n in (start, end)]
-        sketch.arrow(*ends, label, at=(0, 0.14 if up > 0 else -0.15))
-    return sketch
+def _tint(of: str, share: float) -> tuple[float, ...]:
+    """So much of an optimizer's colour in the curves, the rest white."""
+    from matplotlib.colors import to_rgb
+
+    from l2lgd.plotting import COLORS  # brings torch
+
+    return tuple(1 - share * (1 - part) for part in to_rgb(COLORS[of]))
 
 
-def _unrolled() -> Sketch:
-    sketch = Sketch(9.3, 3.3)
-    when = ("t-2", "t-1", "t")
-    xs = [1.75 + 2.3 * k for k in range(4)]
-    top, middle, bottom = 2.75, 1.75, 0.5
-    sketch.text(0.62, top, "optimizee", 10, color="0.35")
-    sketch.text(0.62, bottom - 0.22, "optimizer", 10, color="0.35")
+def _method() -> "Figure":
+    sketch = Sketch(1.5)
+    optimizer = sketch.box(Box(1.15, 0.75, 1.8, 1.0), "optimizer $m$", OPTIMIZER)
+    optimizee = sketch.box(Box(5.85, 0.75, 1.8, 1.0), "optimizee $f$", OPTIMIZEE)
+    up, middle = 0.2, WIDTH / 2
+    there, back = "parameter updates $g_t$", r"error signal $\nabla_t$"
+    sketch.arrow(optimizer.right(up), optimizee.left(up), label=there, at=(middle, 1.13))
+    sketch.arrow(optimizee.left(-up), optimizer.right(-up), label=back, at=(middle, 0.37))
+    return sketch.figure
+
+
+def _unrolled() -> "Figure":
+    sketch = Sketch(3.75)
+    upper, middle, lower, pitch = 3.28, 2.44, 1.12, 1.7
+    sketch.area(2.86, 1.54, OPTIMIZEE)
+    sketch.area(lower, 0.84, OPTIMIZER)
+    sketch.note((0.28, 2.86), "optimizee", rotation=90)
+    sketch.note((0.28, lower), "optimizer", rotation=90)
+    times = ("t-2", "t-1", "t", "t+1")
+    xs = [1.15 + pitch * k for k in range(4)]
     thetas = [
-        sketch.box(x, middle, rf"$\theta_{{{t}}}$", 0.66, 0.44, OPTIMIZEE)
-        for x, t in zip(xs, (*when, "t+1"), strict=True)
+        sketch.box(Box(x, upper, 0.66, 0.44), rf"$\theta_{{{t}}}$", OPTIMIZEE)
+        for x, t in zip(xs, times, strict=True)
     ]
-    steps = [sketch.box(x, bottom, "$m$", 0.66, 0.44, OPTIMIZER) for x in xs[:3]]
-    sketch.arrow(Node(0.55, bottom), steps[0], "$h_{t-2}$")
-    for k, t in enumerate(when):
-        f = sketch.box(xs[k], top, f"$f_{{{t}}}$", 0.66, 0.44, OPTIMIZEE)
-        plus = sketch.sum(xs[k] + 1.15, middle)
-        sketch.arrow(thetas[k], f)
-        sketch.arrow(thetas[k], plus)
-        sketch.arrow(plus, thetas[k + 1])
-        sketch.arrow(steps[k], plus, f"$g_{{{t}}}$", at=(0.2, -0.08))
-        sketch.arrow(f, steps[k], rf"$\nabla_{{{t}}}$", at=(-0.55, -0.4), dashed=True, bend=0.28)
-        following = steps[k + 1] if k < 2 else Node(xs[3], bottom)
-        state = ("t-1", "t", "t+1")[k]
-        sketch.arrow(steps[k], following, f"$h_{{{state}}}$", at=(0.1, -0.16))
-    return sketch
+    state = (0.5, lower)
+    for k, (x, t) in enumerate(zip(xs[:3], times[:3], strict=True)):
+        f = sketch.box(Box(x, middle, 0.66, 0.44), f"$f_{{{t}}}$", OPTIMIZEE)
+        m = sketch.box(Box(x + pitch / 4, lower, 1.15, 0.5), "$m$", OPTIMIZER)
+        plus = sketch.sum(x + pitch / 2, upper)
+        sketch.arrow(thetas[k].right(), plus.left())
+        sketch.arrow(plus.right(), thetas[k + 1].left())
+        sketch.arrow(thetas[k].bottom(), f.top())
+        nabla, update = rf"$\nabla_{{{t}}}$", f"$g_{{{t}}}$"
+        sketch.arrow(f.bottom(), m.top(-pitch / 4), label=nabla, at=(x + 0.3, 1.8), dashed=True)
+        sketch.arrow(m.top(pitch / 4), plus.bottom(), label=update, at=(plus.x + 0.27, 1.8))
+        sketch.arrow(state, m.left(), label=f"$h_{{{t}}}$", at=(m.left()[0] - 0.29, lower + 0.19))
+        state = m.right()
+    sketch.arrow(state, (state[0] + 0.55, lower), label="$h_{t+1}$", at=(6.4, lower))
+    for x, dashed, meaning in (
+        (0.7, False, "gradients flow back"),
+        (3.3, True, r"dropped: $\nabla_t$ is taken as a constant"),
+    ):
+        sketch.arrow((x, 0.28), (x + 0.5, 0.28), dashed=dashed)
+        sketch.note((x + 0.6, 0.28), meaning, ha="left")
+    return sketch.figure
 
 
-def _coordinatewise() -> Sketch:
-    from matplotlib.patches import Rectangle
-
-    sketch = Sketch(6.6, 3.4)
-    sketch.axes.add_patch(
-        Rectangle((2.2, 0.2), 2.2, 2.75, fill=False, edgecolor=SOFT, linestyle="--")
-    )
-    sketch.text(3.3, 3.13, "the same weights", 10, color="0.35")
-    for y, k in ((2.5, "1"), (1.65, "2"), (0.6, "n")):
-        gradient = sketch.box(0.8, y, rf"$\nabla_t^{{{k}}}$", 0.7, 0.46, OPTIMIZEE)
-        network = sketch.box(3.3, y, "LSTM", 0.9, 0.5, OPTIMIZER)
-        update = sketch.box(5.8, y, rf"$\theta_t^{{{k}}} + g_t^{{{k}}}$", 1.2, 0.46, OPTIMIZEE)
-        sketch.arrow(gradient, network)
-        sketch.arrow(network, update)
-        sketch.text(2.55, y + 0.22, rf"$h_t^{{{k}}}$", 10)
-        sketch.text(4.12, y + 0.22, rf"$h_{{t+1}}^{{{k}}}$", 10)
-    for x in (0.8, 3.3, 5.8):
-        sketch.text(x, 1.13, "⋮", 14)
-    return sketch
-
-
-def _memory() -> Sketch:
-    sketch = Sketch(8.0, 2.0)
-    middle, side = 1.1, 1.0
-    sketch.text(1.8, 0.2, "read", 10, color="0.35")
-    sketch.text(5.9, 0.2, "write", 10, color="0.35")
-    sketch.box(0.55, middle, "$i_t$", 0.4, side, OPTIMIZER, 0.03)
-    sketch.text(0.95, middle, "=")
-    sketch.box(1.75, middle, "$M_t$", side, side, MEMORY, 0.03)
-    sketch.box(2.6, middle, "$r_t$", 0.4, side, OPTIMIZER, 0.03)
-    sketch.box(4.2, middle, "$M_{t+1}$", side, side, MEMORY, 0.03)
-    sketch.text(4.9, middle, "=")
-    sketch.box(5.6, middle, "$M_t$", side, side, MEMORY, 0.03)
-    sketch.text(6.3, middle, "+")
-    sketch.box(6.65, middle, "$a_t$", 0.4, side, OPTIMIZER, 0.03)
-    sketch.box(7.4, middle + 0.3, r"$b_t^\top$", side, 0.4, OPTIMIZER, 0.03)
-    return sketch
+def _coordinatewise() -> "Figure":
+    sketch = Sketch(3.75)
+    top, middle, low = 3.4, 1.77, 0.35
+    xs = (1.05, 3.2, 5.82)
+    between = (xs[0] + xs[1]) / 2, (xs[1] + xs[2]) / 2
+    sketch.area(1.92, 1.1, OPTIMIZER)
+    f = sketch.box(Box(WIDTH / 2, low, WIDE, 0.46), r"optimizee $f(\theta_t)$", OPTIMIZEE)
+    for x, k in zip(xs, ("1", "2", "n"), strict=True):
+        lstm = sketch.box(Box(x, middle, 0.72, 0.5), "LSTM", OPTIMIZER)
+        plus = sketch.sum(x, top)
+        gradient, update = rf"$\nabla_t^{{{k}}}$", f"$g_t^{{{k}}}$"
+        sketch.arrow(f.top(x - f.x), lstm.bottom(), label=gradient, at=(x + 0.24, 0.97))
+        sketch.arrow(lstm.top(), plus.bottom(), label=update, at=(x + 0.24, 2.86))
+        for box, letter in ((lstm, "h"), (plus, r"\theta")):
+            sketch.text((x - 0.77, box.y), f"${letter}_t^{{{k}}}$")
+            sketch.arrow((x - 0.63, box.y), box.left())
+            sketch.arrow(box.right(), (x + 0.63, box.y))
+            sketch.text((x + 0.86, box.y), f"${letter}_{{t+1}}^{{{k}}}$")
+    for y in (top, middle):
+        sketch.text((between[1] + 0.04, y), r"$\cdots$")
+    sketch.note((between[0], 2.28), r"shared weights $\phi$")
+    sketch.note((between[1], 2.28), "separate states $h$")
+    return sketch.figure
 
 
-def _controller() -> Sketch:
-    sketch = Sketch(9.0, 2.7)
-    low, middle, high = 0.3, 1.35, 2.4
-    read = sketch.box(0.95, middle, "read", 1.0, 0.6, MEMORY)
-    controller = sketch.box(3.2, middle, "controller", 1.5, 0.6, OPTIMIZER)
-    write = sketch.box(5.4, middle, "write", 1.0, 0.6, MEMORY)
-    sketch.arrow(read, controller, "$i_t$")
-    sketch.arrow(controller, write, "$a_t, b_t$", at=(0, 0.17))
-    _into(sketch, read, low, ("$M_t$", "$r_t$"))
-    _into(sketch, controller, low, (r"$\nabla_t$", "$h_t$"))
-    _into(sketch, write, low, ("$M_t$",))
-    _out_of(sketch, controller, high, ("$g_t$", "$h_{t+1}$", "$r_{t+1}$"))
-    _out_of(sketch, write, high, ("$M_{t+1}$",))
-    alone = sketch.box(7.7, middle, "LSTM", 2.3, 0.6, OPTIMIZER)
-    _into(sketch, alone, low, (r"$\nabla_t^k$", "$h_t^k$", "$i_t^k$"))
-    out = ("$g_t^k$", "$h_{t+1}^k$", "$r_{t+1}^k$", "$a_t^k$", "$b_t^k$")
-    _out_of(sketch, alone, high, out)
-    return sketch
+def _memory() -> "Figure":
+    sketch = Sketch(1.75)
+    y, size, thin = 1.02, 0.9, 0.34
+
+    def row(x: float, parts: Sequence[tuple[str, float, float, str]]) -> float:
+        """Matrices, vectors and signs (no height) side by side from x; where they end."""
+        for text, width, height, of in parts:
+            at = x + width / 2
+            if height:
+                sketch.box(Box(at, y, width, height), text, of, shape="square")
+            elif text:
+                sketch.text((at, y), text)
+            x += width
+        return x
+
+    gap, equals = ("", 0.07, 0.0, PLAIN), ("$=$", 0.34, 0.0, PLAIN)
+    memory = ("$M_t$", size, size, MEMORY)
+    read = [("$i_t$", thin, size, OPTIMIZER), equals, memory, gap]
+    write = [("$M_{t+1}$", size, size, MEMORY), equals, memory, ("$+$", 0.3, 0.0, PLAIN)]
+    end = row(0.15, [*read, ("$r_t$", thin, size, OPTIMIZER)])
+    start = end + 0.48
+    summed = row(start, write)
+    sketch.text((summed + 0.2, y), r"$\sum$", 17)
+    sketch.note((summed + 0.2, y - 0.32), "heads")
+    left, right = ("$a_t$", thin, size, OPTIMIZER), (r"$b_t^\top$", size, thin, OPTIMIZER)
+    far = row(summed + 0.48, [left, gap, right])
+    sketch.divide((end + start) / 2)
+    sketch.note(((0.15 + end) / 2, 0.25), "read")
+    sketch.note(((start + far) / 2, 0.25), "write")
+    return sketch.figure
 
 
-def _into(sketch: Sketch, box: Node, y: float, labels: tuple[str, ...]) -> None:
-    """Arrows into a box from below."""
-    for x, label in zip(_spread(box, len(labels)), labels, strict=True):
-        sketch.text(x, y, label)
-        sketch.arrow(Node(x, y + 0.17), Node(x, box.y - box.height / 2))
+def _controller() -> "Figure":
+    sketch = Sketch(3.1)
+    high, middle, low = 2.1, 1.15, 0.42
+    read = sketch.box(Box(1.15, middle, 0.84, 0.46), "read", MEMORY)
+    write = sketch.box(Box(2.95, low, 0.84, 0.46), "write", MEMORY)
+    controller = sketch.box(Box(2.55, high, 1.5, 0.96), "controller", OPTIMIZER)
+    _wires(sketch, controller, 0.25, (r"$\nabla_t$", "$h_t$"))
+    _wires(sketch, controller, 4.05, ("$g_t$", "$h_{t+1}$", "$r_{t+1}$"))
+    _wires(sketch, read, 0.25, ("$r_t$",))
+    _wires(sketch, write, 0.25, ("$M_t$",))
+    _wires(sketch, write, 4.05, ("$M_{t+1}$",))
+    sketch.arrow((read.x, low), read.bottom())  # M_t is read before it is written
+    sketch.axes.plot(read.x, low, marker="o", markersize=4, color=LINE)
+    way = (read.right(), (2.1, middle), controller.bottom(-0.45))
+    sketch.arrow(*way, label="$i_t$", at=(1.85, 1.32))
+    for along, text in ((-0.18, "$a_t$"), (0.18, "$b_t$")):
+        ends = controller.bottom(write.x - controller.x + along), write.top(along)
+        sketch.arrow(*ends, label=text, at=(write.x + 2.1 * along, middle))
+    sketch.divide(4.5)
+    sketch.note((2.15, 2.88), "one step")
+    sketch.note((5.75, 2.88), "one coordinate")
+    alone = sketch.box(Box(5.75, 1.385, 0.9, 2.39), "LSTM", OPTIMIZER)
+    _wires(sketch, alone, 4.85, (r"$\nabla_t^k$", "$h_t^k$", "$i_t^k$"))
+    _wires(sketch, alone, 6.7, ("$g_t^k$", "$h_{t+1}^k$", "$r_{t+1}^k$", "$a_t^k$", "$b_t^k$"))
+    return sketch.figure
 
 
-def _out_of(sketch: Sketch, box: Node, y: float, labels: tuple[str, ...]) -> None:
-    """Arrows out of a box, upwards."""
-    for x, label in zip(_spread(box, len(labels)), labels, strict=True):
-        sketch.text(x, y, label)
-        sketch.arrow(Node(x, box.y + box.height / 2), Node(x, y - 0.17))
+def _wires(sketch: Sketch, box: Box, x: float, labels: Sequence[str]) -> None:
+    """Arrows from labels at x into a box's left side, or out of its right side to them."""
+    for k, label in enumerate(labels):
+        up = box.height * (0.5 - (k + 0.5) / len(labels))
+        sketch.text((x, box.y + up), label)
+        into, out = ((x + 0.22, box.y + up), box.left(up)), (box.right(up), (x - 0.28, box.y + up))
+        sketch.arrow(*(into if x < box.x else out))
 
 
-def _spread(box: Node, count: int) -> list[float]:
-    return [box.x + box.width * ((k + 0.5) / count - 0.5) for k in range(count)]
-
-
-DIAGRAMS: dict[str, Callable[[], Sketch]] = {
+DIAGRAMS: dict[str, Callable[[], "Figure"]] = {
     "figure_1": _method,
     "figure_2": _unrolled,
     "figure_3": _coordinatewise,
@@ -247,5 +275,5 @@ DIAGRAMS: dict[str, Callable[[], Sketch]] = {
 def draw(name: str, dpi: int = 150) -> bytes:
     """A diagram as a PNG file; name is a key of ``DIAGRAMS``."""
     buffer = io.BytesIO()
-    DIAGRAMS[name]().figure.savefig(buffer, format="png", dpi=dpi)
+    DIAGRAMS[name]().savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
