@@ -57,10 +57,6 @@ class CurveFigure(PaperFigure):
         super().__init__(name, what)
         self.panels = {panel.name: panel for panel in panels}
 
-    @property
-    def _first(self) -> Panel:
-        return next(iter(self.panels.values()))
-
     def evaluations(self) -> dict[str, Evaluation]:
         return {name: panel.evaluation for name, panel in self.panels.items()}
 
@@ -79,8 +75,13 @@ class CurveFigure(PaperFigure):
         columns = min(len(names), ACROSS)
         rows = -(-len(names) // columns)
         figure, axes = looks.new(PANEL_WIDTH * columns, PANEL_HEIGHT * rows, rows, columns)
+        label = ""
         for place, name in zip(axes.flat, names, strict=False):
-            self._draw_panel(place, self.panels[name], table.lines(name), look)
+            panel = self.panels[name]
+            self._draw_panel(place, panel, table.lines(name), look)
+            if panel.loss != label or place.get_subplotspec().is_first_col():
+                place.set_ylabel(panel.loss)
+            label = panel.loss
         for place in axes.flat[len(names) :]:
             place.set_axis_off()
         looks.legend_below(figure, axes.flat)
@@ -102,8 +103,6 @@ class CurveFigure(PaperFigure):
                 axes.plot(at[shown], mean[shown], label="published", **looks.OVERLAY)
         looks.log_loss_axis(axes, *_limits(panel, lines))
         axes.set(title=panel.title, xlabel="step", xlim=panel.steps)
-        if axes.get_subplotspec().is_first_col() or panel.loss != self._first.loss:
-            axes.set_ylabel(panel.loss)
 
 
 def _limits(panel: Panel, lines: Mapping[str, np.ndarray]) -> tuple[float, float]:
