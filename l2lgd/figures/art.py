@@ -45,7 +45,7 @@ PAINTERS = ("lstm", "adam")
 ASKED = 32  # steps with a panel each, as in figures 11 to 13
 LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
 ACROSS = 4  # panels
-IMAGES_DPI = 80  # at which an image of 128 pixels is about as wide in a figure
+IMAGES_DPI = 76  # at which an image of 128 pixels is about as wide in a figure
 
 
 class Setting:
