@@ -37,10 +37,10 @@ def evaluated(
 
 
 @pytest.fixture
-def request_of(gallery: dict[str, str], tmp_path: Path) -> Iterator[Request]:
+def request_of(gallery: dict[str, str]) -> Iterator[Request]:
     threads = torch.get_num_threads()
     with initialize_config_module("l2lgd.conf", version_base="1.3"):
-        yield Request(art_options(gallery), tmp_path)
+        yield Request(art_options(gallery))
     torch.set_num_threads(threads)
 
 

@@ -101,7 +101,10 @@ class Setting:
 
 
 def kept(path: Path, about: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What ``make`` returns, from a file where an earlier call has left it."""
+    """What ``make`` returns, from a file where an earlier call has left it.
+
+    The file is in the folder of an evaluation, which goes when the code has changed.
+    """
     try:
         tensors, metadata = checkpoint.load(path)
         if metadata.get("about") == about:
@@ -134,8 +137,7 @@ def painted(evaluated: Evaluated, request: Request, optimizer: str) -> dict[str,
             found[f"step_{step}"] = _bytes(functions.unpack(at.parameters)["image"][:count])
         return {**found, "losses": at.loss[:count]}
 
-    name = f"painted-{evaluated.folder.name}-{optimizer}.safetensors"
-    return kept(request.working / name, _key(evaluated), make)
+    return kept(evaluated.folder / f"painted-{optimizer}.safetensors", _key(evaluated), make)
 
 
 def _key(evaluated: Evaluated) -> dict[str, Any]:
@@ -150,8 +152,8 @@ def _bytes(images: Tensor) -> Tensor:
     return torch.stack([to_bytes(image) for image in images])
 
 
-class PaintingsFigure(PaperFigure):
-    """Content, result and style, in each setting; the table has the losses at the end."""
+class ImagesFigure(PaperFigure):
+    """Images of several settings."""
 
     dpi = IMAGES_DPI
 
@@ -161,6 +163,10 @@ class PaintingsFigure(PaperFigure):
 
     def evaluations(self) -> dict[str, Evaluation]:
         return self._settings
+
+
+class PaintingsFigure(ImagesFigure):
+    """Content, result and style, in each setting; the table has the losses at the end."""
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table, images = Table(), {}
@@ -188,17 +194,8 @@ class PaintingsFigure(PaperFigure):
         return figure
 
 
-class StripFigure(PaperFigure):
+class StripFigure(ImagesFigure):
     """One photograph on its way, by two optimizers in each setting."""
-
-    dpi = IMAGES_DPI
-
-    def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
-        super().__init__(name, what)
-        self._settings = dict(settings)
-
-    def evaluations(self) -> dict[str, Evaluation]:
-        return self._settings
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table, images = Table(), {}
@@ -242,7 +239,7 @@ class ProposalsFigure(PaperFigure):
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         one = evaluated["neural_art"]
-        path = request.working / f"proposals-{one.folder.name}.safetensors"
+        path = one.folder / "proposals.safetensors"
         found = kept(path, _key(one), lambda: _proposed(Setting(one, request.overrides)))
         table = Table()
         if self._coordinate is None:

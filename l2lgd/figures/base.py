@@ -159,11 +159,9 @@ class Request:
 
     Args:
         overrides: of the config of an evaluation, such as where data are.
-        working: folder for what is slow to find.
     """
 
     overrides: Sequence[str]
-    working: Path
 
 
 class PaperFigure(ABC):

@@ -69,7 +69,7 @@ def figures(config: DictConfig) -> float:
     )
     wanted = {e.name: e for figure in chosen for e in figure.evaluations().values()}
     made = Evaluations(plan).make(list(wanted.values()))
-    request = Request([*handed_on, *art], folder / "evaluations")
+    request = Request([*handed_on, *art])
     problems: dict[str, UserError] = {}
     for figure in chosen:
         try:
