@@ -1,7 +1,6 @@
 """Figures 9 to 13, on small pictures with a barely trained LSTM."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
