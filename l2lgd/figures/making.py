@@ -169,7 +169,7 @@ def _chosen(wanted: Any) -> list[PaperFigure]:
         return list(FIGURES.values())
     for name in names:
         if name not in FIGURES:
-            raise ConfigError(f"figure={name}{nearest(name, ['all', *FIGURES])}")
+            raise ConfigError(f"figure={name}: there is none{nearest(name, ['all', *FIGURES])}")
     return [FIGURES[name] for name in names]
 
 
