@@ -30,6 +30,9 @@ VERBS = {
     "figures": "draw the figures of the paper, evaluating what is missing",
     "stylize": "paint a photograph in the style of another picture",
 }
+PLAIN = {  # verbs without a config
+    "optimizers": "list the trained optimizers that ship, or tell all about one",
+}
 USAGE_ERROR, INTERRUPTED = 2, 130
 
 
@@ -47,20 +50,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in ("-h", "--help"):
         from l2lgd.help import overview
 
-        return _show(overview(VERBS))
+        return _show(overview(VERBS | PLAIN))
     if first == "--version":
         print(f"l2lgd {version('l2lgd')}")
         return 0
     if first in ("-sc", "--shell-completion", "--shell_completion"):
         return _complete(arguments)
-    if first not in VERBS:
+    if first not in VERBS | PLAIN:
         return _fail(_unknown_verb(first, arguments))
     rest = arguments[1:]
+    if first in PLAIN:
+        return _plain(first, rest)
     if {"-h", "--help"} & set(rest):
         from l2lgd.help import verb_help
 
         return _show(verb_help(first, VERBS[first]))
     return _run(first, rest)
+
+
+def _plain(verb: str, words: list[str]) -> int:
+    """A verb that Hydra has no part in."""
+    from l2lgd import listing
+    from l2lgd.errors import UserError
+
+    verbs = {"optimizers": (listing.optimizers, listing.USAGE)}
+    run, usage = verbs[verb]
+    if {"-h", "--help"} & set(words):
+        return _show(f"l2lgd {verb}: {PLAIN[verb]}\n\n{usage}")
+    try:
+        run(words)
+    except UserError as error:
+        return _fail(str(error))
+    return 0
 
 
 def _show(text: str) -> int:
@@ -192,7 +213,7 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
     if word.startswith("-") and verbs:
         others = [argument for argument in arguments if argument != verbs[0]]
         return f"the verb comes first: l2lgd {shlex.join([verbs[0], *others])}"
-    return f"there is no verb {word}{nearest(word, VERBS)}"
+    return f"there is no verb {word}{nearest(word, VERBS | PLAIN)}"
 
 
 def _way_on(folder: str) -> str:
@@ -220,7 +241,8 @@ def _complete(arguments: list[str]) -> int:
         finished = words[1:] if line.endswith(" ") else words[1:-1]
         if not finished:
             start = "" if line.endswith(" ") else words[-1]
-            print(" ".join(verb for verb in VERBS if verb.startswith(start) or len(words) == 1))
+            verbs = VERBS | PLAIN
+            print(" ".join(verb for verb in verbs if verb.startswith(start) or len(words) == 1))
             return 0
         verb = finished[0]
         if verb not in VERBS:

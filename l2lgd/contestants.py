@@ -21,10 +21,10 @@ from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer, load_weights
 from l2lgd.tuning import Search, TunedRates, grid_search
+from l2lgd.weights import SHIPPED
 
 log = logging.getLogger(__name__)
 
-SHIPPED = Path(__file__).parent / "shipped"
 LOWEST_RATE, HIGHEST_RATE = 1e-4, 10.0  # where the grid begins; it grows when the best is at an end
 
 

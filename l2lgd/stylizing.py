@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from l2lgd.arguments import WORDS
 from l2lgd.checkpoint import check_writable
-from l2lgd.contestants import SHIPPED, opt_config, trained
+from l2lgd.contestants import opt_config, trained
 from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import Optimizer, TunedOptimizer
 from l2lgd.photographs import write_picture
@@ -21,6 +21,7 @@ from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking import RunTracker
 from l2lgd.tuning import TunedRates
 from l2lgd.unroll import advance, start
+from l2lgd.weights import SHIPPED
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from l2lgd import checkpoint
 from l2lgd.config import build, nearest
-from l2lgd.contestants import SHIPPED
 from l2lgd.errors import ConfigError, UserError
 from l2lgd.saved import load_weights
+from l2lgd.weights import SHIPPED
 
 MINUTES = {  # on one core of a server, where it was looked at
     "quadratic-lstm": 9,

@@ -15,7 +15,6 @@ from helpers import environment, l2lgd
 from PIL import Image
 
 from l2lgd import checkpoint
-from l2lgd.contestants import SHIPPED
 from l2lgd.errors import UserError
 from l2lgd.figures import look as looks
 from l2lgd.figures.base import Look, Row, Table
@@ -23,6 +22,7 @@ from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import TITLES, comparison, published
 from l2lgd.figures.making import read
 from l2lgd.kept_losses import digest
+from l2lgd.weights import SHIPPED
 
 COMMITTED = Path(__file__).parents[1] / "outputs" / "figures"
 SMALL = [f"scale.functions.{name}=1" for name in ("mnist", "mnist_long", "grid", "sharing_mnist")]

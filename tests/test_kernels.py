@@ -188,6 +188,18 @@ def test_a_step_changes_neither_gradient_nor_state() -> None:
     assert all(old.equal(new) for old, new in zip(before, after, strict=True))
 
 
+def test_a_step_in_place_is_the_step() -> None:
+    gradient = gradients(1, (2, 9), torch.float32)[0]
+    for learned in both(torch.float32):
+        with torch.no_grad():
+            _, state = learned.step(gradient, learned.initial_state(gradient))
+            update, following = learned.step(gradient, state)
+            own = map_state(torch.clone, state)
+            assert learned.step_in_place(gradient, own).equal(update)
+        for old, new in zip(tensors_of(following), tensors_of(own), strict=True):
+            assert old.equal(new)
+
+
 def test_gradients_need_not_be_contiguous() -> None:
     compiled, plain = both(torch.float64)
     gradient = gradients(1, (6, 4), torch.float64)[0].T

@@ -15,9 +15,9 @@ from helpers import l2lgd, node
 
 from l2lgd import checkpoint
 from l2lgd.config import build
-from l2lgd.contestants import SHIPPED
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
+from l2lgd.weights import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,9 +12,10 @@ import torch
 from helpers import node
 
 from l2lgd.config import build
-from l2lgd.contestants import SHIPPED, task_options
+from l2lgd.contestants import task_options
 from l2lgd.errors import UserError
 from l2lgd.tuning import Search, TunedRates, grid_search, random_search
+from l2lgd.weights import SHIPPED
 
 KEY = {"task_name": "quadratic", "optimizer_name": "adam", "num_steps": 100}
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from l2lgd import checkpoint
 from l2lgd.config import build
-from l2lgd.contestants import SHIPPED
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.figures import look as looks
 from l2lgd.figures.base import (
@@ -35,6 +34,7 @@ from l2lgd.saved import load_weights
 from l2lgd.seeding import generator
 from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
 from l2lgd.unroll import advance, start
+from l2lgd.weights import SHIPPED
 
 CONTENTS = 6  # photographs that are shown
 STRIP = (0, 8, 32, 128)  # steps

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from l2lgd.checkpoint import write_atomically
-from l2lgd.contestants import SHIPPED
 from l2lgd.errors import UserError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.kept_losses import FILE
+from l2lgd.weights import SHIPPED
 
 log = logging.getLogger(__name__)
 

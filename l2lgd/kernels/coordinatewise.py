@@ -67,12 +67,14 @@ def step(
     weights: Tensor,
     gradient: Tensor,
     state: State,
+    in_place: bool = False,
 ) -> tuple[Tensor, State]:
     """One step of every coordinate.
 
     Args:
         weights: φ (P,).
         gradient: (N,).
+        in_place: write the next state over ``state``.
 
     Returns:
         The update (N,), and the next state.
@@ -80,7 +82,9 @@ def step(
     (n,) = gradient.shape
     _check(settings, weights, state, n, (gradient, (n,)))
     update = torch.empty_like(gradient)
-    following = tuple(tuple(torch.empty_like(part) for part in parts) for parts in state)
+    following = state
+    if not in_place:
+        following = tuple(tuple(torch.empty_like(part) for part in parts) for parts in state)
     _call(
         "step",
         gradient.dtype,

@@ -22,6 +22,11 @@ class Optimizer(ABC):
 
     differentiable = True  # are its states tensors, and its steps differentiable by autograd?
 
+    @property
+    def coordinatewise(self) -> bool:
+        """Is every coordinate treated apart, so that any of them can be stepped alone?"""
+        return False
+
     @abstractmethod
     def initial_state(self, parameters: Tensor) -> State:
         """The state before the first step at θ_0 (B, n)."""
@@ -35,6 +40,13 @@ class Optimizer(ABC):
         With a width (B, n), the derivative with respect to ∇_t is an average over gradients about
         as far away, where the true one is too steep to be of use; the values are the same.
         """
+
+    def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
+        """The update of :meth:`step`; the next state is written over ``state``. Has no graph."""
+        update, following = self.step(gradient, state)
+        for kept, new in zip(tensors_of(state), tensors_of(following), strict=True):
+            kept.copy_(new)
+        return update
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         """The optimizer for coordinates that are parameter tensors of these names and shapes.

@@ -133,6 +133,13 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         activation, following = self._recur(self._features(gradient, width), state, gradient.shape)
         return self._update(activation).view_as(gradient), following
 
+    def step_in_place(self, gradient: Tensor, state: LSTMState) -> Tensor:
+        if self._kernel() is not kernel:
+            return super().step_in_place(gradient, state)
+        flat = gradient.reshape(-1).contiguous()
+        update, _ = kernel.step(self._settings, self._phi(), flat, state, in_place=True)
+        return update.view_as(gradient)
+
     def _recur(
         self, activation: Tensor, state: LSTMState, shape: torch.Size
     ) -> tuple[Tensor, LSTMState]:
@@ -211,14 +218,14 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         return self._per_weight(total), d_gradient, d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        if self._shares or self._kernel() is not None:  # which cuts its work itself
+        if not self.coordinatewise or self._kernel() is not None:  # which cuts its work itself
             return super().blocks(num_functions, n, size)
         return coordinate_blocks(num_functions, n, size)
 
     @property
-    def _shares(self) -> bool:
-        """Do coordinates share information, so that neither blocks nor the kernels will do?"""
-        return self.averaging_cells > 0
+    def coordinatewise(self) -> bool:
+        """Unless they share information, when neither blocks nor the kernels will do."""
+        return self.averaging_cells == 0
 
     def implementation(self) -> str:
         compiled = self._kernel()
@@ -227,7 +234,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
     def _kernel(self) -> ModuleType | None:
         """The compiled form of this network for its device, where that can be had."""
         weight = self.output_weight
-        if self.backend != "auto" or self._shares or self.output != "linear":
+        if self.backend != "auto" or not self.coordinatewise or self.output != "linear":
             return None
         if weight.device.type == "cpu":
             return kernel if kernel.is_available() else None

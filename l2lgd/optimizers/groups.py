@@ -6,7 +6,7 @@ any optimizee; which parameters are whose follows from their names.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
@@ -149,6 +149,10 @@ class Grouped(LearnedOptimizer):
             d_state.append(before)
         return total.values, d_gradient, tuple(d_state)
 
+    @property
+    def coordinatewise(self) -> bool:
+        return all(member.coordinatewise for member in self._members.values())
+
     def implementation(self) -> str:
         names = (member.implementation() for member in self._learned())
         return ", ".join(dict.fromkeys(names))
@@ -162,6 +166,26 @@ class Grouped(LearnedOptimizer):
                 own = member.input_statistics(gradient[..., columns])
                 found |= {f"{name}_{key}": value for key, value in own.items()}
         return found
+
+    def member(self, name: str) -> Optimizer:
+        """The optimizer of that name."""
+        found: Optimizer = self._members[name]
+        return found
+
+    def member_of(self, parameter: str) -> str:
+        """The name of the optimizer of a parameter, by that one's name.
+
+        Raises:
+            ConfigError: no pattern fits it.
+        """
+        use = first_fit(parameter, ((group.match, group.use) for group in self._groups))
+        if use is None:
+            patterns = ", ".join(group.match for group in self._groups)
+            raise ConfigError(
+                f"opt.groups: {parameter or 'a parameter without a name'} fits none of {patterns}; "
+                'end them with {match: "*", use: …}'
+            )
+        return use
 
     def _learned(self) -> Iterator[LearnedOptimizer]:
         return (m for m in self._members.values() if isinstance(m, LearnedOptimizer))
@@ -190,14 +214,7 @@ class Grouped(LearnedOptimizer):
         start = 0
         for name, shape in shapes.items():
             stop = start + torch.Size(shape).numel()
-            fits = (group.use for group in self._groups if fnmatchcase(name, group.match))
-            use = next(fits, None)
-            if use is None:
-                patterns = ", ".join(group.match for group in self._groups)
-                raise ConfigError(
-                    f"opt.groups: {name or 'a parameter without a name'} fits none of {patterns}; "
-                    'end them with {match: "*", use: …}'
-                )
+            use = self.member_of(name)
             known = pieces.setdefault(use, [])
             if known and known[-1][1] == start:
                 known[-1] = (known[-1][0], stop)
@@ -205,6 +222,11 @@ class Grouped(LearnedOptimizer):
                 known.append((start, stop))
             start = stop
         return {use: _joined(found) for use, found in pieces.items()}
+
+
+def first_fit(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    """What the first pattern that fits a name stands for."""
+    return next((use for pattern, use in rules if fnmatchcase(name, pattern)), None)
 
 
 class _Sum:

@@ -58,6 +58,10 @@ class HandDesigned(TunedOptimizer):
                 "stacked would influence each other"
             )
 
+    @property
+    def coordinatewise(self) -> bool:
+        return True
+
     @torch.no_grad()
     def _two_steps(self, part: slice) -> Tensor:
         """Where two steps lead from zero, for a part of a stack of two functions."""

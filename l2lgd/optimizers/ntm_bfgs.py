@@ -166,5 +166,5 @@ class NTMBFGS(CoordinatewiseLSTM):
         return self._memory.read(state.memory, vector.unsqueeze(0)).squeeze(0)
 
     @property
-    def _shares(self) -> bool:
-        return True
+    def coordinatewise(self) -> bool:
+        return False

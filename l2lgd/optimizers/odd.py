@@ -54,6 +54,9 @@ class Odd(LearnedOptimizer):
         update, state = self.optimizer.step(_both(gradient, -1), state, doubled)
         return _odd_part(update), state
 
+    def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
+        return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state))
+
     def vector_jacobian_product(
         self, gradients: Tensor, state: State, cotangents: Tensor
     ) -> Sequence[Tensor]:
@@ -73,6 +76,10 @@ class Odd(LearnedOptimizer):
             _both(gradient, -1), state, _both(cotangent / 2, -1), state_cotangent, doubled
         )
         return found, 2 * _odd_part(d_gradient), d_state
+
+    @property
+    def coordinatewise(self) -> bool:
+        return self.optimizer.coordinatewise
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
         return self.optimizer.blocks(num_functions, n, max(1, size // 2))

@@ -1,0 +1,272 @@
+"""A trained optimizer as a ``torch.optim.Optimizer``, for anybody's PyTorch loop."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from l2lgd import weights as trained
+from l2lgd.blockwise import Blockwise
+from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.kept_losses import digest
+from l2lgd.optimizers import base
+from l2lgd.optimizers.groups import Grouped, first_fit
+
+BLOCK_SIZE = 16384  # coordinates that are stepped at once
+COMPILED = "_orig_mod."  # what torch.compile puts into the names of parameters
+
+
+class _Function(NamedTuple):
+    """Parameters of a group that one optimizer takes for the coordinates of one function."""
+
+    key: str  # of that optimizer
+    indices: tuple[int, ...]  # of the parameters in their group
+
+
+class LearnedOptimizer(torch.optim.Optimizer):
+    """A trained optimizer in the place of ``torch.optim.Adam``.
+
+    A coordinatewise one keeps 2·L·H numbers for every parameter, L layers of H units: 80 for the
+    paper's network, which are 320 bytes in float32 and 160 in bfloat16. Beyond that, the memory of
+    a step does not depend on the size of the model. No graph is ever built.
+
+    Args:
+        params: parameters, named parameters, or groups of them, as every optimizer of PyTorch
+            takes them. A group may have its own ``weights``, ``lr``, ``state_dtype`` and
+            ``block_size``.
+        weights: a name that ``l2lgd optimizers`` lists, the path of a .safetensors file that
+            l2lgd has written, or a mapping of patterns to those, as in
+            ``{"*.bias": "quadratic-lstm", "*": "mnist-lstm"}``, of which the first that fits a
+            parameter's name (``*``, ``?``, ``[…]``) counts. ``NAME:MEMBER`` is one of several
+            optimizers that were trained together.
+        lr: factor on the updates, for schedulers; with 1 they are what was meta-trained.
+        state_dtype: what the recurrent state is kept in between steps, such as torch.bfloat16;
+            None keeps float32, or float64 for parameters in float64.
+        block_size: coordinates that are stepped at once; a state belongs to one block size.
+        allow_targets: your own packages that the class of an optimizer may come from.
+
+    An optimizer whose coordinates share information takes all its parameters of a group for the
+    coordinates of one function, and those without a gradient for coordinates whose gradient is 0.
+
+    Raises:
+        CheckpointError: there are no such weights, or they are not readable.
+        ConfigError: patterns without names, a name that none fits, or a class that is not allowed.
+        ValueError: ``lr`` or ``block_size`` is out of range.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        weights: str | Mapping[str, str] = "mnist-lstm",
+        lr: float | Tensor = 1.0,
+        *,
+        state_dtype: torch.dtype | None = None,
+        block_size: int = BLOCK_SIZE,
+        allow_targets: Iterable[str] = (),
+    ) -> None:
+        if not lr >= 0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if block_size < 1:
+            raise ValueError(f"Invalid block_size: {block_size}")
+        if state_dtype is not None and not state_dtype.is_floating_point:
+            raise ValueError(f"Invalid state_dtype: {state_dtype}")
+        self._allow_targets = tuple(allow_targets)
+        self._optimizers: dict[str, base.Optimizer] = {}  # by key, on the CPU in float32
+        self._functions: list[list[_Function]] = []  # of each group
+        self._forget_copies()
+        defaults = {
+            "lr": lr,
+            "weights": weights,
+            "state_dtype": state_dtype,
+            "block_size": block_size,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            self._functions.append(self._shared_out(group))
+        except Exception:
+            self.param_groups.pop()
+            raise
+        group["weights_digest"] = self._digest(self._functions[-1])
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Raises:
+            RuntimeError: a gradient is sparse.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, functions in zip(self.param_groups, self._functions, strict=True):
+            for function in functions:
+                parameters = [group["params"][index] for index in function.indices]
+                if any(parameter.grad is not None for parameter in parameters):
+                    self._step(function.key, parameters, group)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state that :meth:`state_dict` gave, whatever device it was on.
+
+        Raises:
+            CheckpointError: it is of other weights.
+            ValueError: it is of other parameter groups.
+        """
+        saved = state_dict["param_groups"]
+        for group, theirs in zip(self.param_groups, saved, strict=False):
+            if theirs.get("weights_digest") != group["weights_digest"]:
+                raise CheckpointError(
+                    f"the state is of weights {theirs.get('weights')}, not of {group['weights']}"
+                )
+        labels = [group["weights"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, label, theirs in zip(self.param_groups, labels, saved, strict=True):
+            group["weights"] = label  # a file may have been moved
+            for parameter, index in zip(group["params"], theirs["params"], strict=True):
+                if index in state_dict["state"]:  # PyTorch gave it the parameter's type
+                    own = state_dict["state"][index].items()
+                    self.state[parameter] = {
+                        name: value.to(parameter.device, copy=True) for name, value in own
+                    }
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_allow_targets", "_optimizers", "_functions"}
+        return super().__getstate__() | {name: self.__dict__[name] for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget_copies()
+
+    def _forget_copies(self) -> None:
+        """Of the optimizers, for the devices and types of parameters."""
+        self._placed: dict[tuple[str, torch.device, torch.dtype], Blockwise] = {}
+
+    def _shared_out(self, group: Mapping[str, Any]) -> list[_Function]:
+        """Which optimizer takes which parameters of a group."""
+        weights = group["weights"]
+        rules = {"*": weights} if isinstance(weights, str) else dict(weights)
+        names = group.get("param_names")
+        if names is None:
+            if list(rules) != ["*"]:
+                raise ConfigError(
+                    "patterns of weights need names: give model.named_parameters() instead of "
+                    "model.parameters()"
+                )
+            names = [None] * len(group["params"])
+        functions: dict[str, list[int]] = {}
+        apart = []
+        for index, name in enumerate(names):
+            key, optimizer = self._optimizer_of(name and name.replace(COMPILED, ""), rules)
+            if optimizer.coordinatewise:
+                apart.append(_Function(key, (index,)))
+            else:
+                functions.setdefault(key, []).append(index)
+        return apart + [_Function(key, tuple(indices)) for key, indices in functions.items()]
+
+    def _optimizer_of(
+        self, name: str | None, rules: Mapping[str, str]
+    ) -> tuple[str, base.Optimizer]:
+        """The key and the optimizer of a parameter."""
+        label = first_fit(name or "", rules.items())
+        if label is None:
+            raise ConfigError(
+                f'weights: {name} fits none of {", ".join(rules)}; end them with "*": NAME'
+            )
+        if label not in self._optimizers:
+            self._optimizers[label] = trained.load(label, self._allow_targets)
+        optimizer = self._optimizers[label]
+        if not isinstance(optimizer, Grouped):
+            return label, optimizer
+        if name is None:
+            example = f"{label}:{next(iter(optimizer.learned))}"
+            raise ConfigError(
+                f"weights {label} are of several optimizers, by the names of parameters: give "
+                f"model.named_parameters(), or one of them, as in {example}"
+            )
+        member = optimizer.member_of(name)
+        key = f"{label}:{member}"
+        return key, self._optimizers.setdefault(key, optimizer.member(member))
+
+    def _digest(self, functions: Sequence[_Function]) -> str:
+        """Of which weights take which parameters."""
+        found = hashlib.sha256()
+        for key, indices in functions:
+            optimizer = self._optimizers[key]
+            if isinstance(optimizer, base.LearnedOptimizer):
+                found.update(digest(optimizer.state_dict()).encode())
+            found.update(f"{type(optimizer).__name__} {indices}".encode())
+        return found.hexdigest()[:16]
+
+    def _step(self, key: str, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> None:
+        """One step of one function."""
+        if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):
+            raise RuntimeError("LearnedOptimizer does not support sparse gradients")
+        home = parameters[0]
+        gradient = _joined([_gradient(p) for p in parameters], home.device)
+        if not len(gradient):
+            return
+        steps = self._on(key, home.device, _computed_in(home.dtype))
+        apart = self._optimizers[key].coordinatewise
+        size = group["block_size"] if apart else len(gradient)
+        state = self.state[home]
+        if not state:
+            learned = isinstance(self._optimizers[key], base.LearnedOptimizer)
+            theta = _joined([_real(p) for p in parameters], home.device)
+            state |= steps.initial(theta, size, group["state_dtype"] if learned else None)
+        updates = steps.updates(gradient, state, size)
+        if len(parameters) == 1 and home.is_contiguous():
+            flat = _real(home).view(-1)
+            for where, update in updates:
+                flat[where].add_(update * group["lr"])
+            return
+        whole = torch.cat([update for _, update in updates]) * group["lr"]
+        parts = [_real(p) for p in parameters]
+        for part, update in zip(parts, whole.split([p.numel() for p in parts]), strict=True):
+            part.add_(update.view_as(part).to(part.device))
+
+    def _on(self, key: str, device: torch.device, dtype: torch.dtype) -> Blockwise:
+        """An optimizer for parameters of a device."""
+        place = (key, device, dtype)
+        if place not in self._placed:
+            optimizer = self._optimizers[key]
+            if isinstance(optimizer, base.LearnedOptimizer):
+                optimizer = copy.deepcopy(optimizer).to(device, dtype)
+            self._placed[place] = Blockwise(optimizer, dtype)
+        return self._placed[place]
+
+
+def _computed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Complex numbers as two real ones, as PyTorch's optimizers take them."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    return _real(torch.zeros_like(parameter) if gradient is None else gradient)
+
+
+def _joined(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """One flat tensor; a view where there is only one."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    return flat[0] if len(flat) == 1 else torch.cat([part.to(device) for part in flat])

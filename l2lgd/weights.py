@@ -1,0 +1,93 @@
+"""Trained weights by name: those that ship with the package, and files of one's own."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from l2lgd import checkpoint
+from l2lgd.config import build, nearest
+from l2lgd.errors import CheckpointError
+from l2lgd.optimizers.base import LearnedOptimizer
+from l2lgd.optimizers.groups import Grouped
+from l2lgd.saved import load_weights
+
+SHIPPED = Path(__file__).parent / "shipped"
+SUFFIX = ".safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A file of trained weights and what it says about itself."""
+
+    name: str
+    path: Path
+    metadata: dict[str, Any]
+
+    def optimizer(self, allow_targets: Iterable[str] = ()) -> LearnedOptimizer:
+        """The learned optimizer with these weights, on the CPU.
+
+        Raises:
+            CheckpointError: the file does not hold a learned optimizer.
+            ConfigError: its class is outside l2lgd and ``allow_targets``.
+        """
+        if "opt" not in self.metadata:
+            raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
+        optimizer = build(self.metadata["opt"], f"{self.path}: opt", allow_targets)
+        if not isinstance(optimizer, LearnedOptimizer):
+            raise CheckpointError(f"{self.path} does not hold a learned optimizer")
+        load_weights(self.path, optimizer)
+        return optimizer
+
+
+def find(label: str) -> Weights:
+    """Trained weights by the name that they ship under, or the path of a file.
+
+    Raises:
+        CheckpointError: there are none, or the file is not one of ours.
+    """
+    if label.endswith(SUFFIX) or Path(label).expanduser().exists():
+        path = Path(label).expanduser()
+    else:
+        path = SHIPPED / f"{label}{SUFFIX}"
+        if not path.is_file():
+            raise CheckpointError(
+                f"no weights {label} ship with l2lgd{nearest(label, names())}; l2lgd optimizers "
+                "lists them, and the path of a .safetensors file does as well"
+            )
+    _, metadata = checkpoint.load(path)
+    return Weights(label, path, metadata)
+
+
+def names() -> list[str]:
+    """What ships, those of the study of sharing last."""
+    stems = [p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob(f"*{SUFFIX}")]
+    return sorted(stems, key=lambda stem: ("/" in stem, stem))
+
+
+def load(label: str, allow_targets: Iterable[str] = ()) -> LearnedOptimizer:
+    """The learned optimizer of a label as :func:`find` takes it.
+
+    ``NAME:MEMBER`` is one of several optimizers that were trained together.
+
+    Raises:
+        CheckpointError: there are no such weights, or they have no such member.
+        ConfigError: its class is outside l2lgd and ``allow_targets``.
+    """
+    name, colon, member = label.rpartition(":")
+    if not colon or "/" in member or "\\" in member:  # as in C:\file
+        return find(label).optimizer(allow_targets)
+    whole = find(name).optimizer(allow_targets)
+    known = list(whole.learned) if isinstance(whole, Grouped) else []
+    if member not in known:
+        hint = nearest(member, known) if known else "; they are of a single optimizer"
+        raise CheckpointError(f"weights {name} have no member {member}{hint}")
+    found: Any = whole.learned[member]
+    return found
+
+
+def about() -> dict[str, dict[str, str]]:
+    """For each name what it is for: ``works`` and ``fails``, one line each."""
+    found: dict[str, dict[str, str]] = json.loads((SHIPPED / "about.json").read_text("utf-8"))
+    return found
