@@ -1,4 +1,4 @@
-"""``l2lgd optimizers``: the trained weights that ship, and what a file of weights says of itself."""
+"""``l2lgd optimizers``: the trained weights that ship, and what a file says of itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,12 +34,7 @@ def _list(console: Any) -> None:
     from rich.table import Table
 
     known = weights.about()
-    table = Table(
-        caption="Of the study of sharing (docs/sharing.md) there are besides: "
-        + ", ".join(name for name in weights.names() if name not in known),
-        caption_justify="left",
-        show_lines=True,
-    )
+    table = Table(show_lines=True)
     for column in ("weights", "trained on", "works", "fails", "licence"):
         table.add_column(column)
     for name, lines in known.items():
@@ -48,6 +43,8 @@ def _list(console: Any) -> None:
             name, metadata["task_name"], lines["works"], lines["fails"], metadata["licence"]
         )
     console.print(table)
+    others = [name for name in weights.names() if name not in known]
+    console.print(f"and {len(others)} of the study of sharing: {', '.join(others)}")
     console.print("l2lgd optimizers NAME tells how they were made; in Python:")
     console.print('l2lgd.LearnedOptimizer(model.parameters(), weights="NAME")', highlight=False)
 

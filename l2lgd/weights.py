@@ -1,6 +1,7 @@
 """Trained weights by name: those that ship with the package, and files of one's own."""
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,9 +53,10 @@ def find(label: str) -> Weights:
     else:
         path = SHIPPED / f"{label}{SUFFIX}"
         if not path.is_file():
+            close = nearest(label, names()) if difflib.get_close_matches(label, names()) else ""
             raise CheckpointError(
-                f"no weights {label} ship with l2lgd{nearest(label, names())}; l2lgd optimizers "
-                "lists them, and the path of a .safetensors file does as well"
+                f"no weights {label} ship with l2lgd{close}; l2lgd optimizers lists them, and the "
+                "path of a .safetensors file does as well"
             )
     _, metadata = checkpoint.load(path)
     return Weights(label, path, metadata)

@@ -1,12 +1,14 @@
 """``l2lgd optimizers``."""
 
+from pathlib import Path
+
 from helpers import l2lgd
 
 from l2lgd import weights
 
 
 def test_the_table_has_what_ships_and_where_it_works() -> None:
-    ran = l2lgd("optimizers", COLUMNS="200")
+    ran = l2lgd("optimizers", cwd=Path(), COLUMNS="200")
     assert ran.returncode == 0, ran.stderr
     for name in weights.names():
         assert name in ran.stdout
@@ -22,7 +24,7 @@ def test_every_name_says_where_it_works_and_where_it_fails() -> None:
 
 
 def test_one_name_tells_how_it_was_made() -> None:
-    ran = l2lgd("optimizers", "quadratic-lstm")
+    ran = l2lgd("optimizers", "quadratic-lstm", cwd=Path())
     assert ran.returncode == 0, ran.stderr
     assert "l2lgd meta-train experiment=quadratic_refine seed=3" in ran.stdout
     assert "begun from (1)" in ran.stdout
@@ -36,7 +38,7 @@ def test_mistakes_end_in_one_line() -> None:
         (["a", "b"], "too many words"),
         (["none.safetensors"], "no checkpoint at none.safetensors"),
     ):
-        ran = l2lgd("optimizers", *words)
+        ran = l2lgd("optimizers", *words, cwd=Path())
         assert ran.returncode == 2
         assert message in ran.stderr
         assert len(ran.stderr.splitlines()) == 1
