@@ -98,20 +98,74 @@ def _run(verb: str, overrides: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
-        _hydra_main(verb, _of_this_process(verb, _with_folder(verb, ordered(verb, overrides))))
+        overrides = ordered(verb, overrides)
+        if _path_override(overrides, "rerun") is not None:
+            _run_again(verb, overrides)
+        else:
+            _hydra_main(verb, _of_this_process(verb, _with_folder(verb, overrides)))
     except KeyboardInterrupt as interrupt:
         if launch.rank() == 0:
-            print(f"l2lgd: interrupted{_way_on(str(interrupt))}", file=sys.stderr)
+            left = _after_sweep()
+            way_on = f"; {left}" if left else _way_on(str(interrupt))
+            print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
         return INTERRUPTED
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
         from l2lgd.explanations import explanation
 
+        failed = _after_sweep()
+        if failed:
+            return _fail(failed)
+
         message = explanation(error)
         if message is None or traceback_wanted:
             raise error from None
         return _fail(message)
-    return 0
+    failed = _after_sweep()
+    return _fail(failed) if failed else 0
+
+
+def _run_again(verb: str, overrides: list[str]) -> None:
+    """For ``rerun=FOLDER``: what a sweep has left undone, by the launcher that it had."""
+    from l2lgd import sweeps
+    from l2lgd.errors import ConfigError
+
+    folder = _path_override(overrides, "rerun")
+    assert folder is not None
+    sweep = sweeps.Sweep.read(folder)
+    if sweep.verb != verb:
+        raise ConfigError(f"rerun={folder} is a sweep of l2lgd {sweep.verb}, not of {verb}")
+    flags = [o for o in overrides if o.startswith("-") and o not in ("--multirun", "-m")]
+    own = [o for o in overrides if not o.startswith(("-", "rerun="))]
+    of_hydra = [o for o in own if o.lstrip("+").startswith("hydra")]
+    changes = [o for o in own if o not in of_hydra]
+    sweeps.started.append(folder)
+    jobs = sweeps.again(sweep, changes)
+    if jobs:
+        where = f"hydra.sweep.dir={quoted(folder)}"
+        sweeps.run_only(jobs)
+        _hydra_main(verb, ["--multirun", *flags, *sweep.overrides, *of_hydra, where])
+
+
+def _after_sweep() -> str:
+    """Show the ranking of a sweep that this process has run; what to say of failed jobs."""
+    sweeps = sys.modules.get("l2lgd.sweeps")
+    if sweeps is None or not sweeps.started:
+        return ""
+    sweep = sweeps.Sweep.read(sweeps.started[-1])
+    if all(job.status == "unfinished" for job in sweep.jobs):
+        return ""  # nothing was run: what went wrong says so itself
+    from l2lgd import ranking
+
+    ranking.show(sweep)
+    left = sweep.left()
+    if not left:
+        return ""
+    for job in left:
+        said = job.error or "did not end"
+        print(f"job {job.number} ({shlex.join(job.overrides)}): {said}", file=sys.stderr)
+    command = shlex.join(["l2lgd", sweep.verb, f"rerun={sweep.folder}"])
+    return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"
 
 
 def _hydra_main(verb: str, overrides: list[str]) -> None:
@@ -148,6 +202,7 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     folder = _path_override(overrides, "resume") if verb == "meta-train" else None
     if folder is None:
         _refuse_to_overwrite(_path_override(overrides, "hydra.run.dir"))
+        _refuse_to_sweep_over(_path_override(overrides, "hydra.sweep.dir"))
         return overrides
     stored = folder / ".hydra" / "overrides.yaml"
     if not stored.is_file():
@@ -203,6 +258,16 @@ def _refuse_to_overwrite(folder: Path | None) -> None:
         raise ConfigError(
             f"{folder} already holds a run; go on with resume={folder}, "
             "or choose another hydra.run.dir"
+        )
+
+
+def _refuse_to_sweep_over(folder: Path | None) -> None:
+    from l2lgd.errors import ConfigError
+
+    if folder is not None and any(folder.glob("*/.hydra")):
+        raise ConfigError(
+            f"{folder} already holds a sweep; run what it has left undone with rerun={folder}, or "
+            "choose another hydra.sweep.dir"
         )
 
 

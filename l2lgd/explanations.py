@@ -9,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 from l2lgd.config import nearest
 from l2lgd.errors import UserError, is_disk_full
 
+OF_PLUGINS = ("joblib", "submitit_slurm", "submitit_local")  # launchers of packages of their own
+
 
 def explanation(error: BaseException) -> str | None:
     """What went wrong and the way out, or None for what is a defect of the program."""
@@ -16,6 +18,8 @@ def explanation(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, MissingConfigException):
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and choice in OF_PLUGINS:
+            return f"hydra/launcher={choice} is not installed: pip install 'l2lgd[sweeps]'"
         if group and error.options:
             return f"there is no {group}={choice}{nearest(choice, error.options)}"
         return one_line(error)

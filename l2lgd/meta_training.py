@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -106,13 +108,16 @@ class Recipe:
 def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     """What the last checkpoint of the run to go on with says; None to begin from the start.
 
+    The job of a sweep goes on by itself in the folder that it had: a cluster may send it again.
+
     Raises:
         ConfigError: the configs, the data or the number of processes differ, or the stored config
             cannot be read.
     """
-    if run.options.resume is None:
-        return None
     last = run.folder / "checkpoints" / "last.safetensors"
+    sent_again = HydraConfig.get().mode == RunMode.MULTIRUN and last.exists()
+    if run.options.resume is None and not sent_again:
+        return None
     file = run.folder / ".hydra" / "config.yaml"
     try:
         stored: Any = OmegaConf.load(file)

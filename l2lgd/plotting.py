@@ -117,6 +117,46 @@ def plot_search(
     _save(figure, path, caption)
 
 
+def plot_sweep(
+    path: Path,
+    xlabel: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    names: Sequence[str],
+    ylabel: str,
+    title: str,
+) -> None:
+    """What the jobs of a sweep have reached: a point a job, a line through the means.
+
+    Args:
+        series: points (x, value) of each line.
+        names: of the places 0, 1, … where x is not a number.
+    """
+    figure, axes = _figure((6.4, 4.8))
+    colors = itertools.cycle([*COLORS.values(), *OTHER_COLORS])
+    everything = [point for points in series.values() for point in points]
+    for label, points in series.items():
+        color = next(colors)
+        axes.plot(*zip(*points, strict=True), ".", color=color, markersize=9)
+        places = sorted({x for x, _ in points})
+        means = [np.mean([value for at, value in points if at == x]) for x in places]
+        axes.plot(places, means, color=color, label=label or None)
+    best = min(everything, key=lambda point: point[1])
+    axes.plot(*best, "*", markersize=14, color="0.2")
+    low, high = (bound(x for x, _ in everything) for bound in (min, max))
+    if names:
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    elif low > 0 and high >= 10 * low:
+        axes.set_xscale("log")
+    if best[1] > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    if any(series):
+        axes.legend(frameon=False, fontsize=8)
+    _save(figure, path, "")
+
+
 def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     import matplotlib
 

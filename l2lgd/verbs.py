@@ -109,6 +109,7 @@ def evaluate(config: DictConfig) -> float:
             else:
                 found, folder = earlier
                 log.info("%s: losses taken from %s", name, folder)
+                about = {**about, "losses_from": str(folder)}
             kept.add(name, key, found)
             curves[name] = found
             results[name] = summarize(curves[name]) | about

@@ -1,5 +1,6 @@
 """``l2lgd figures``: tables, captions, caching, and the committed results."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,8 +19,9 @@ from l2lgd import checkpoint
 from l2lgd.errors import UserError
 from l2lgd.figures import look as looks
 from l2lgd.figures.base import Look, Row, Table
-from l2lgd.figures.catalogue import FIGURES
+from l2lgd.figures.catalogue import FIGURES, QUADRATIC
 from l2lgd.figures.comparison import TITLES, comparison, published
+from l2lgd.figures.evaluations import Evaluations, Plan
 from l2lgd.figures.making import read
 from l2lgd.kept_losses import digest
 from l2lgd.weights import SHIPPED
@@ -166,6 +168,32 @@ def test_a_killed_call_goes_on_to_the_same_result(
     assert _files(tmp_path) == _files(drawn)
 
 
+def test_damaged_losses_are_made_again(drawn: Path, mnist_dir: str) -> None:
+    before = _files(drawn)
+    folder = drawn / "outputs" / "figures" / "evaluations" / "quadratic-3"
+    losses = folder / "losses.safetensors"
+    whole = losses.read_bytes()
+    losses.write_bytes(whole[:-9])
+    ran = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert ran.returncode == 0, ran.stderr
+    assert "1 of 3 evaluations to make" in ran.stderr
+    assert checkpoint.load(losses)[0]
+    assert _files(drawn) == before
+
+
+def test_evaluations_are_out_of_date_when_what_they_read_changes(tmp_path: Path) -> None:
+    network = tmp_path / "network"
+    network.write_text("one")
+    plan = Plan(tmp_path, {"quadratic": 1}, [], [], [], None, 1, tmp_path, [network])
+    stamps = [Evaluations(plan).stamp(QUADRATIC)]
+    network.write_text("another")
+    stamps.append(Evaluations(plan).stamp(QUADRATIC))
+    elsewhere = dataclasses.replace(plan, data_dir=tmp_path / "elsewhere")
+    stamps.append(Evaluations(elsewhere).stamp(QUADRATIC))
+    assert stamps[0] != stamps[1] != stamps[2]
+    assert Evaluations(elsewhere).stamp(QUADRATIC) == stamps[2]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -174,6 +202,8 @@ def test_a_killed_call_goes_on_to_the_same_result(
         (["figure=4", "figures.overlay=ours"], "figures.overlay=ours"),
         (["figure=4", "scale.functions.mnist=0"], "scale.functions.mnist=0"),
         (["figure=4", "weights_dir=nowhere"], "weights_dir=nowhere"),
+        (["figure=4", "workers=-1"], "workers=-1"),
+        (["figure=[]"], "figure=[]"),
         (["figure=8", "vgg=nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )

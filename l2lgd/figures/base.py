@@ -121,6 +121,11 @@ class Evaluated:
     def curves(self) -> dict[str, Curves]:
         return self._losses[0]
 
+    def _reused(self) -> list[str]:
+        """Folders of other evaluations that losses were taken from."""
+        found = {r["losses_from"] for r in self.summary["results"].values() if "losses_from" in r}
+        return sorted(folder for folder in found if Path(folder) != self.folder)
+
     def about(self) -> dict[str, Any]:
         """What a figure says about the evaluation."""
         summary, keys = self.summary, {n: a["key"] for n, a in self._losses[1].items()}
@@ -132,6 +137,7 @@ class Evaluated:
                 for word in summary["command"].split()
                 if not word.strip("'").startswith(NOT_OF_NUMBERS)
             ),
+            "reused": self._reused(),
             "weights": {n: key["weights"] for n, key in keys.items() if "weights" in key},
             "checkpoints": {
                 n: r["checkpoint"] for n, r in summary["results"].items() if r.get("checkpoint")

@@ -149,28 +149,30 @@ def _figures() -> list[PaperFigure]:
         ),
         PaintingsFigure(
             "9",
-            "The first test photographs, and what the LSTM makes of noise in 128 steps (figure 9 "
-            "and appendix C of the paper). The table has their losses.",
+            "The first test photographs, up to six, and what the LSTM makes of noise in 128 steps "
+            "(figure 9 and appendix C of the paper). The table has their losses.",
             ART,
         ),
         StripFigure(
             "strip",
-            "The first test photograph, painted by the LSTM and by tuned Adam from the same noise.",
+            "The first test photograph (one function), painted by the LSTM and by tuned Adam from "
+            "the same noise.",
             ART,
         ),
         ProposalsFigure(
             "10",
-            "Updates of three coordinates of the first test photograph along the LSTM's path; "
-            "tuned Adam and SGD see the same gradients but never move the image (figure 10 of the "
-            "paper).",
+            "Updates of three coordinates of the first test photograph (one function) along the "
+            "LSTM's path; tuned Adam and SGD see the same gradients but never move the image "
+            "(figure 10 of the paper).",
             ART["neural_art"],
             None,
         ),
         *(
             ProposalsFigure(
                 str(11 + k),
-                f"What is proposed for {where} of the first test photograph, were its gradient "
-                f"another one; the grey line is the true one (figure {11 + k} of the paper).",
+                f"What is proposed for {where} of the first test photograph (one function), were "
+                f"its gradient another one; the grey line is the true one (figure {11 + k} of the "
+                "paper).",
                 ART["neural_art"],
                 k,
             )

@@ -28,10 +28,11 @@ OWN_UNITS = ("neural_art", "neural_art_large")  # of losses, where only ratios c
 HEAD = """# Published and measured
 
 Made by `l2lgd figures` from the tables beside it. Every cell is the published value (of
-arXiv 1606.04474 v2, measured in its figures to about 1 %) → ours, at that step; below them the
-ratio of the learned optimizer to the best hand-designed one at the same step. Ours are means over
-functions that stay finite; captions beside the figures have their number, intervals, data and
-commands.
+arXiv 1606.04474 v2, measured in its figures to about 1 %) → ours; below them the ratio of the
+learned optimizer to the best hand-designed one. Ours are means over functions that stay finite: of
+figures 4, 5 and 8 at that step, of figures 6 and 7 over the ten steps that end there, as they are
+drawn. Figure 8 has losses in units that the paper does not give, so that only ratios compare.
+Captions beside the figures have the number of functions, intervals, data and commands.
 """
 
 

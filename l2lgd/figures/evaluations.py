@@ -15,13 +15,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from l2lgd.checkpoint import write_atomically
-from l2lgd.errors import UserError
+from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
-from l2lgd.kept_losses import FILE
+from l2lgd.kept_losses import FILE, read
+from l2lgd.results import versions
 from l2lgd.weights import SHIPPED
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ NO_RESULTS = (
     "plotting.py",
     "conf",
 )
+CONFIG = ("evaluate.yaml", "task", "opt", "unroll", "logger")  # of conf/, what evaluations read
 STAMP = "made_of.json"
 
 
@@ -51,6 +54,8 @@ class Plan:
         reuse: folders of earlier evaluations.
         weights_dir: folder of trained weights; None for the shipped ones.
         workers: how many at once.
+        data_dir: where data sets are.
+        inputs: files that evaluations read besides.
     """
 
     folder: Path
@@ -60,6 +65,8 @@ class Plan:
     reuse: Sequence[Path]
     weights_dir: Path | None
     workers: int
+    data_dir: Path
+    inputs: Sequence[Path] = ()
 
     def options_of(self, evaluation: Evaluation) -> list[str]:
         """Its overrides, all but those that say where losses are taken from and kept."""
@@ -83,8 +90,12 @@ class Evaluations:
             and path.relative_to(PACKAGE).parts[0] not in NO_RESULTS
         )
         found = [SHIPPED] if plan.weights_dir is None else [SHIPPED / "tuned", plan.weights_dir]
+        config = Path(str(files("l2lgd.conf")))
         self._inputs = _digest_of(
-            path for folder in found for path in sorted(folder.rglob("*")) if path.is_file()
+            path
+            for folder in (*found, *(config / part for part in CONFIG), *plan.inputs)
+            for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))
+            if path.is_file()
         )
         self._processes: set[subprocess.Popen[str]] = set()
         self._stopped = threading.Event()
@@ -117,11 +128,14 @@ class Evaluations:
         for process in list(self._processes):
             process.terminate()
 
-    def _stamp(self, evaluation: Evaluation) -> dict[str, Any]:
+    def stamp(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What it depends on."""
         return {
             "code": self._code,
             "inputs": self._inputs,
             "options": self.plan.options_of(evaluation),
+            "data_dir": str(self.plan.data_dir),
+            "versions": versions(),
         }
 
     def _kept_stamp(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -133,15 +147,25 @@ class Evaluations:
         return found
 
     def _is_current(self, evaluation: Evaluation) -> bool:
-        done = (self.plan.folder_of(evaluation) / "summary.json").is_file()
-        return done and self._kept_stamp(evaluation) == self._stamp(evaluation)
+        folder = self.plan.folder_of(evaluation)
+        done = (folder / "summary.json").is_file()
+        if not done or self._kept_stamp(evaluation) != self.stamp(evaluation):
+            return False
+        try:
+            read(folder)
+        except CheckpointError as error:
+            log.warning("%s: evaluated again, as %s", evaluation.name, error)
+            (folder / FILE).unlink(missing_ok=True)
+            return False
+        return True
 
     def _made(self, evaluation: Evaluation) -> UserError | None:
         """Make one; returns what went wrong."""
         if self._stopped.is_set():
             return UserError("interrupted")
-        folder, stamp = self.plan.folder_of(evaluation), self._stamp(evaluation)
-        if self._kept_stamp(evaluation).get("code") != self._code:
+        folder, stamp = self.plan.folder_of(evaluation), self.stamp(evaluation)
+        kept = self._kept_stamp(evaluation)
+        if any(kept.get(key) != stamp[key] for key in ("code", "versions")):
             shutil.rmtree(folder, ignore_errors=True)
         (folder / "summary.json").unlink(missing_ok=True)
         write_atomically(folder / STAMP, json.dumps(stamp, indent=1).encode())

@@ -45,6 +45,8 @@ def figures(config: DictConfig) -> float:
         UserError: none of the figures could be drawn, or one that was named.
     """
     options = validated(config, "figures")
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"workers={options.workers}: must be at least 1")
     chosen = _chosen(options.figure)
     look = Look(options.figures.style, _overlay(options.figures.overlay))
     looks.style_of(look.style)
@@ -66,6 +68,8 @@ def figures(config: DictConfig) -> float:
         [Path(path).expanduser() for path in options.reuse],
         weights,
         options.workers or _workers(options.device, options.threads),
+        Path(options.data_dir).expanduser(),
+        [Path(options.vgg).expanduser()] if art else [],
     )
     wanted = {e.name: e for figure in chosen for e in figure.evaluations().values()}
     made = Evaluations(plan).make(list(wanted.values()))
@@ -160,11 +164,17 @@ def _described(one: Mapping[str, Any]) -> str:
     weights = [f"{file} ({one['weights'][name]})" for name, file in one["checkpoints"].items()]
     parts += [f"weights {', '.join(weights)}"] if weights else []
     parts += [f"{count} of {name} diverged" for name, count in one["diverged"].items()]
+    if one["reused"]:
+        parts.append(
+            f"losses taken from {', '.join(one['reused'])}, whose summary.json says what made them"
+        )
     return f"{'; '.join(parts)}; `{one['command']}`"
 
 
 def _chosen(wanted: Any) -> list[PaperFigure]:
     names = [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
+    if not names:
+        raise ConfigError("figure=[]: name at least one, or figure=all")
     if names == ["all"]:
         return list(FIGURES.values())
     for name in names:

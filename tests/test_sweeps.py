@@ -1,0 +1,197 @@
+"""Sweeps: what is left of a failing job, the ranking, running again, launchers."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import environment, l2lgd
+from hydra.errors import MissingConfigException
+
+from l2lgd import checkpoint
+from l2lgd.errors import ConfigError
+from l2lgd.explanations import explanation
+from l2lgd.sweeps import Sweep
+from l2lgd.weights import SHIPPED
+
+TINY = ("task=quadratic", "logger=none", "meta_steps=2", "num_functions=2", "num_steps=10")
+TINY += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2", "threads=1")
+
+
+def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    arguments = ("--multirun", *TINY, "hydra.sweep.dir=sweep", *options)
+    return l2lgd("meta-train", *arguments, cwd=folder)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep" / "sweep.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(folder: Path, job: int) -> bytes:
+    path = folder / "sweep" / str(job) / "checkpoints" / "best.safetensors"
+    return b"".join(t.numpy().tobytes() for _, t in sorted(checkpoint.load(path)[0].items()))
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of eight jobs, the weights of one of which are damaged."""
+    folder = tmp_path_factory.mktemp("failing")
+    shipped = SHIPPED / "quadratic-lstm.safetensors"
+    names = ",".join(f"{k}.safetensors" for k in range(8))
+    for k in range(8):
+        shutil.copy(shipped, folder / f"{k}.safetensors")
+    damaged = folder / "5.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    ran = sweep(folder, f"initial_weights={names}")
+    (folder / "said").write_text(f"{ran.returncode}\n{ran.stdout}{ran.stderr}", encoding="utf-8")
+    return folder
+
+
+def test_one_of_eight_jobs_fails_and_the_others_finish(failing: Path) -> None:
+    rows = table(failing)
+    assert sorted(int(row["job"]) for row in rows) == list(range(8))
+    status = {int(row["job"]): row["status"] for row in rows}
+    assert status == {k: "failed" if k == 5 else "completed" for k in range(8)}
+    for row in rows[:7]:
+        summary = json.loads((failing / row["folder"] / "summary.json").read_text("utf-8"))
+        assert float(row["best_validation_loss"]) == summary["best_validation_loss"]
+        assert row["initial_weights"] == f"{row['job']}.safetensors"
+    values = [float(row["best_validation_loss"]) for row in rows[:7]]
+    assert values == sorted(values)
+    assert [row["rank"] for row in rows] == [*map(str, range(1, 8)), ""]
+    assert "5.safetensors is not a readable checkpoint" in rows[7]["error"]
+    assert (failing / "sweep" / "sweep.png").is_file()
+
+
+def test_the_terminal_says_which_failed_why_and_what_to_do(failing: Path) -> None:
+    said = (failing / "said").read_text("utf-8").splitlines()
+    assert said[0] == "2"
+    assert said[-1] == (
+        "l2lgd: 1 of 8 jobs did not succeed; to run them again: l2lgd meta-train rerun=sweep"
+    )
+    assert said[-2].startswith("job 5 (")
+    assert "5.safetensors is not a readable checkpoint" in said[-2]
+    assert not any("Traceback" in line for line in said)
+
+
+def test_only_what_failed_is_run_again(failing: Path) -> None:
+    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
+    shutil.copy(failing / "4.safetensors", failing / "5.safetensors")
+    ran = l2lgd("meta-train", "rerun=sweep", cwd=failing)
+    assert ran.returncode == 0, ran.stderr
+    after = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
+    assert [k for k in range(8) if before[k] != after[k]] == [5]
+    assert {row["status"] for row in table(failing)} == {"completed"}
+    assert weights_of(failing, 5) == weights_of(failing, 4)
+    again = l2lgd("meta-train", "rerun=sweep", cwd=failing)
+    assert again.returncode == 0
+    assert "Launching" not in again.stdout + again.stderr
+
+
+def test_a_sweep_is_not_overwritten(failing: Path) -> None:
+    ran = sweep(failing, "seed=0,1")
+    assert ran.returncode == 2
+    assert "sweep already holds a sweep; run what it has left undone with rerun=" in ran.stderr
+
+
+def test_options_can_be_changed_for_what_failed(tmp_path: Path) -> None:
+    ran = sweep(tmp_path, "meta_learning_rate=0.01,-1")
+    assert ran.returncode == 2
+    ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.02", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    rows = {row["job"]: row for row in table(tmp_path)}
+    assert rows["1"]["meta_learning_rate"] == "0.02"
+    assert rows["1"]["status"] == "completed"
+    assert (tmp_path / "sweep" / "1.before_1" / "job.json").is_file()
+
+
+def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    longer = ("meta_steps=400", "validate_every=100", "checkpoint_every=5", "seed=0,1")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    assert sweep(whole, *longer).returncode == 0
+    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *TINY, *longer]
+    with subprocess.Popen(
+        [*command, "hydra.sweep.dir=sweep"],
+        cwd=killed,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        last = killed / "sweep" / "0" / "checkpoints" / "last.safetensors"
+        deadline = time.monotonic() + 60
+        while not last.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert last.is_file()
+    assert not (killed / "sweep" / "1" / "job.json").is_file()
+    ran = l2lgd("meta-train", "rerun=sweep", cwd=killed)
+    assert ran.returncode == 0, ran.stderr
+    for job in (0, 1):
+        assert weights_of(killed, job) == weights_of(whole, job)
+        lines = [
+            [json.loads(line)["step"] for line in path.read_text("utf-8").splitlines()]
+            for path in (f / "sweep" / str(job) / "metrics.jsonl" for f in (whole, killed))
+        ]
+        assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("launcher", ["cores", "slurm_local"])
+def test_launchers_run_jobs_of_their_own(launcher: str, tmp_path: Path) -> None:
+    ran = sweep(tmp_path, f"hydra/launcher={launcher}", "meta_learning_rate=0.01,-1", "seed=0,1")
+    assert ran.returncode == 2, ran.stderr
+    status = {int(row["job"]): row["status"] for row in table(tmp_path)}
+    assert status == {0: "completed", 1: "completed", 2: "failed", 3: "failed"}
+    assert "2 of 4 jobs did not succeed" in ran.stderr
+    here = tmp_path / "here"
+    here.mkdir()
+    assert sweep(here, "meta_learning_rate=0.01", "seed=0,1").returncode == 0
+    assert weights_of(here, 0) == weights_of(tmp_path, 0)
+    ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.02", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert {row["status"] for row in table(tmp_path)} == {"completed"}
+
+
+def test_evaluations_can_be_swept(tmp_path: Path) -> None:
+    options = ("task=quadratic", "baselines=[]", "num_functions=2", "num_steps=5", "logger=none")
+    swept = ("task.dimension=5,10", "hydra.sweep.dir=sweep")
+    ran = l2lgd("evaluate", "--multirun", *options, *swept, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert all(float(row["final_loss"]) > 0 for row in table(tmp_path))
+    assert "final loss" in ran.stdout
+
+
+def test_mistakes_with_sweeps_end_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "sweep.json").write_text("{", encoding="utf-8")
+    for options, message in (
+        (("rerun=none",), "none: there is no sweep in that folder"),
+        (("rerun=damaged",), "damaged/sweep.json cannot be read"),
+        (("--multirun", "seeds=0,1"), "there is no option seeds; did you mean seed?"),
+        (("--multirun", "seed=0,1", "hydra/launcher=core"), "hydra/launcher"),
+    ):
+        ran = l2lgd("meta-train", *options, cwd=tmp_path)
+        assert ran.returncode == 2
+        assert message in ran.stderr.splitlines()[-1]
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_sweep_of_another_verb_is_refused(failing: Path) -> None:
+    ran = l2lgd("evaluate", "rerun=sweep", cwd=failing)
+    assert ran.returncode == 2
+    assert "is a sweep of l2lgd meta-train, not of evaluate" in ran.stderr
+    assert Sweep.read(failing / "sweep").verb == "meta-train"
+    with pytest.raises(ConfigError):
+        Sweep.read(failing)
+
+
+def test_a_launcher_that_is_not_installed_says_how_to_install_it() -> None:
+    missing = MissingConfigException("", "hydra/launcher/joblib", [])
+    assert "pip install 'l2lgd[sweeps]'" in str(explanation(missing))
