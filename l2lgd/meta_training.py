@@ -83,7 +83,7 @@ class Recipe:
         Raises:
             CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
         """
-        provenance = run.provenance() | {"wandb_id": tracker.wandb_id}
+        provenance = run.provenance() | {"mirror_id": tracker.mirror_id}
         initial = run.options.initial_weights
         if stored is not None:  # a file of initial weights has done its part, and may be gone
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}

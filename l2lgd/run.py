@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd import config as configs
 from l2lgd import launch, runtime
 from l2lgd.errors import ConfigError
+from l2lgd.mirrors import About
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.ranks import local_device
 from l2lgd.results import versions
@@ -88,20 +89,28 @@ class Run:
         self,
         labels: tuple[str, str],
         resume_at: int | None = None,
-        wandb_id: str | None = None,
+        mirror_id: str | None = None,
         folder: Path | None = None,
     ) -> RunTracker:
-        """Metrics of this run; to be closed."""
-        wandb = dict(self.options.logger)["wandb"]
-        if wandb is not None:
-            wandb = {
-                **wandb,
-                "name": f"{self.verb}-{self.task_name}-{self.opt_name}",
-                "config": self.config,
-                "id": wandb_id,
-            }
-        quiet = HydraConfig.get().mode == RunMode.MULTIRUN
-        return RunTracker(folder or self.folder, labels, wandb, resume_at, quiet)
+        """Metrics of this run; to be closed.
+
+        Args:
+            labels: of the outer and the inner progress bar.
+            resume_at, mirror_id: where a run goes on, and what its mirror called it.
+            folder: another one than the run's.
+        """
+        hydra = HydraConfig.get()
+        swept = hydra.mode == RunMode.MULTIRUN
+        about = About(
+            folder or self.folder,
+            f"{self.verb}-{self.task_name}-{self.opt_name}",
+            self.config,
+            Path(hydra.sweep.dir).name if swept else None,
+            mirror_id,
+            resume_at,
+        )
+        mirror = configs.build(self.config["logger"], "logger", self.options.allow_targets)
+        return RunTracker(about, labels, mirror, quiet=swept)
 
     def say_what_runs(self, optimizer: LearnedOptimizer) -> None:
         """Tell the log in what language and where ``opt`` runs."""

@@ -1,8 +1,7 @@
-"""Where numbers go while a run is under way: metrics.jsonl, the terminal, W&B."""
+"""Where numbers go while a run is under way: metrics.jsonl, the terminal, a mirror."""
 
 import contextlib
 import json
-import logging
 import math
 import time
 from collections.abc import Mapping
@@ -20,8 +19,7 @@ from rich.progress import (
 )
 
 from l2lgd.checkpoint import disk_error, write_atomically
-
-log = logging.getLogger(__name__)
+from l2lgd.mirrors import About, Guarded, Mirror
 
 
 class Tracker(Protocol):
@@ -40,7 +38,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Tells nobody."""
 
-    wandb_id: str | None = None
+    mirror_id: str | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
@@ -51,41 +49,46 @@ class NullTracker:
     def steps(self, done: int, total: int) -> None:
         pass
 
+    def picture(self, name: str, path: Path) -> None:
+        pass
+
+    def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
 class RunTracker:
-    """``metrics.jsonl`` in the run folder is the truth; W&B mirrors it, the terminal shows it.
+    """``metrics.jsonl`` in the run folder is the truth; a mirror and the terminal show it.
 
     Args:
-        folder: the run folder.
+        about: the run; with ``resume_at``, lines up to that step are kept and later ones dropped.
         labels: of the outer and the inner progress bar.
-        wandb: arguments for ``wandb.init``, or None.
-        resume_at: keep the lines up to this step and drop later ones; None begins a new file.
+        mirror: shows the run elsewhere.
         quiet: no progress bars, as in a sweep.
     """
 
     def __init__(
         self,
-        folder: Path,
+        about: About,
         labels: tuple[str, str],
-        wandb: Mapping[str, Any] | None = None,
-        resume_at: int | None = None,
+        mirror: Mirror | None = None,
         quiet: bool = False,
     ) -> None:
-        self._path = folder / "metrics.jsonl"
-        kept = [] if resume_at is None else _lines_up_to(self._path, resume_at)
+        self._path = about.folder / "metrics.jsonl"
+        kept = [] if about.resume_at is None else _lines_up_to(self._path, about.resume_at)
         write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
-        self._run = _start_wandb(wandb, folder) if wandb is not None else None
+        self._mirror = Guarded(mirror or Mirror())
+        self._mirror.tell(lambda own: own.begin(about))
         console = Console(stderr=True)
         self._bars = _Bars(console, labels) if console.is_terminal and not quiet else None
 
     @property
-    def wandb_id(self) -> str | None:
-        """To go on with the same W&B run later."""
-        return self._run.id if self._run else None
+    def mirror_id(self) -> str | None:
+        """To go on with the same run of the mirror later."""
+        return self._mirror.id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "time": round(time.time(), 3)}
@@ -95,8 +98,7 @@ class RunTracker:
             self._file.flush()
         except OSError as error:
             raise disk_error(self._path, error) from error
-        if self._run:
-            self._run.log(dict(values), step=step)
+        self._mirror.tell(lambda own: own.log(step, values))
 
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
         if self._bars:
@@ -106,15 +108,22 @@ class RunTracker:
         if self._bars:
             self._bars.update_inner(done, total)
 
+    def picture(self, name: str, path: Path) -> None:
+        """A PNG file, for the mirror."""
+        self._mirror.tell(lambda own: own.picture(name, path))
+
+    def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        """A file of trained weights, for the mirror."""
+        self._mirror.tell(lambda own: own.weights(name, path, metadata))
+
     def close(self) -> None:
         """Flush and end everything; safe to call twice."""
         if self._bars:
             self._bars.stop()
         with contextlib.suppress(OSError):  # of a line that was reported as not written
             self._file.close()
-        if self._run:
-            self._run.finish()
-            self._run = None
+        self._mirror.tell(lambda own: own.close())
+        self._mirror = Guarded(Mirror())
 
 
 class _Bars:
@@ -160,16 +169,3 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
                 break
             kept.append(line)
     return kept
-
-
-def _start_wandb(arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Begin a W&B run; a run must not be lost because W&B cannot be had, so None then."""
-    try:
-        import wandb
-
-        settings = wandb.Settings(silent=True)
-        return wandb.init(dir=str(folder), resume="allow", settings=settings, **arguments)
-    # wandb raises its own and other errors when there is no login, no network or no room.
-    except Exception as error:
-        log.warning("W&B is off for this run: %s", error)
-        return None

@@ -19,7 +19,7 @@ from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
 from l2lgd.ranks import joined
-from l2lgd.results import FINAL_WINDOW, Curves, band, summarize, write_curves, write_summary
+from l2lgd.results import FINAL_WINDOW, Band, Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
 from l2lgd.searches import SEARCHES
 from l2lgd.stylizing import stylize
@@ -40,14 +40,16 @@ def meta_train(config: DictConfig) -> float:
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     with joined(run.device, run.options.num_functions) as ranks:
-        wandb_id = stored["wandb_id"] if stored else None
+        mirror_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
-        tracker = run.tracker(labels, resume_at, wandb_id) if ranks.leads else NullTracker()
+        tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
+        best = run.folder / "checkpoints" / "best.safetensors"
         with contextlib.closing(tracker):
             progress = recipe.run(run, tracker, run.folder, stored, ranks)
+            if best.exists():
+                tracker.weights(f"{run.task_name}-{run.opt_name}", best, run.provenance())
     if not ranks.leads:
         return progress.best_validation_loss
-    best = run.folder / "checkpoints" / "best.safetensors"
     write_summary(
         run.folder / "summary.json",
         run.summary(
@@ -118,19 +120,27 @@ def evaluate(config: DictConfig) -> float:
         bands = {name: band(c) for name, c in curves.items()}
         for step in range(options.num_steps + 1):
             tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
-    write_curves(run.folder / "curves.csv", bands)
-    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
-    what = "mean and 95 % interval"
-    if curves[run.opt_name].stochastic and options.num_steps >= LONG:  # as in the paper, figure 7
-        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
-        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
-    picture = run.folder / "curves.png"
-    plot_curves(picture, bands, learned, run.task_name, label, run.caption(split, what))
+        write_curves(run.folder / "curves.csv", bands)
+        picture = _picture(run, curves, bands, learned)
+        tracker.picture("curves", picture)
     write_summary(run.folder / "summary.json", run.summary(split, results=results))
     _show_results(results, learned)
     log.info("summary: %s", run.folder / "summary.json")
     log.info("picture: %s", picture)
     return curves[run.opt_name].final_loss()
+
+
+def _picture(
+    run: Run, curves: dict[str, Curves], bands: dict[str, Band], learned: list[str]
+) -> Path:
+    """``curves.png``."""
+    path, what = run.folder / "curves.png", "mean and 95 % interval"
+    if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
+        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
+        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
+    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
+    plot_curves(path, bands, learned, run.task_name, label, run.caption(run.options.split, what))
+    return path
 
 
 def tune(config: DictConfig) -> float:

@@ -493,7 +493,7 @@ def test_wandb_offline_needs_no_login_and_leaves_its_own_record(tmp_path: Path) 
     assert list(record.glob("*.wandb"))
     assert len(json_lines(tmp_path / "run" / "metrics.jsonl")) == 3
     _, about = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")
-    assert record.name.endswith(about["wandb_id"])
+    assert record.name.endswith(about["mirror_id"])
 
 
 def test_mnist_is_trained_on_and_named_in_the_summary(mnist_dir: str, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from helpers import json_lines
 
+from l2lgd.mirrors import About
 from l2lgd.tracking import RunTracker
 
 LABELS = ("outer", "inner")
 
 
 def test_every_record_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
-    tracker = RunTracker(tmp_path, LABELS)
+    tracker = RunTracker(About(tmp_path, "", {}), LABELS)
     for step in (1, 2):
         tracker.log(step, {"loss": 0.5 / step, "other": math.inf})
         lines = json_lines(tmp_path / "metrics.jsonl")
@@ -27,7 +28,7 @@ def test_going_on_keeps_the_lines_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     before = [json.dumps({"step": step, "time": 0.0}) for step in (1, 2, 2, 3, 4)]
     path.write_text("\n".join([*before, '{"step": 5, "ti']))  # cut short by the crash
-    tracker = RunTracker(tmp_path, LABELS, resume_at=2)
+    tracker = RunTracker(About(tmp_path, "", {}, resume_at=2), LABELS)
     tracker.log(3, {"again": 1.0})
     tracker.close()
     assert [line["step"] for line in json_lines(path)] == [1, 2, 2, 3]
@@ -36,7 +37,7 @@ def test_going_on_keeps_the_lines_up_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    tracker = RunTracker(tmp_path, LABELS)
+    tracker = RunTracker(About(tmp_path, "", {}), LABELS)
     tracker.log(7, {})
     tracker.close()
     tracker.close()
