@@ -5,6 +5,7 @@ user can put right end in one line and exit status 2.
 """
 
 import atexit
+import importlib
 import os
 import shlex
 import shutil
@@ -32,7 +33,9 @@ VERBS = {
 }
 PLAIN = {  # verbs without a config
     "optimizers": "list the trained optimizers that ship, or tell all about one",
+    "new": "write the two files of a task or an optimizer of your own",
 }
+MODULES = {"optimizers": "listing", "new": "scaffold"}  # where those are, as functions
 USAGE_ERROR, INTERRUPTED = 2, 130
 
 
@@ -70,11 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plain(verb: str, words: list[str]) -> int:
     """A verb that Hydra has no part in."""
-    from l2lgd import listing
     from l2lgd.errors import UserError
 
-    verbs = {"optimizers": (listing.optimizers, listing.USAGE)}
-    run, usage = verbs[verb]
+    module = importlib.import_module(f"l2lgd.{MODULES[verb]}")
+    run, usage = getattr(module, verb), module.USAGE
     if {"-h", "--help"} & set(words):
         return _show(f"l2lgd {verb}: {PLAIN[verb]}\n\n{usage}")
     try:
@@ -190,6 +192,8 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
                 raise
             raise _Stop(error) from error
 
+    if any(o.lstrip("+").startswith("allow_targets=") for o in overrides):
+        sys.path.insert(0, str(Path.cwd()))  # where the packages that are allowed may be
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     sys.argv = ["l2lgd", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
@@ -216,13 +220,23 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
     try:
         before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        of_hydra = yaml.safe_load((stored.parent / "hydra.yaml").read_text())["hydra"]
+        before = [*_own_configs(of_hydra), *before]
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{stored} cannot be read ({one_line(error)}); begin a new run"
         ) from error
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
     where.append("hydra.output_subdir=null")
     return [*before, *own, *where]
+
+
+def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
+    """The words by which an earlier run was told where the user's own configs are."""
+    sources = of_hydra["runtime"]["config_sources"]
+    folders = [s["path"] for s in sources if s["provider"] == "command-line"]
+    search = [o for o in of_hydra["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
+    return [*(f"--config-dir={folder}" for folder in folders), *search]
 
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:

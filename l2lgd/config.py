@@ -149,6 +149,7 @@ class Figures:
     weights_dir: str | None
     vgg: str
     reuse: list[str]
+    of: list[str]
 
 
 SCHEMAS: dict[str, type] = {

@@ -34,11 +34,14 @@ def opt_config(run: Run, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such choice.
     """
-    known = GlobalHydra.instance().config_loader().get_group_options("opt")
+    hydra = HydraConfig.get()
+    search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+    loader = GlobalHydra.instance().config_loader()
+    known = loader.get_group_options("opt", config_name=hydra.job.config_name, overrides=search)
     if name not in known:
         raise ConfigError(f"baselines=[{name}]: there is no opt={name}{nearest(name, known)}")
-    overrides = [f"task={run.task_name}", f"opt={name}"]
-    composed = compose(HydraConfig.get().job.config_name, overrides=overrides)
+    overrides = [f"task={run.task_name}", f"opt={name}", *search]
+    composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)
     return node
 

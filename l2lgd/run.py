@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import shlex
 import time
 from collections.abc import Mapping
@@ -125,7 +126,14 @@ class Run:
     def command(self) -> str:
         """The command line that gives this run, with or without a break."""
         given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-        return shlex.join([*launch.program(), self.verb, *given])
+        return shlex.join([*launch.program(), self.verb, *_own_configs(), *given])
+
+    def evaluation_of(self, weights: Path) -> str:
+        """The command line that evaluates trained weights on this task."""
+        names = [f"task={self.task_name}", f"opt={self.opt_name}", f"checkpoint={weights}"]
+        allowed = ",".join(self.options.allow_targets)
+        names += [f"allow_targets=[{allowed}]"] if allowed else []
+        return shlex.join(["l2lgd", "evaluate", *_own_configs(), *names])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""
@@ -175,3 +183,11 @@ class Run:
             parts.append(f"data: {data['name']} from {data['source']}")
             parts += [str(data["note"])] if "note" in data else []
         return ", ".join([*parts, str(self.device)])
+
+
+def _own_configs() -> list[str]:
+    """The words of a command line that say where else configs are."""
+    hydra = HydraConfig.get()
+    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    found = [word for folder in folders for word in ("--config-dir", os.path.relpath(folder))]
+    return found + [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]

@@ -97,7 +97,7 @@ def _update_scale(run: Run) -> dict[str, Search]:
         "validation_loss": search.best_loss,
     }
     checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
-    log.info("l2lgd evaluate task=%s opt=%s checkpoint=%s", run.task_name, run.opt_name, weights)
+    log.info("%s", run.evaluation_of(weights))
     return {run.opt_name: search}
 
 

@@ -71,7 +71,7 @@ def meta_train(config: DictConfig) -> float:
         progress.best_validation_loss,
         progress.best_meta_step,
     )
-    log.info("l2lgd evaluate task=%s opt=%s checkpoint=%s", run.task_name, run.opt_name, best)
+    log.info("%s", run.evaluation_of(best))
     return progress.best_validation_loss
 
 

@@ -29,6 +29,8 @@ from l2lgd.figures.base import (
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import comparison, published
 from l2lgd.figures.evaluations import Evaluations, Plan
+from l2lgd.figures.own import NAME as OWN
+from l2lgd.figures.own import own
 from l2lgd.runtime import pick_device
 
 log = logging.getLogger(__name__)
@@ -71,9 +73,14 @@ def figures(config: DictConfig) -> float:
         Path(options.data_dir).expanduser(),
         [Path(options.vgg).expanduser()] if art else [],
     )
+    request = Request([*handed_on, *art])
+    if options.of:
+        mine, evaluated = own(options.of)
+        _make(mine, evaluated, request, folder)
+        draw(mine, folder, look)
+        return 0.0
     wanted = {e.name: e for figure in chosen for e in figure.evaluations().values()}
     made = Evaluations(plan).make(list(wanted.values()))
-    request = Request([*handed_on, *art])
     problems: dict[str, UserError] = {}
     for figure in chosen:
         try:
@@ -133,7 +140,8 @@ def _make(
     write_atomically(_path(folder, figure.name, "csv"), content.table.csv().encode())
     given = HydraConfig.get().overrides.task
     mine = [o for o in given if not o.startswith(("figure=", "figures.", *NOT_OF_NUMBERS))]
-    command = shlex.join(["l2lgd", "figures", f"figure={figure.name}", *mine])
+    which = [] if figure.name == OWN else [f"figure={figure.name}"]
+    command = shlex.join(["l2lgd", "figures", *which, *mine])
     panels = {panel: one.about() for panel, one in evaluated.items()}
     about = {"figure": figure.name, "command": command, "l2lgd": version("l2lgd"), "panels": panels}
     text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""A task and a learned optimizer outside l2lgd."""

@@ -1,0 +1,43 @@
+"""A figure of evaluations of one's own, in the look of the paper's: ``l2lgd figures of=[…]``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from l2lgd.errors import ConfigError
+from l2lgd.figures.base import Evaluated, Evaluation
+from l2lgd.figures.curves import CurveFigure, Panel
+
+NAME = "own"
+LONG = 500  # steps, from which on points are means of several
+WINDOW = 10
+
+
+def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
+    """The figure, and its evaluations by panel.
+
+    Args:
+        folders: of evaluations, a panel each.
+
+    Raises:
+        ConfigError: one is not the folder of an evaluation.
+    """
+    evaluated: dict[str, Evaluated] = {}
+    for folder in map(Path, folders):
+        one = Evaluated(folder.expanduser())
+        try:
+            task = one.summary["task"] if one.summary["verb"] == "evaluate" else None
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"of=[{folder}]: no summary.json of an evaluation there") from error
+        if task is None:
+            raise ConfigError(f"of=[{folder}] is of l2lgd {one.summary['verb']}, not of evaluate")
+        name = task if task not in evaluated else f"{task} ({len(evaluated) + 1})"
+        evaluated[name] = one
+    what = "Mean loss against the step, with the 95 % bootstrap interval of the mean as a band."
+    return CurveFigure(NAME, what, [_panel(*item) for item in evaluated.items()]), evaluated
+
+
+def _panel(name: str, one: Evaluated) -> Panel:
+    steps = one.summary["num_steps"]
+    stochastic = any(curves.stochastic for curves in one.curves.values())
+    window = WINDOW if stochastic and steps >= LONG else 1
+    return Panel(name, name, Evaluation(name, (), ""), (min(window, steps), steps), window=window)
