@@ -81,7 +81,14 @@ lint: install  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean:  ## remove the virtual environment and caches, keep outputs
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+docs: install  ## build the documentation's site in build/site
+	$(BIN)/python scripts/config_reference.py
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
-.PHONY: help install run results cifar art figures reproduce sharing bench test lint clean
+build: install  ## sdist and wheel in dist/
+	$(BIN)/python -m build
+
+clean:  ## remove the virtual environment and caches, keep outputs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help install run results cifar art figures reproduce sharing bench test lint docs build clean
