@@ -47,6 +47,15 @@ def mnist_dir() -> str:
 
 
 @pytest.fixture(scope="session")
+def cifar_dir() -> str:
+    """The data_dir with CIFAR-10, as original files or as pictures."""
+    folder = data_dir()
+    if not any((folder / name).is_dir() for name in ("cifar-10-batches-py", "cifar10")):
+        unavailable(f"there is no CIFAR-10 in {folder}")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def hed_vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The file that ``scripts/hed_weights.py`` writes."""
     made = data_dir() / "hed_vgg16.safetensors"
