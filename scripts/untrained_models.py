@@ -278,13 +278,27 @@ def transformer(batch: int = 8, length: int = 32) -> Problem:
     return Problem("characters, transformer", "cross-entropy (nats)", data, batch, begin)
 
 
-def autoencoder(batch: int = 64) -> Problem:
-    """MNIST at 14 × 14 pixels through 8 numbers and back; mean squared error of a pixel."""
+def thumbnails(pixels: Tensor) -> Tensor:
+    """Images (N, 28, 28) as numbers from 0 to 1 (N, 196)."""
+    return functional.avg_pool2d(pixels.unsqueeze(1).float() / 255, 2).flatten(1)
+
+
+def autoencoder(batch: int = 64, linear_code: bool = False) -> Problem:
+    """MNIST at 14 × 14 pixels through 8 numbers and back; mean squared error of a pixel.
+
+    Args:
+        linear_code: the 8 numbers are of either sign; otherwise they go through ReLU, too.
+    """
     pixels, _, data = images("mnist")
-    inputs = functional.avg_pool2d(pixels.unsqueeze(1).float() / 255, 2).flatten(1)
+    inputs = thumbnails(pixels)
+
+    def make() -> nn.Module:
+        if linear_code:
+            return nn.Sequential(mlp(196, 32, 8), mlp(8, 32, 196))
+        return mlp(196, 32, 8, 32, 196)
 
     def begin(seed: int, steps: int) -> Training:
-        model = initialised(lambda: mlp(196, 32, 8, 32, 196), seed)
+        model = initialised(make, seed)
         drawn = minibatches(len(inputs), batch, seed, steps)
 
         def loss(step: int) -> Tensor:
@@ -354,13 +368,13 @@ def rms(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors) / count)
 
 
-def run(key: Key, begin: Callable[[int, int], Training]) -> dict[str, Any]:
+def run(key: Key, training: Training) -> dict[str, Any]:
     """Losses (steps,) before each update, seconds, and what gradients and parameters did.
 
     A run ends where its loss is no longer finite. ``seconds`` are of a step of the optimizer,
     ``evaluation_seconds`` of the loss and its gradient.
     """
-    model, loss_of = begin(key.seed, key.steps)
+    model, loss_of = training
     optimizer = optimizer_for(key, model)
     initial = {name: part.detach().clone() for name, part in model.named_parameters()}
     losses, gradients, stepping, evaluating = [], [], 0.0, 0.0
@@ -416,7 +430,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, problems: Mapping[str, Problem], about: Any) -> None:
-        self.path, self.problems, self.about = folder / "results.json", problems, about
+        self.path, self.problems, self.about = folder / "results.json", dict(problems), about
         self.runs: dict[Key, dict[str, Any]] = {}
         self.models: dict[str, Any] = {}
         if self.path.is_file():
@@ -434,7 +448,7 @@ class Results:
         """
         found = self.runs.get(key)
         if found is None or (keep_losses and "losses" not in found):
-            measured = run(key, self.problems[key.problem].begin)
+            measured = run(key, self.problems[key.problem].begin(key.seed, key.steps))
             losses = measured.pop("losses")
             found = {**key._asdict(), **outcome(losses, key.steps), **_short(measured)}
             if keep_losses:
@@ -708,6 +722,8 @@ def diagnose(results: Results, found: Found, protocol: Protocol) -> str:
         _best_moments(found, protocol),
         _movements(found),
         _factors(results, found, protocol),
+        _dead_units(protocol) if "autoencoder" in found else (),
+        _linear_code(results, protocol) if "autoencoder" in found else (),
     )
     return "\n".join(line for part in parts for line in [*part, ""])
 
@@ -768,6 +784,39 @@ def _factors(results: Results, found: Found, protocol: Protocol) -> Iterator[str
                 cells.append(cell([results.of(key) for key in keys]))
             rows.append([problem, name, *cells])
     yield from _rows(["model", "weights", *(f"× {factor:g}" for factor in factors)], rows)
+
+
+def _dead_units(protocol: Protocol) -> Iterator[str]:
+    """Units of the autoencoder that are zero for every one of 1,000 images."""
+    seed, problem = FIRST_REPORT_SEED, autoencoder()
+    inputs = thumbnails(images("mnist")[0][:1000])
+    yield f"Units of the autoencoder's layers of 32, 8 and 32 that are never on, seed {seed}:\n"
+    rows = []
+    for optimizer, lr in ((ADAM, UNTUNED_ADAM), (ADAM, 1e-2), *((name, 1.0) for name in WEIGHTS)):
+        training = problem.begin(seed, protocol.steps)
+        run(Key("autoencoder", optimizer, lr, seed, protocol.steps), training)
+        with torch.no_grad():
+            on = [training.model[:layers](inputs).amax(0) > 0 for layers in (2, 4, 6)]
+        rows.append([f"{optimizer}, lr {lr:g}", *(str(int((~units).sum())) for units in on)])
+    yield from _rows(["optimizer", "of 32", "of 8", "of 32"], rows)
+
+
+def _linear_code(results: Results, protocol: Protocol) -> Iterator[str]:
+    """The autoencoder whose code cannot die: Adam at four rates, learned ones as they are."""
+    seeds = protocol.report()[:2]
+    name = "autoencoder, linear code"
+    results.problems[name] = autoencoder(linear_code=True)
+    yield f"Final loss of the autoencoder with ReLU on its code and without, {len(seeds)} seeds:\n"
+    settings = [(ADAM, adam_rate(exponent)) for exponent in range(-9, -5)]
+    settings += [(optimizer, 1.0) for optimizer in WEIGHTS]
+    rows = []
+    for optimizer, lr in settings:
+        cells = [
+            cell([results.of(Key(model, optimizer, lr, s, protocol.steps)) for s in seeds])
+            for model in ("autoencoder", name)
+        ]
+        rows.append([f"{optimizer}, lr {lr:g}", *cells])
+    yield from _rows(["optimizer", "ReLU", "linear"], rows)
 
 
 def _number(value: float | None) -> float:
