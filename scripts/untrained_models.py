@@ -62,7 +62,7 @@ LEARNED_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 CIFAR = "cifar10-lstm_per_group"
 WEIGHTS = ("mnist-lstm", "mnist-lstm_mixture", "quadratic-lstm", CIFAR)
 LABELS = {ADAM: "Adam", CIFAR: f"{CIFAR}:rest"}
-CONVNET_WEIGHTS = {"*conv*.weight": f"{CIFAR}:conv", "*": f"{CIFAR}:rest"}
+OTHER_WEIGHTS = ("cifar_sub-lstm_sub", "neural_art-lstm")  # for --diagnose
 TEXTS = ("fractions", "heapq", "statistics", "textwrap")  # modules of Python's standard library
 COLORS = {  # of the paper's figures; quadratic-lstm has one of its own
     ADAM: look.COLORS["adam"],
@@ -356,9 +356,11 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 def optimizer_for(key: Key, model: nn.Module) -> torch.optim.Optimizer:
     if key.optimizer == ADAM:
         return torch.optim.Adam(model.parameters(), lr=key.lr)
-    if key.optimizer != CIFAR:
+    if not key.optimizer.startswith("cifar"):
         return LearnedOptimizer(model.parameters(), key.optimizer, key.lr)
-    rules = CONVNET_WEIGHTS if key.problem == "resnet" else f"{CIFAR}:rest"
+    rules = {"*": f"{key.optimizer}:rest"}
+    if key.problem == "resnet":
+        rules = {"*conv*.weight": f"{key.optimizer}:conv", **rules}
     return LearnedOptimizer(model.named_parameters(), rules, key.lr)
 
 
@@ -600,13 +602,29 @@ def table(results: Results, found: Found, protocol: Protocol) -> str:
         ("Milliseconds of a step, beside those of the loss and its gradient", cost),
     ):
         lines += ["", f"{heading}:", "", *_rows(header, rows)]
+    kinds = f"of {protocol.report_seeds}, nothing tuned / tuned"
+    lines += ["", f"Seeds in which the final loss is below that of tuned Adam, {kinds}:", ""]
+    lines += _rows(header, [_ahead(results.models[name]["title"], found[name]) for name in found])
     return "\n".join(lines) + "\n"
+
+
+def _ahead(title: str, rows: Mapping[str, Reported]) -> list[str]:
+    """For each optimizer, in how many seeds it is below tuned Adam: nothing tuned, tuned."""
+    finals = [
+        [[_number(one["final_loss"]) for one in runs] for runs in row] for row in rows.values()
+    ]
+    adam = finals[0][1]
+    counts = [
+        [sum(mine < its for mine, its in zip(runs, adam, strict=True)) for runs in kinds]
+        for kinds in finals
+    ]
+    return [title, *(" / ".join(map(str, pair)) for pair in counts)]
 
 
 def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A table in Markdown."""
-    for row in (header, ["---"] * len(header), *rows):
-        yield "| " + " | ".join(row) + " |"
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
+    yield from (lines[0], "|---" * len(header) + "|", *lines[1:])
 
 
 def _milliseconds(row: Reported) -> str:
@@ -722,6 +740,7 @@ def diagnose(results: Results, found: Found, protocol: Protocol) -> str:
         _best_moments(found, protocol),
         _movements(found),
         _factors(results, found, protocol),
+        _other_weights(results, found, protocol),
         _dead_units(protocol) if "autoencoder" in found else (),
         _linear_code(results, protocol) if "autoencoder" in found else (),
     )
@@ -784,6 +803,20 @@ def _factors(results: Results, found: Found, protocol: Protocol) -> Iterator[str
                 cells.append(cell([results.of(key) for key in keys]))
             rows.append([problem, name, *cells])
     yield from _rows(["model", "weights", *(f"× {factor:g}" for factor in factors)], rows)
+
+
+def _other_weights(results: Results, found: Found, protocol: Protocol) -> Iterator[str]:
+    """Of weights that are made for one thing only."""
+    seeds = protocol.report()[:2]
+    yield f"Other shipped weights, as they are, {len(seeds)} seeds:\n"
+    rows = []
+    for problem in found:
+        cells = [
+            cell([results.of(Key(problem, name, 1.0, s, protocol.steps)) for s in seeds])
+            for name in OTHER_WEIGHTS
+        ]
+        rows.append([problem, *cells])
+    yield from _rows(["model", *OTHER_WEIGHTS], rows)
 
 
 def _dead_units(protocol: Protocol) -> Iterator[str]:

@@ -46,7 +46,7 @@ def check(folder: Path, models: str, *options: str) -> dict[str, Any]:
     assert [(row["model"], row["step"]) for row in rows] == [(n, s) for n in names for s in "01"]
     assert all(float(row["mnist-lstm plain"]) > 0 for row in rows)
     table = (folder / "table.md").read_text(encoding="utf-8")
-    assert all(table.count(found["models"][name]["title"]) == 3 for name in names)
+    assert all(table.count(found["models"][name]["title"]) == 4 for name in names)
     assert (folder / "curves.png").stat().st_size > 10_000
     return found
 
