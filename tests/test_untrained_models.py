@@ -12,7 +12,7 @@ from helpers import SCRIPTS, python
 
 SCRIPT = SCRIPTS / "untrained_models.py"
 SHORT = ("--steps", "2", "--tuning-seeds", "1", "--report-seeds", "1")
-RATES = {0.01, 0.03, 0.1, 0.3, 1}
+RATES = (0.1, 1.0)  # fewer than in the study, for time
 
 
 def script() -> ModuleType:
@@ -25,6 +25,7 @@ def script() -> ModuleType:
 
 
 STUDY = script()
+STUDY.LEARNED_RATES = RATES
 
 
 def run(folder: Path, models: str, *options: str) -> None:
@@ -67,7 +68,7 @@ def test_models_that_need_no_files(tmp_path: Path) -> None:
             }
             for name in ("adam", "quadratic-lstm")
         }
-        assert of["quadratic-lstm"].keys() == RATES
+        assert tuple(of["quadratic-lstm"]) == RATES
         tried = of["adam"]
         assert len(tried) >= 10
         best = min(tried, key=tried.__getitem__)
