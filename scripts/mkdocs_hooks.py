@@ -16,9 +16,10 @@ from mkdocs.structure.pages import Page
 
 OUTPUTS = "outputs/"
 SUFFIXES = (".png", ".svg", ".md", ".csv")  # of what is taken from there
-CODE = r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<ticks>`+)[^`].*?(?P=ticks)(?!`)"
+FENCED = r"^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence)"
+SPAN = r"(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`)"
 LINK = r"(?P<picture>!?)\[(?P<text>(?:[^\[\]]|!\[[^\[\]]*\]\([^()]*\))*)\]\((?P<to>[^()\s]+)\)"
-PATTERN = re.compile(f"{CODE}|{LINK}", re.MULTILINE | re.DOTALL)
+PATTERN = re.compile(f"{FENCED}|{SPAN}|{LINK}", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -313,6 +313,27 @@ def test_a_compiled_model(make: Make) -> None:
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_training_step(make: Make) -> None:
+    net, plain = model(), model()
+    optimizer, other = make(net.parameters()), make(plain.parameters())
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+
+    def step(own: nn.Module, by: torch.optim.Optimizer) -> None:
+        by.zero_grad()
+        own(x).square().mean().backward()
+        by.step()
+
+    compiled = torch.compile(step, backend="eager")
+    for _ in range(3):
+        compiled(net, optimizer)
+        step(plain, other)
+    expected = [p.detach() for p in plain.parameters()]
+    for parameter, own in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), own)
+
+
+@BOTH
 def test_no_graph_is_built(make: Make) -> None:
     net = model()
     optimizer = make(net.parameters())
@@ -413,16 +434,16 @@ def test_a_state_keeps_the_size_of_its_blocks() -> None:
 
 def test_memory_and_rounding_of_a_state_in_bfloat16() -> None:
     net, plain = model(), model()
-    optimizer = LearnedOptimizer(net.parameters(), state_dtype=torch.bfloat16)
+    optimizer = LearnedOptimizer(net.parameters(), "mnist-lstm", state_dtype=torch.bfloat16)
     train(net, optimizer, 3)
     for parameter in net.parameters():
         kept = optimizer.state[parameter].values()
         assert all(part.dtype == torch.bfloat16 for part in kept)
         assert sum(part.numel() for part in kept) == 2 * 2 * 20 * parameter.numel()
-    expected = train(plain, LearnedOptimizer(plain.parameters()), 3)
+    expected = train(plain, LearnedOptimizer(plain.parameters(), "mnist-lstm"), 3)
     for parameter, own in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach(), own, rtol=0, atol=0.02)
-    again = LearnedOptimizer(net.parameters())
+    again = LearnedOptimizer(net.parameters(), "mnist-lstm")
     again.load_state_dict(optimizer.state_dict())
     assert next(iter(again.state.values()))["recurrent0"].dtype == torch.bfloat16
 
@@ -501,7 +522,7 @@ def test_coordinates_that_share_information_are_one_function() -> None:
 
 def test_a_state_of_other_weights_is_refused() -> None:
     net = model()
-    optimizer = LearnedOptimizer(net.parameters())
+    optimizer = LearnedOptimizer(net.parameters(), weights="mnist-lstm")
     train(net, optimizer, 1)
     other = LearnedOptimizer(net.parameters(), weights="quadratic-lstm")
     with pytest.raises(CheckpointError, match="of weights mnist-lstm, not of quadratic-lstm"):
@@ -510,7 +531,7 @@ def test_a_state_of_other_weights_is_refused() -> None:
 
 def test_the_same_weights_from_elsewhere_are_the_same(tmp_path: Path) -> None:
     net = model()
-    optimizer = LearnedOptimizer(net.parameters())
+    optimizer = LearnedOptimizer(net.parameters(), weights="mnist-lstm")
     train(net, optimizer, 1)
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes((weights.SHIPPED / "mnist-lstm.safetensors").read_bytes())
