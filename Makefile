@@ -83,7 +83,7 @@ lint: install  ## check style and formatting
 
 docs: install  ## build the documentation's site in build/site
 	$(BIN)/python scripts/config_reference.py
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: install  ## sdist and wheel in dist/
 	$(BIN)/python -m build

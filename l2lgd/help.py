@@ -75,10 +75,10 @@ def _options(text: str, prefix: str = "") -> list[str]:
         if comment and value.strip():
             rows.append((prefix + ".".join(path), value.strip(), comment))
     width = max((len(name) for name, _, _ in rows), default=0)
-    return [f"  {name:<{width}}  {comment} [{_shown(value)}]" for name, value, comment in rows]
+    return [f"  {name:<{width}}  {comment} [{shown(value)}]" for name, value, comment in rows]
 
 
-def _shown(value: str) -> str:
+def shown(value: str) -> str:
     """A default as a person reads it: the fallback of an interpolation, not the interpolation."""
     select = re.search(r"\$\{oc\.select:task\.recipe\.\w+,([^}]*)\}", value)
     if select:

@@ -23,7 +23,8 @@ import yaml
 
 from l2lgd.cli import VERBS
 from l2lgd.config import SCHEMAS
-from l2lgd.help import GROUPS, OPTION, _shown
+from l2lgd.help import GROUPS, OPTION
+from l2lgd.help import shown as shown_default
 from l2lgd.schedules import Unroll
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -142,14 +143,14 @@ def table(found: Iterable[Option], schema: type | None, prefix: str = "") -> lis
         kind = type_in(schema, name)
         if kind is None:  # what the schema does not say, the default may
             kind = type(yaml.safe_load(default))
-        shown = _shown(default).replace("|", "\\|")
+        shown = shown_default(default).replace("|", "\\|")
         rows.append(f"| `{prefix}{name}` | {type_name(kind)} | `{shown}` | {marked(meaning)} |")
     return ["| option | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
 
 
 def assignments(found: Iterable[Option]) -> str:
     """Options with their values, what they mean in brackets."""
-    said = [(f"`{o.name}={_shown(o.default)}`", marked(o.meaning)) for o in found]
+    said = [(f"`{o.name}={shown_default(o.default)}`", marked(o.meaning)) for o in found]
     return ", ".join(f"{one} ({meaning})" if meaning else one for one, meaning in said)
 
 

@@ -135,7 +135,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as strictly as can be."""
     pytest.importorskip("mkdocs", reason="the site needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
-    options = ("--strict", "--quiet", "--site-dir", str(folder))
+    options = ("--strict", "--site-dir", str(folder))  # --quiet would have it overlook warnings
     ran = python("-m", "mkdocs", "build", *options, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder
@@ -502,7 +502,7 @@ class Stage:
 
 
 def _swept(word: str, most: int) -> str:
-    """Of the numbers that a sweep goes over only the first ones; names are all tried, if several."""
+    """The first of the numbers that a sweep goes over; names are all tried, if more than one."""
     name, equals, value = word.partition("=")
     values = value.split(",")
     if not equals or value.startswith(("[", "{", "'", '"')) or len(values) == 1:

@@ -201,6 +201,7 @@ def test_evaluation_compares_with_tuned_optimizers(trained: Path, tmp_path: Path
     assert taken == {"lstm", "adam"}
     results = summary_of(tmp_path / "third")["results"]
     assert list(results) == ["lstm", "adam", "rmsprop"]
+    assert {results[n].pop("losses_from") for n in taken} == {"second"}
     assert {n: results[n] for n in taken} == {n: found["results"][n] for n in taken}
     for change in ("seed=3", "num_functions=8", "split=validation", "task.dimension=9"):
         changed = run(*arguments, *reusing, "baselines=[]", change, cwd=tmp_path)
