@@ -80,10 +80,10 @@ def _plain(verb: str, words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         return _show(f"l2lgd {verb}: {PLAIN[verb]}\n\n{usage}")
     try:
-        run(words)
+        said = run(words)
     except UserError as error:
         return _fail(str(error))
-    return 0
+    return _show(said) if said else 0
 
 
 def _show(text: str) -> int:

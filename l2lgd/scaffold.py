@@ -18,8 +18,8 @@ GROUPS = {"task": "task", "optimizer": "opt"}
 DEFAULT_FOLDER = "mine"
 
 
-def new(words: Sequence[str]) -> None:
-    """Write the two files, and print the command that uses them.
+def new(words: Sequence[str]) -> str:
+    """Write the two files; returns their names, and the command that uses them.
 
     Raises:
         ConfigError: a word is missing, no name, or taken.
@@ -42,19 +42,19 @@ def new(words: Sequence[str]) -> None:
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another name, or remove it")
     title = "".join(part.capitalize() for part in name.split("_"))
+    written = [module, config]
     values = {"name": name, "Name": title, "package": package}
     for path, template in ((module, f"{kind}.py.txt"), (config, f"{kind}.yaml.txt")):
         text = (files("l2lgd") / "templates" / template).read_text("utf-8")
         _write(path, Template(text).substitute(values))
-        print(path)
     init = folder / "__init__.py"
     if not init.exists():
         _write(init, "")
-        print(init)
+        written.append(init)
     uses = f"task={name}" if kind == "task" else f"opt={name}"
     where = f"--config-dir {folder / 'conf'} {uses} 'allow_targets=[{package}]'"
-    print(f"\nto try it, from the folder that {package} is in:")
-    print(f"l2lgd meta-train {where}")
+    said = [*map(str, written), "", f"to try it, from the folder that {package} is in:"]
+    return "\n".join([*said, f"l2lgd meta-train {where}"])
 
 
 def _write(path: Path, text: str) -> None:
