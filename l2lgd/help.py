@@ -1,7 +1,7 @@
 """``--help``, read off the YAML files, where every option has its line of meaning."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -62,18 +62,24 @@ def verb_help(verb: str, meaning: str) -> str:
     return "\n".join(lines)
 
 
-def _options(text: str, prefix: str = "") -> list[str]:
-    """Every option of a YAML file that has a comment, under its full name."""
+def entries(text: str) -> Iterator[tuple[list[str], str, str]]:
+    """Of each key of a YAML file the path to it, its value and its comment, either may be empty."""
     path: list[str] = []
-    rows = []
     for line in text.splitlines():
         match = OPTION.match(line)
-        if not match:
-            continue
-        indent, key, value, comment = match.groups()
-        path = [*path[: len(indent) // 2], key]
-        if comment and value.strip():
-            rows.append((prefix + ".".join(path), value.strip(), comment))
+        if match:
+            indent, key, value, comment = match.groups()
+            path = [*path[: len(indent) // 2], key]
+            yield path, value.strip(), comment or ""
+
+
+def _options(text: str, prefix: str = "") -> list[str]:
+    """Every option of a YAML file that has a comment, under its full name."""
+    rows = [
+        (prefix + ".".join(path), value, comment)
+        for path, value, comment in entries(text)
+        if comment and value
+    ]
     width = max((len(name) for name, _, _ in rows), default=0)
     return [f"  {name:<{width}}  {comment} [{shown(value)}]" for name, value, comment in rows]
 

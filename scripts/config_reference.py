@@ -23,7 +23,7 @@ import yaml
 
 from l2lgd.cli import VERBS
 from l2lgd.config import SCHEMAS
-from l2lgd.help import GROUPS, OPTION
+from l2lgd.help import GROUPS, entries
 from l2lgd.help import shown as shown_default
 from l2lgd.schedules import Unroll
 
@@ -156,20 +156,14 @@ def assignments(found: Iterable[Option]) -> str:
 
 def options(text: str) -> Iterator[Option]:
     """Those of a YAML file, in its order, but for what belongs to Hydra or to the recipe."""
-    path: list[str] = []
-    for line in text.splitlines():
-        match = OPTION.match(line)
-        if not match:
-            continue
-        indent, key, value, comment = match.groups()
-        path = [*path[: len(indent) // 2], key]
+    for path, value, comment in entries(text):
         if path[0] in (*SET_ELSEWHERE, "_target_"):
             continue
         node = functools.reduce(lambda inner, part: inner[part], path, loaded(text))
-        if not value.strip() and isinstance(node, list):
+        if not value and isinstance(node, list):
             value = compact(node)  # which stands in the lines below
-        if value.strip():
-            yield Option(".".join(path), value.strip(), comment or "")
+        if value:
+            yield Option(".".join(path), value, comment)
 
 
 def with_meaning(option: Option, group: str, parents: Iterable[str]) -> Option:
