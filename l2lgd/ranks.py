@@ -36,16 +36,25 @@ class Ranks:
             num_functions * self.rank // self.size, num_functions * (self.rank + 1) // self.size
         )
 
-    def mean(self, parts: Sequence[Tensor], num_functions: int) -> list[Tensor]:
-        """Means over all functions, from means over each process's own share of them."""
+    def mean(self, parts: Sequence[Tensor], count: int) -> tuple[list[Tensor], int]:
+        """Means over the functions of all processes, from those over each one's own.
+
+        Args:
+            parts: means over this process's functions; whatever they are where it has none.
+            count: how many these are.
+
+        Returns:
+            The means, and of how many functions.
+        """
         if self.size == 1:
-            return list(parts)
-        own = self.share(num_functions)
+            return list(parts), count
         flat = torch.cat([part.detach().flatten() for part in parts])
-        flat *= (own.stop - own.start) / num_functions
+        counted = flat.new_tensor([count])
+        flat = torch.cat([flat * count if count else torch.zeros_like(flat), counted])
         torch.distributed.all_reduce(flat)
-        pieces = flat.split([part.numel() for part in parts])
-        return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]
+        total = int(flat[-1])
+        pieces = (flat[:-1] / max(1, total)).split([part.numel() for part in parts])
+        return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)], total
 
     def columns(self, part: Tensor, num_functions: int) -> Tensor:
         """(…, own functions) of every process side by side: (…, all functions)."""

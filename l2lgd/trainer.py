@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd import checkpoint
+from l2lgd.diverged import finite_functions, without
 from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.ranks import Ranks
@@ -130,7 +131,7 @@ class Trainer:
             began = time.monotonic()
             horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
             if trajectory.hopeless or trajectory.position.step >= horizon:
-                ratio = self._mean_loss(trajectory, settings) / trajectory.initial_loss
+                ratio = self._mean_loss(trajectory) / trajectory.initial_loss
                 watch.ended(ratio, trajectory.diverged, progress.meta_step)
                 progress.trajectory += 1
                 trajectory = self._begun(optimizer, settings, progress)
@@ -171,13 +172,15 @@ class Trainer:
         optimizee = self.task.sample("train", settings.num_functions, draw)
         own = optimizee.select(self.ranks.share(settings.num_functions))
         trajectory = Trajectory.begin(optimizer, own)
-        trajectory.initial_loss = self._mean_loss(trajectory, settings)
+        trajectory.initial_loss = self._mean_loss(trajectory)
         return trajectory
 
-    def _mean_loss(self, trajectory: Trajectory, settings: MetaSettings) -> float:
-        """Where the trajectory stands, over all functions."""
-        own = trajectory.position.loss.mean()
-        return self.ranks.mean([own], settings.num_functions)[0].item()
+    def _mean_loss(self, trajectory: Trajectory) -> float:
+        """Where the trajectory stands, over all functions that have not diverged."""
+        losses = trajectory.position.loss
+        finite = losses[losses.isfinite()]
+        (mean,), count = self.ranks.mean([finite.mean()], len(finite))
+        return mean.item() if count else math.nan
 
     def _meta_step(
         self,
@@ -197,14 +200,17 @@ class Trainer:
         meta_optimizer.zero_grad(set_to_none=True)
         second = unroll.keeps_second_derivatives(fraction)
         record, at = rollout(at, length, keep_path=second)
+        alive = finite_functions(record)
+        if alive is not None:
+            record = without(record, alive)
         meta_loss = replay(record, objective, unroll.smoothing, unroll.difference)
         trajectory.position = at
-        numbers = self._mean_over_ranks(optimizer, settings, record, meta_loss)
+        numbers, count = self._mean_over_ranks(optimizer, record, meta_loss)
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.parameters(), settings.meta_clip or math.inf
         ).item()
         rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
-        if math.isfinite(norm):
+        if count and math.isfinite(norm):
             for group in meta_optimizer.param_groups:
                 group["lr"] = rate
             meta_optimizer.step()
@@ -222,33 +228,36 @@ class Trainer:
                 "meta_learning_rate": rate,
                 "unroll_length": length,
                 "trajectory": progress.trajectory,
+                "diverged": settings.num_functions - count,
                 "skipped": progress.skipped,
             },
         )
         self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, horizon)
 
     def _mean_over_ranks(
-        self,
-        optimizer: LearnedOptimizer,
-        settings: MetaSettings,
-        record: Record,
-        meta_loss: Tensor,
-    ) -> dict[str, float]:
-        """Make ``.grad`` the meta-gradient over all functions; returns numbers for the log."""
+        self, optimizer: LearnedOptimizer, record: Record, meta_loss: Tensor
+    ) -> tuple[dict[str, float], int]:
+        """Make ``.grad`` the meta-gradient over all functions that have not diverged.
+
+        Returns:
+            Numbers for the log, and how many functions these are means over.
+        """
+        gradients, losses = record.of_alive(record.gradients, 1), record.of_alive(record.losses, 1)
         squares = {
             "update_size": record.update_size.square(),
-            "gradient_size": record.gradients.square().mean(),
+            "gradient_size": gradients.square().mean(),
         }
-        numbers = {"meta_loss": meta_loss, "mean_loss": record.losses.mean(), **squares}
-        for name, value in record.optimizer.input_statistics(record.gradients).items():
+        numbers = {"meta_loss": meta_loss, "mean_loss": losses.mean(), **squares}
+        for name, value in record.optimizer.input_statistics(gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
         weights = list(optimizer.parameters())
         parts = [*(weight.grad for weight in weights), *numbers.values()]
-        found = iter(self.ranks.mean(parts, settings.num_functions))
+        means, count = self.ranks.mean(parts, losses.shape[1])
+        found = iter(means)
         for weight in weights:
             weight.grad = next(found)
-        means = {name: value.item() for name, value in zip(numbers, found, strict=True)}
-        return means | {name: math.sqrt(means[name]) for name in squares}
+        said = {name: value.item() for name, value in zip(numbers, found, strict=True)}
+        return said | {name: math.sqrt(said[name]) for name in squares}, count
 
     def _validate(
         self,

@@ -61,9 +61,19 @@ class Record:
     steps: range  # t + 1 … t + U
     losses: Tensor  # f(θ_{t+1}) … f(θ_{t+U}), (U, B)
     gradients: Tensor  # ∇_t … ∇_{t+U}, (U + 1, B, n)
-    update_size: Tensor  # root mean square of g_t … g_{t+U−1}, ()
+    update_squares: Tensor  # mean squares of g_t … g_{t+U−1}, (B,)
     path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted;
     # some of them with no states, if these would take too much memory
+    alive: Tensor | None = None  # functions that count (B,); None for all
+
+    @property
+    def update_size(self) -> Tensor:
+        """Root mean square of the updates of functions that count, ()."""
+        return self.of_alive(self.update_squares).mean().sqrt()
+
+    def of_alive(self, values: Tensor, dim: int = 0) -> Tensor:
+        """Those parts of ``values`` along a dimension that are of functions that count."""
+        return values if self.alive is None else values[(slice(None),) * dim + (self.alive,)]
 
 
 def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
@@ -110,7 +120,7 @@ def rollout(
         before, at = at.parameters, advance(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
-        squares.append((at.parameters - before).square().mean())
+        squares.append((at.parameters - before).square().mean(1))
     record = Record(
         begin.optimizer,
         begin.states,
@@ -118,7 +128,7 @@ def rollout(
         range(begin.step + 1, at.step + 1),
         torch.stack(losses),
         torch.stack(gradients),
-        torch.stack(squares).mean().sqrt(),
+        torch.stack(squares).mean(0),
         path if keep_path else None,
     )
     return record, at
@@ -196,8 +206,10 @@ def _along_the_path(
     for i in reversed(range(len(path))):
         cotangent += weights[i].unsqueeze(1) * record.gradients[i + 1]
         if d_gradient is not None:
-            after = path[i + 1]
-            cotangent += _hessian_product(after, d_gradient, difference)
+            product = _hessian_product(path[i + 1], d_gradient, difference)
+            if record.alive is not None:
+                product = product.where(record.alive.unsqueeze(1), 0.0)
+            cotangent += product
         at, width = path[i], widths[i]
         d_gradient = torch.empty_like(cotangent)
         for k, (block, state) in enumerate(zip(at.blocks, states.at(i), strict=True)):
@@ -268,7 +280,8 @@ def _objective_and_weights(record: Record, objective: MetaObjective) -> tuple[Te
     """The meta-loss and w_s = ∂(meta-loss)/∂f(θ_s), (U, B)."""
     losses = record.losses.detach().requires_grad_()
     with torch.enable_grad():
-        meta_loss = objective(losses, record.steps).mean(1).sum()
+        summands = objective(record.of_alive(losses, 1), record.steps)
+        meta_loss = summands.mean(1).sum()
         (weights,) = torch.autograd.grad(meta_loss, losses)
     return meta_loss.detach(), weights
 
@@ -308,7 +321,7 @@ def textbook(
                 update[block], state = optimizer.step(gradient[block], state, part)
                 following.append(state)
             parameters, states = parameters + update, following
-            squares.append(update.detach().square().mean())
+            squares.append(update.detach().square().mean(1))
             loss = at.optimizee.loss(parameters, step)
             (gradient,) = torch.autograd.grad(
                 loss.sum(), parameters, create_graph=second_derivatives, retain_graph=True
@@ -325,7 +338,7 @@ def textbook(
         steps,
         torch.stack(losses).detach(),
         torch.stack(gradients).detach(),
-        torch.stack(squares).mean().sqrt(),
+        torch.stack(squares).mean(0),
     )
     end = Position(
         at.optimizee,
