@@ -141,6 +141,7 @@ def _run_again(verb: str, overrides: list[str]) -> None:
     own = [o for o in overrides if not o.startswith(("-", "rerun="))]
     of_hydra = [o for o in own if o.lstrip("+").startswith("hydra")]
     changes = [o for o in own if o not in of_hydra]
+    _hold(folder)
     sweeps.started.append(folder)
     jobs = sweeps.again(sweep, changes)
     if jobs:
@@ -204,6 +205,7 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     from l2lgd.errors import ConfigError
 
     folder = _path_override(overrides, "resume") if verb == "meta-train" else None
+    _hold(folder or _path_override(overrides, "hydra.run.dir"))
     if folder is None:
         _refuse_to_overwrite(_path_override(overrides, "hydra.run.dir"))
         _refuse_to_sweep_over(_path_override(overrides, "hydra.sweep.dir"))
@@ -273,6 +275,14 @@ def _refuse_to_overwrite(folder: Path | None) -> None:
             f"{folder} already holds a run; go on with resume={folder}, "
             "or choose another hydra.run.dir"
         )
+
+
+def _hold(folder: Path | None) -> None:
+    """Before Hydra writes into a folder that is there already; new ones are held by the run."""
+    from l2lgd import locks
+
+    if folder is not None and folder.is_dir() and launch.rank() == 0:
+        locks.hold(folder)
 
 
 def _refuse_to_sweep_over(folder: Path | None) -> None:

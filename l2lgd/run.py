@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd import config as configs
-from l2lgd import launch, runtime
+from l2lgd import launch, locks, runtime
 from l2lgd.errors import ConfigError
 from l2lgd.mirrors import About
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
@@ -67,6 +67,8 @@ class Run:
         task.setup(options.data_dir, device)
         hydra = HydraConfig.get().runtime
         folder, choices = Path(hydra.output_dir), hydra.choices
+        if launch.rank() == 0:
+            locks.hold(folder)
         return cls(
             verb.replace("_", "-"),
             folder,

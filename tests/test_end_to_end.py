@@ -410,7 +410,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".log"
+        if path.is_file() and path.name != ".lock" and path.suffix != ".log"
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from l2lgd import checkpoint
+from l2lgd import checkpoint, locks
 from l2lgd.checkpoint import check_writable, write_atomically
 from l2lgd.config import nearest, validated
 from l2lgd.errors import ConfigError, UserError
@@ -54,6 +54,7 @@ def figures(config: DictConfig) -> float:
     looks.style_of(look.style)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_writable(folder / "comparison.md")
+    locks.hold(folder)
     given = HydraConfig.get().overrides.task
     handed_on = [o for o in given if o.partition("=")[0] in HANDED_ON]
     art = [] if options.vgg == "torchvision" else [f"task.vgg.weights={options.vgg}"]
