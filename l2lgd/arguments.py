@@ -56,7 +56,10 @@ def _named(verb: str, arguments: list[str]) -> list[str]:
     found, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)
-        if word in short:
+        if HYDRA_FLAGS.get(word) and rest:
+            found.append(word)
+            word = rest.pop(0)
+        elif word in short:
             if not rest:
                 raise ConfigError(f"{word} needs a value")
             word = f"{short[word]}={quoted(rest.pop(0))}"

@@ -36,22 +36,26 @@ class Blockwise:
             size: of a block.
             kept_in: type of the flat tensors; None for that of the arithmetic.
         """
-        n = len(parameters)
-        counts: list[int] = []
-        for length, times in ((size, n // size), (n % size, 1)):
-            if length and times:
-                parts = tensors_of(self._template(parameters[:length]))
-                counts = counts or [0] * len(parts)
-                counts = [c + times * p.numel() for c, p in zip(counts, parts, strict=True)]
-                types = [p.dtype for p in parts]
+        types = [p.dtype for p in tensors_of(self._template(parameters[:size]))]
         flat = {}
-        for index, (count, own) in enumerate(zip(counts, types, strict=True)):
+        for index, (count, own) in enumerate(zip(self.sizes(parameters, size), types, strict=True)):
             dtype = kept_in if kept_in and own.is_floating_point else own
             flat[NAME.format(index)] = parameters.new_empty(count, dtype=dtype)
         for where, views in self._blocks(parameters, flat, size):
             block = parameters[where].to(self._dtype).unsqueeze(0)
             _write(views, self._optimizer.initial_state(block))
         return flat
+
+    def sizes(self, parameters: Tensor, size: int) -> list[int]:
+        """Numbers in each flat tensor."""
+        n = len(parameters)
+        blocks = [(parameters[:size], n // size), (parameters[: n % size], 1)]
+        found = [
+            [times * part.numel() for part in tensors_of(self._template(block))]
+            for block, times in blocks
+            if len(block) and times
+        ]
+        return [sum(parts) for parts in zip(*found, strict=True)]
 
     def updates(
         self, gradient: Tensor, state: Mapping[str, Tensor], size: int

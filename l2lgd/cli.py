@@ -113,13 +113,14 @@ def _run(verb: str, overrides: list[str]) -> int:
         return INTERRUPTED
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
-        from l2lgd.explanations import explanation
+        from l2lgd.explanations import explanation, one_line
 
-        failed = _after_sweep()
-        if failed:
+        failed = _after_sweep(error)
+        if failed and not traceback_wanted:
             return _fail(failed)
-
         message = explanation(error)
+        if message is None and {"-m", "--multirun"} & set(overrides):
+            message = f"the sweep could not be run: {one_line(error)}"
         if message is None or traceback_wanted:
             raise error from None
         return _fail(message)
@@ -141,24 +142,40 @@ def _run_again(verb: str, overrides: list[str]) -> None:
     own = [o for o in overrides if not o.startswith(("-", "rerun="))]
     of_hydra = [o for o in own if o.lstrip("+").startswith("hydra")]
     changes = [o for o in own if o not in of_hydra]
+    if any(o.lstrip("+").startswith("resume=") for o in changes):
+        raise ConfigError("rerun= goes on with the jobs of a sweep; leave resume= out")
     _hold(folder)
     sweeps.started.append(folder)
+    allowed = [o for job in sweep.jobs for o in job.overrides]
     jobs = sweeps.again(sweep, changes)
     if jobs:
-        where = f"hydra.sweep.dir={quoted(folder)}"
+        _allow_packages_here([*allowed, *changes])
         sweeps.run_only(jobs)
+        where = f"hydra.sweep.dir={quoted(folder)}"
         _hydra_main(verb, ["--multirun", *flags, *sweep.overrides, *of_hydra, where])
 
 
-def _after_sweep() -> str:
-    """Show the ranking of a sweep that this process has run; what to say of failed jobs."""
+def _allow_packages_here(overrides: list[str]) -> None:
+    """Let packages that are allowed be found in the working directory, too."""
+    allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
+    if allowed and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def _after_sweep(gave_up: Exception | None = None) -> str:
+    """Show the ranking of a sweep that this process has run; what to say of jobs that are left.
+
+    Args:
+        gave_up: what ended the sweep before its jobs did.
+    """
     sweeps = sys.modules.get("l2lgd.sweeps")
-    if sweeps is None or not sweeps.started:
+    if sweeps is None or not sweeps.started or not (sweeps.started[-1] / sweeps.SWEEP).is_file():
         return ""
     sweep = sweeps.Sweep.read(sweeps.started[-1])
-    if all(job.status == "unfinished" for job in sweep.jobs):
+    if gave_up is not None and not any(job.begun for job in sweep.jobs):
         return ""  # nothing was run: what went wrong says so itself
     from l2lgd import ranking
+    from l2lgd.explanations import one_line
 
     ranking.show(sweep)
     left = sweep.left()
@@ -167,6 +184,8 @@ def _after_sweep() -> str:
     for job in left:
         said = job.error or "did not end"
         print(f"job {job.number} ({shlex.join(job.overrides)}): {said}", file=sys.stderr)
+    if gave_up is not None and not any(job.error for job in left):
+        print(f"the launcher gave up: {one_line(gave_up)}", file=sys.stderr)
     command = shlex.join(["l2lgd", sweep.verb, f"rerun={sweep.folder}"])
     return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"
 
@@ -193,8 +212,7 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
                 raise
             raise _Stop(error) from error
 
-    if any(o.lstrip("+").startswith("allow_targets=") for o in overrides):
-        sys.path.insert(0, str(Path.cwd()))  # where the packages that are allowed may be
+    _allow_packages_here(overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     sys.argv = ["l2lgd", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
@@ -288,11 +306,19 @@ def _hold(folder: Path | None) -> None:
 def _refuse_to_sweep_over(folder: Path | None) -> None:
     from l2lgd.errors import ConfigError
 
-    if folder is not None and any(folder.glob("*/.hydra")):
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"hydra.sweep.dir={folder} is a file; choose another folder")
+    if any(folder.glob("*/.hydra")):
         raise ConfigError(
             f"{folder} already holds a sweep; run what it has left undone with rerun={folder}, or "
             "choose another hydra.sweep.dir"
         )
+    if "${" not in str(folder):
+        from l2lgd.checkpoint import check_writable
+
+        check_writable(folder / "sweep.json")
 
 
 def _unknown_verb(word: str, arguments: Sequence[str]) -> str:

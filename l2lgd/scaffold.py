@@ -13,7 +13,8 @@ from l2lgd.errors import ConfigError, UserError
 USAGE = """usage: l2lgd new task NAME [FOLDER]
        l2lgd new optimizer NAME [FOLDER]
 
-FOLDER is a Python package of yours, mine if you give none; its configs go to FOLDER/conf."""
+FOLDER is a Python package of yours in this folder, mine if you give none; its configs go to
+FOLDER/conf."""
 GROUPS = {"task": "task", "optimizer": "opt"}
 DEFAULT_FOLDER = "mine"
 
@@ -31,7 +32,7 @@ def new(words: Sequence[str]) -> str:
     folder = Path(words[2] if len(words) > 2 else DEFAULT_FOLDER)
     if kind not in GROUPS:
         raise ConfigError(f"new {kind}: there is none{nearest(kind, GROUPS)}")
-    group, package = GROUPS[kind], folder.resolve().name
+    group, package = GROUPS[kind], folder.as_posix()
     for word, what in ((name, "NAME"), (package, "FOLDER")):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word) or keyword.iskeyword(word):
             raise ConfigError(f"{what} {word}: must be small letters, digits and underscores")
@@ -53,7 +54,7 @@ def new(words: Sequence[str]) -> str:
         written.append(init)
     uses = f"task={name}" if kind == "task" else f"opt={name}"
     where = f"--config-dir {folder / 'conf'} {uses} 'allow_targets=[{package}]'"
-    said = [*map(str, written), "", f"to try it, from the folder that {package} is in:"]
+    said = [*map(str, written), "", "to try it, from this folder:"]
     return "\n".join([*said, f"l2lgd meta-train {where}"])
 
 

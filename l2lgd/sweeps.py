@@ -1,11 +1,9 @@
 """Sweeps (``--multirun``): what every job leaves behind, the ranking, and what to run again.
 
 Hydra's launchers run the jobs; here is what they tell. A sweep's folder has ``sweep.json`` with
-the overrides of each job, every job's folder a ``job.json`` when it has ended, so that a job that
-was killed is missed.
+the overrides of each job, every job's folder a ``job.json`` that says how it ended, if it did.
 """
 
-import contextlib
 import itertools
 import json
 import sys
@@ -17,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 
+from l2lgd.arguments import quoted
 from l2lgd.checkpoint import write_atomically
 from l2lgd.errors import ConfigError
 
 SWEEP, JOB, TRACEBACK = "sweep.json", "job.json", "error.txt"
+ASIDE = ".before_"  # in the names of folders that made room
 started: list[Path] = []  # folders of the sweeps that this process has begun
 _instead: list[list[list[str]]] = []  # the batch of jobs that the next sweep is to run
 
@@ -45,6 +46,7 @@ class Job:
     value: float | None = None
     seconds: float | None = None
     error: str = ""
+    begun: bool = False  # has it ever been?
 
     @property
     def options(self) -> dict[str, str]:
@@ -70,14 +72,16 @@ class Sweep:
         """
         try:
             plan = json.loads((folder / SWEEP).read_text("utf-8"))
-            jobs = [
-                _read_job(folder, number, overrides)
-                for number, overrides in enumerate(plan["jobs"])
-            ]
+            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(plan["jobs"])]
+            for path in folder.rglob(JOB):
+                if ASIDE not in path.parent.name:
+                    found = json.loads(path.read_text("utf-8"))
+                    number = found.pop("job")
+                    jobs[number] = Job(number, folder=path.parent, begun=True, **found)
             return cls(folder, plan["verb"], plan["hydra"], jobs)
         except FileNotFoundError as error:
             raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise ConfigError(f"{folder / SWEEP} cannot be read: {error}") from error
 
     def ranked(self) -> list[Job]:
@@ -119,32 +123,42 @@ class Record(Callback):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(list(config.hydra.overrides.task))
         (jobs,) = BasicSweeper.split_arguments(parsed, None)
-        plan = {
-            "verb": config.hydra.job.name,
-            "hydra": [
-                *(word for word in sys.argv if word.startswith("--config-dir=")),
-                *(o for o in config.hydra.overrides.hydra if not _of_folders(o)),
-            ],
-            "jobs": jobs,
-        }
+        of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        flags = [word for word in sys.argv if word.startswith("--config-dir=")]
+        own = [override for override in of_hydra if not _of_folders(override)]
+        plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": jobs}
         write_atomically(folder / SWEEP, json.dumps(plan, indent=1).encode())
 
     def on_job_start(self, config: Any, **_: Any) -> None:
         self._began = time.monotonic()
+        if _swept(config):
+            folder = Path(config.hydra.runtime.output_dir)
+            if not (folder / JOB).exists():  # it is there when the job is run again
+                write_job(folder, config.hydra.job.num, config.hydra.overrides.task)
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
-        from hydra.types import RunMode
-
-        if config.hydra.mode != RunMode.MULTIRUN:
+        if not _swept(config):
             return
         folder = Path(config.hydra.runtime.output_dir)
-        found: dict[str, Any] = {"overrides": list(config.hydra.overrides.task)}
+        found = json.loads((folder / JOB).read_text("utf-8"))
         try:
             found |= {"status": "completed", "value": job_return.return_value}
         except Exception as error:  # whatever ended the job
             found |= {"status": "failed", "error": _explained(error, folder)}
         found["seconds"] = round(time.monotonic() - self._began, 3)
         write_atomically(folder / JOB, json.dumps(found, indent=1).encode())
+
+
+def write_job(folder: Path, number: int, overrides: Sequence[str]) -> None:
+    """Note a job of which nothing more is known yet."""
+    found = {"job": number, "overrides": list(overrides), "status": "unfinished"}
+    write_atomically(folder / JOB, json.dumps(found, indent=1).encode())
+
+
+def _swept(config: Any) -> bool:
+    from hydra.types import RunMode
+
+    return bool(config.hydra.mode == RunMode.MULTIRUN)
 
 
 def run_only(jobs: Sequence[Sequence[str]]) -> None:
@@ -163,12 +177,15 @@ def again(sweep: Sweep, changes: Sequence[str]) -> list[list[str]]:
     for job in sweep.left():
         if changes and job.folder.exists():
             _move_aside(job.folder)
-        jobs.append([*job.overrides, *changes, f"hydra.sweep.subdir={job.number}"])
+        overrides = [*job.overrides, *changes]
+        write_job(job.folder, job.number, overrides)
+        where = job.folder.relative_to(sweep.folder).as_posix()
+        jobs.append([*overrides, f"hydra.sweep.subdir={quoted(where)}"])
     return jobs
 
 
 def _move_aside(folder: Path) -> None:
-    places = (folder.with_name(f"{folder.name}.before_{k}") for k in itertools.count(1))
+    places = (folder.with_name(f"{folder.name}{ASIDE}{k}") for k in itertools.count(1))
     folder.rename(next(place for place in places if not place.exists()))
 
 
@@ -187,13 +204,3 @@ def _explained(error: Exception, folder: Path) -> str:
     text = "".join(traceback.format_exception(error))
     write_atomically(folder / TRACEBACK, text.encode())
     return f"{type(error).__name__}: {one_line(error)} ({folder / TRACEBACK})"
-
-
-def _read_job(folder: Path, number: int, overrides: list[str]) -> Job:
-    job = Job(number, overrides, folder / str(number))
-    with contextlib.suppress(FileNotFoundError):
-        found = json.loads((job.folder / JOB).read_text("utf-8"))
-        job.status, job.value = found["status"], found.get("value")
-        job.seconds, job.error = found.get("seconds"), found.get("error", "")
-        job.overrides = found["overrides"]
-    return job

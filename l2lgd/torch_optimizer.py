@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -53,7 +54,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         allow_targets: your own packages that the class of an optimizer may come from.
 
     An optimizer whose coordinates share information takes all its parameters of a group for the
-    coordinates of one function, and those without a gradient for coordinates whose gradient is 0.
+    coordinates of one function, whole, so that its memory grows with them. Those without a
+    gradient do not move, and are coordinates whose gradient is 0 to the others.
 
     Raises:
         CheckpointError: there are no such weights, or they are not readable.
@@ -64,19 +66,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: Any,
-        weights: str | Mapping[str, str] = DEFAULT_WEIGHTS,
+        weights: str | os.PathLike[str] | Mapping[str, str] = DEFAULT_WEIGHTS,
         lr: float | Tensor = 1.0,
         *,
         state_dtype: torch.dtype | None = None,
         block_size: int = BLOCK_SIZE,
         allow_targets: Iterable[str] = (),
     ) -> None:
-        if not lr >= 0:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if block_size < 1:
-            raise ValueError(f"Invalid block_size: {block_size}")
-        if state_dtype is not None and not state_dtype.is_floating_point:
-            raise ValueError(f"Invalid state_dtype: {state_dtype}")
         self._allow_targets = tuple(allow_targets)
         self._optimizers: dict[str, base.Optimizer] = {}  # by key, on the CPU in float32
         self._functions: list[list[_Function]] = []  # of each group
@@ -93,6 +89,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
+            _check(group)
             self._functions.append(self._shared_out(group))
         except Exception:
             self.param_groups.pop()
@@ -131,24 +128,65 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         Raises:
             CheckpointError: it is of other weights.
-            ValueError: it is of other parameter groups.
+            ValueError: it is of other parameter groups, or of parameters of other sizes.
         """
-        saved = state_dict["param_groups"]
-        for group, theirs in zip(self.param_groups, saved, strict=False):
-            if theirs.get("weights_digest") != group["weights_digest"]:
-                raise CheckpointError(
-                    f"the state is of weights {theirs.get('weights')}, not of {group['weights']}"
-                )
+        given: dict[str, Any] = {}
         labels = [group["weights"] for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, label, theirs in zip(self.param_groups, labels, saved, strict=True):
-            group["weights"] = label  # a file may have been moved
-            for parameter, index in zip(group["params"], theirs["params"], strict=True):
-                if index in state_dict["state"]:  # PyTorch gave it the parameter's type
-                    own = state_dict["state"][index].items()
-                    self.state[parameter] = {
-                        name: value.to(parameter.device, copy=True) for name, value in own
-                    }
+
+        def before(_: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+            given.update(state)
+            for group, theirs in zip(self.param_groups, state["param_groups"], strict=False):
+                if theirs.get("weights_digest") != group["weights_digest"]:
+                    raise CheckpointError(
+                        f"the state is of weights {theirs.get('weights')}, not of "
+                        f"{group['weights']}"
+                    )
+
+        def after(_: torch.optim.Optimizer) -> None:
+            saved = given["param_groups"]
+            for group, label, theirs in zip(self.param_groups, labels, saved, strict=True):
+                group["weights"] = label  # a file may have been moved
+                for parameter, index in zip(group["params"], theirs["params"], strict=True):
+                    if index in given["state"]:  # PyTorch gave it the parameter's type
+                        own = given["state"][index].items()
+                        self.state[parameter] = {
+                            name: value.to(parameter.device, copy=True) for name, value in own
+                        }
+            self._check_sizes()
+
+        # The last before PyTorch's own work and the first after it, among the user's hooks.
+        hooks = (
+            self.register_load_state_dict_pre_hook(before),
+            self.register_load_state_dict_post_hook(after, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError where a state is not of a function's number of coordinates."""
+        for group, functions in zip(self.param_groups, self._functions, strict=True):
+            for function in functions:
+                parameters = [group["params"][index] for index in function.indices]
+                home, state = parameters[0], self.state.get(parameters[0])
+                if not state:
+                    continue
+                theta = _joined([_real(p) for p in parameters], home.device)
+                steps = self._on(function.key, home.device, _computed_in(home.dtype))
+                sizes = steps.sizes(theta, self._size(function.key, group, len(theta)))
+                found = [value.numel() for value in state.values()]
+                if found != sizes:
+                    raise ValueError(
+                        f"the state of a parameter of shape {tuple(home.shape)} has {found} "
+                        f"numbers, and needs {sizes}: it is of another model"
+                    )
+
+    def _size(self, key: str, group: Mapping[str, Any], n: int) -> int:
+        """Of a block."""
+        size: int = group["block_size"] if self._optimizers[key].coordinatewise else n
+        return size
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_allow_targets", "_optimizers", "_functions"}
@@ -228,23 +266,20 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if not len(gradient):
             return
         steps = self._on(key, home.device, _computed_in(home.dtype))
-        apart = self._optimizers[key].coordinatewise
-        size = group["block_size"] if apart else len(gradient)
+        size = self._size(key, group, len(gradient))
         state = self.state[home]
+        theta = _joined([_real(p) for p in parameters], home.device)
         if not state:
             learned = isinstance(self._optimizers[key], base.LearnedOptimizer)
-            theta = _joined([_real(p) for p in parameters], home.device)
             state |= steps.initial(theta, size, group["state_dtype"] if learned else None)
-        updates = steps.updates(gradient, state, size)
-        if len(parameters) == 1 and home.is_contiguous():
-            flat = _real(home).view(-1)
-            for where, update in updates:
-                flat[where].add_(update * group["lr"])
-            return
-        whole = torch.cat([update for _, update in updates]) * group["lr"]
-        parts = [_real(p) for p in parameters]
-        for part, update in zip(parts, whole.split([p.numel() for p in parts]), strict=True):
-            part.add_(update.view_as(part).to(part.device))
+        with torch.autocast(home.device.type, enabled=False):
+            for where, update in steps.updates(gradient, state, size):
+                theta[where].add_(update * group["lr"])
+        parts = theta.split([_real(p).numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            own = _real(parameter)
+            if parameter.grad is not None and part.data_ptr() != own.data_ptr():
+                own.copy_(part.view_as(own))
 
     def _on(self, key: str, device: torch.device, dtype: torch.dtype) -> Blockwise:
         """An optimizer for parameters of a device."""
@@ -255,6 +290,19 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 optimizer = copy.deepcopy(optimizer).to(device, dtype)
             self._placed[place] = Blockwise(optimizer, dtype)
         return self._placed[place]
+
+
+def _check(group: dict[str, Any]) -> None:
+    """Raise ValueError where an option of a group is out of range."""
+    lr, size, dtype = group["lr"], group["block_size"], group["state_dtype"]
+    if not lr >= 0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"Invalid block_size: {size}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"Invalid state_dtype: {dtype}")
+    if isinstance(group["weights"], os.PathLike):
+        group["weights"] = os.fspath(group["weights"])
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from l2lgd import checkpoint
 from l2lgd.config import build, nearest
 from l2lgd.errors import CheckpointError
@@ -35,7 +37,8 @@ class Weights:
         """
         if "opt" not in self.metadata:
             raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
-        optimizer = build(self.metadata["opt"], f"{self.path}: opt", allow_targets)
+        with torch.device("cpu"):  # wherever the user makes a model
+            optimizer = build(self.metadata["opt"], f"{self.path}: opt", allow_targets)
         if not isinstance(optimizer, LearnedOptimizer):
             raise CheckpointError(f"{self.path} does not hold a learned optimizer")
         load_weights(self.path, optimizer)
@@ -48,11 +51,10 @@ def find(label: str) -> Weights:
     Raises:
         CheckpointError: there are none, or the file is not one of ours.
     """
-    if label.endswith(SUFFIX) or Path(label).expanduser().exists():
-        path = Path(label).expanduser()
-    else:
-        path = SHIPPED / f"{label}{SUFFIX}"
-        if not path.is_file():
+    path, own = SHIPPED / f"{label}{SUFFIX}", Path(label).expanduser()
+    if label.endswith(SUFFIX) or not path.is_file():
+        path = own
+        if not label.endswith(SUFFIX) and not own.exists():
             close = nearest(label, names()) if difflib.get_close_matches(label, names()) else ""
             raise CheckpointError(
                 f"no weights {label} ship with l2lgd{close}; l2lgd optimizers lists them, and the "

@@ -131,6 +131,7 @@ def test_mistakes_with_new_end_in_one_line(tmp_path: Path) -> None:
         (["task", "Rosen-brock"], "NAME Rosen-brock: must be small letters"),
         (["task", "class"], "NAME class: must be"),
         (["task", "a", "1b"], "FOLDER 1b: must be"),
+        (["task", "a", "in/two"], "FOLDER in/two: must be"),
         (["task", "mnist"], "there is a task=mnist in l2lgd already"),
     ):
         ran = l2lgd("new", *words, cwd=tmp_path)

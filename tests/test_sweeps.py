@@ -156,6 +156,71 @@ def test_launchers_run_jobs_of_their_own(launcher: str, failing: Path, tmp_path:
     assert weights_of(tmp_path, 1) == weights_of(tmp_path, 0)
 
 
+def test_a_rerun_with_changes_that_is_killed_goes_on_with_the_changes(tmp_path: Path) -> None:
+    long = ("meta_steps=1000000", "checkpoint_every=1", "validate_every=1000000")
+    change = "meta_learning_rate=0.002"
+    last = tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors"
+    options = (*TINY, *long, "seed=0,1")
+    _killed_at(tmp_path, last, "--multirun", *options, "hydra.sweep.dir=sweep")
+    last.unlink()
+    _killed_at(tmp_path, last, "rerun=sweep", change)
+    (first, second) = Sweep.read(tmp_path / "sweep").jobs
+    assert first.options["meta_learning_rate"] == "0.002"
+    assert second.options["meta_learning_rate"] == "0.002"
+    _killed_at(tmp_path, last, "rerun=sweep", seconds=3)
+    path = tmp_path / "sweep" / "0" / "metrics.jsonl"
+    lines = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
+    assert max(json.loads(line).get("meta_learning_rate", 0.0) for line in lines) <= 0.002
+
+
+def _killed_at(folder: Path, file: Path, *words: str, seconds: float = 0.0) -> None:
+    """Run a command, SIGKILL it when a file is there, and some time later."""
+    command = [sys.executable, "-m", "l2lgd", "meta-train", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=folder, env=environment(), **quiet) as process:
+        deadline = time.monotonic() + 60
+        while not file.is_file() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(seconds)
+        process.kill()
+    assert file.is_file()
+
+
+def test_folders_of_jobs_can_have_other_names(tmp_path: Path) -> None:
+    subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    ran = sweep(tmp_path, subdir, "meta_learning_rate=0.01,-1")
+    assert ran.returncode == 2, ran.stderr
+    assert "1 of 2 jobs did not succeed" in ran.stderr
+    ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.02", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert {row["status"] for row in table(tmp_path)} == {"completed"}
+
+
+def test_ctrl_c_in_the_first_job_says_how_to_go_on_with_the_sweep(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *TINY, "seed=0,1"]
+    command += ["meta_steps=1000000", "checkpoint_every=1", "hydra.sweep.dir=sweep"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        last = tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors"
+        deadline = time.monotonic() + 60
+        while not last.is_file() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].endswith("to run them again: l2lgd meta-train rerun=sweep")
+
+
+def test_a_package_of_ones_own_is_found_when_jobs_are_run_again(tmp_path: Path) -> None:
+    assert l2lgd("new", "task", "own", cwd=tmp_path).returncode == 0
+    own = ("--config-dir", "mine/conf", "allow_targets=[mine]", "task=own")
+    ran = sweep(tmp_path, *own, "meta_learning_rate=0.01,-1")
+    assert ran.returncode == 2, ran.stderr
+    ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.02", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_evaluations_can_be_swept(tmp_path: Path) -> None:
     options = ("task=quadratic", "baselines=[]", "num_functions=2", "num_steps=5", "logger=none")
     swept = ("task.dimension=5,10", "hydra.sweep.dir=sweep")
@@ -167,12 +232,16 @@ def test_evaluations_can_be_swept(tmp_path: Path) -> None:
 
 def test_mistakes_with_sweeps_end_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
+    (tmp_path / "file").touch()
     (tmp_path / "damaged" / "sweep.json").write_text("{", encoding="utf-8")
     for options, message in (
         (("rerun=none",), "none: there is no sweep in that folder"),
         (("rerun=damaged",), "damaged/sweep.json cannot be read"),
         (("--multirun", "seeds=0,1"), "there is no option seeds; did you mean seed?"),
         (("--multirun", "seed=0,1", "hydra/launcher=core"), "hydra/launcher"),
+        (("--multirun", *TINY, "seed=0,1", "hydra/launcher=slurm"), "could not be run"),
+        (("--multirun", "seed=0,1", "hydra.sweep.dir=file"), "file is a file"),
+        (("--multirun", "seed=0,1", "hydra.sweep.dir=/proc/no"), "could not write /proc/no"),
     ):
         ran = l2lgd("meta-train", *options, cwd=tmp_path)
         assert ran.returncode == 2
