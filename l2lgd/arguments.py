@@ -1,5 +1,6 @@
 """What people type, as Hydra's parser wants it."""
 
+import re
 from pathlib import Path
 
 from l2lgd.errors import ConfigError
@@ -31,6 +32,7 @@ LONG_FLAGS = {
     "-cp": "--config-path",
     "-cn": "--config-name",
 }
+GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
 SHORT = {"stylize": {"-o": "output"}}
@@ -77,6 +79,10 @@ def _flags_first(arguments: list[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
+            if word.startswith("="):
+                raise ConfigError(f"{word} cannot be read; options are given as name=value")
+            if re.fullmatch(rf"({'|'.join(GROUPS)})=[-+.\d]+", word):  # Hydra does not say which
+                raise ConfigError(f"there is no {word}; l2lgd VERB --help lists the choices")
             overrides.append(word)
             continue
         flag, given, _ = word.partition("=")

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,32 @@ def write_atomically(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise disk_error(path, error) from error
+
+
+def keep_previous(path: Path) -> None:
+    """Let ``previous`` beside a file be what that file is now; one of them is whole at any time.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    if not path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+        temporary.replace(previous(path))
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def previous(path: Path) -> Path:
+    """Where :func:`keep_previous` keeps it."""
+    return path.with_name(f"previous{path.suffix}")
 
 
 def check_writable(path: Path) -> None:

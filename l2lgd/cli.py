@@ -213,9 +213,17 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
             raise _Stop(error) from error
 
     _allow_packages_here(overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+    _stop_as_ctrl_c_does()
     sys.argv = ["l2lgd", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
+
+
+def _stop_as_ctrl_c_does() -> None:
+    """When the system ends the process, or the terminal closes (unless nohup says otherwise)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    closed = getattr(signal, "SIGHUP", None)
+    if closed is not None and signal.getsignal(closed) == signal.SIG_DFL:
+        signal.signal(closed, signal.default_int_handler)
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:

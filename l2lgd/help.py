@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from l2lgd.arguments import WORDS
+from l2lgd.arguments import GROUPS, WORDS
 
 OPTION = re.compile(r"^( *)([\w]+):([^#]*)(?:#\s*(.*))?$")
-GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
 
 
 def overview(verbs: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """What a meta-training keeps on disk: trained weights φ, and everything needed to go on."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,8 @@ from l2lgd import checkpoint
 from l2lgd.errors import CheckpointError, one_line
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.trajectories import Trajectory
+
+log = logging.getLogger(__name__)
 
 ANCESTRY = ("command", "seed", "data", "begun_from")
 
@@ -67,16 +70,24 @@ def save_last(
         "step": trajectory.position.step,
         "marks": trajectory.marks(),
     }
+    checkpoint.keep_previous(path)
     checkpoint.save(path, tensors, {**provenance, **kept})
 
 
 def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and metadata that :func:`save_last` has written.
+    """The tensors and metadata that :func:`save_last` has written, the last time or before.
 
     Raises:
-        CheckpointError: unreadable, or trained weights only.
+        CheckpointError: neither is readable, or it is trained weights only.
     """
-    tensors, metadata = checkpoint.load(path)
+    try:
+        tensors, metadata = checkpoint.load(path)
+    except CheckpointError as damage:
+        before = checkpoint.previous(path)
+        if not before.is_file():
+            raise
+        tensors, metadata = checkpoint.load(before)
+        log.warning("%s; going on from %s, the one before it", damage, before.name)
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
     return tensors, metadata

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from l2lgd.arguments import GROUPS
 from l2lgd.cli import VERBS
 from l2lgd.config import SCHEMAS
-from l2lgd.help import GROUPS, entries
+from l2lgd.help import entries
 from l2lgd.help import shown as shown_default
 from l2lgd.schedules import Unroll
 
