@@ -83,7 +83,8 @@ class Recipe:
         Raises:
             CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
         """
-        provenance = run.provenance() | {"mirror_id": tracker.mirror_id}
+        lasting = {k: v for k, v in run.config.items() if k not in MAY_CHANGE_ON_RESUME}
+        provenance = run.provenance() | {"mirror_id": tracker.mirror_id, "config": lasting}
         initial = run.options.initial_weights
         if stored is not None:  # a file of initial weights has done its part, and may be gone
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
@@ -123,16 +124,13 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
         stored: Any = OmegaConf.load(file)
     except (OSError, YAMLError) as error:
         raise ConfigError(f"{file} cannot be read ({one_line(error)}); begin a new run") from error
-    changed = configs.differences(stored, config, MAY_CHANGE_ON_RESUME)
-    if changed:
-        raise ConfigError(
-            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
-            "options as they were, or begin a new run"
-        )
+    _refuse_changes(run, stored, config)
     if not last.exists():
         log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
     metadata = read_last(last)[1]
+    if "config" in metadata:  # the file beside it may be of another attempt
+        _refuse_changes(run, OmegaConf.create(metadata["config"]), config)
     processes, here = metadata.get("processes", 1), launch.size()
     if processes != here:
         raise ConfigError(
@@ -146,3 +144,13 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
             "has them, or begin a new run"
         )
     return metadata
+
+
+def _refuse_changes(run: Run, before: DictConfig, now: DictConfig) -> None:
+    """Raise ConfigError where an option differs that has to stay as it was."""
+    changed = configs.differences(before, now, MAY_CHANGE_ON_RESUME)
+    if changed:
+        raise ConfigError(
+            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
+            "options as they were, or begin a new run"
+        )

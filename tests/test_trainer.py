@@ -177,6 +177,28 @@ def test_going_on_from_a_checkpoint_gives_the_numbers_of_one_run(tmp_path: Path)
         assert all(resumed[key].equal(uninterrupted[key]) for key in resumed)
 
 
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"checkpoint_every": 7}
+    expected = meta_trained(tmp_path / "once", **changes)[2]
+    settings = MetaSettings(**{**SETTINGS, **changes})
+
+    def go(notebook: Notebook, resume: bool) -> None:
+        trainer = Trainer(QuadraticTask(), 0, notebook)
+        trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path / "twice", {}, resume)
+
+    with pytest.raises(Stop):
+        go(Interrupting(), resume=False)
+    last = tmp_path / "twice" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-5])  # that of meta-step 14
+    second = Notebook()
+    with caplog.at_level(logging.WARNING):
+        go(second, resume=True)
+    assert "going on from previous.safetensors, the one before it" in caplog.text
+    assert second.lines == [line for line in expected.lines if line[0] > 7]
+
+
 def test_a_run_goes_on_where_there_is_no_compiler_or_another_device(tmp_path: Path) -> None:
     # There the coordinates, 5,000 of them here, may be cut into other blocks.
     settings = MetaSettings(**{**SETTINGS, "num_functions": 100, "checkpoint_every": 3})
