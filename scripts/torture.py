@@ -2,6 +2,7 @@
 
     python scripts/torture.py kills --times 100      # SIGKILL at random moments, each time resumed
     python scripts/torture.py signals --times 9      # SIGTERM, SIGINT and SIGHUP in the same way
+    python scripts/torture.py evaluations --times 10  # SIGKILL while rates are tuned and evaluated
     python scripts/torture.py damage --times 200     # checkpoints cut short, or with a bit flipped
     python scripts/torture.py words --times 500      # mistakes on the command line
     python scripts/torture.py disk                   # a tmpfs that fills up (needs root)
@@ -108,6 +109,7 @@ def interrupted(
     expect(ran.returncode == 0, f"the last run: {ran.stderr}")
     compare(folder / "whole", folder / "broken")
     under_way = sum(0 < place < STEPS_A_KILL * times for place in places)
+    expect(under_way > 0, f"no run was under way: meta-steps {places}")
     names = ", ".join(way.name for way in ways)
     return (
         f"{times} times {names}, {under_way} of them under way (meta-steps {min(places)} to "
@@ -131,6 +133,7 @@ def interrupt(folder: Path, words: Sequence[str], way: signal.Signals, draw: ran
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        preexec_fn=heed_signals,
     ) as process:
         if draw.random() < 0.8:  # the others are ended while they start
             while process.poll() is None and state()[0] == before[0]:
@@ -143,11 +146,18 @@ def interrupt(folder: Path, words: Sequence[str], way: signal.Signals, draw: ran
             time.sleep(draw.uniform(0, 3))
         process.send_signal(way)
         _, said = process.communicate(timeout=60)
-    if way != signal.SIGKILL and process.returncode not in (0, -way):
+    # Python ends by SIGINT itself where the interruption came while it executed a string.
+    if way != signal.SIGKILL and process.returncode not in (0, -way, -signal.SIGINT):
         expect(process.returncode == 130, f"{way.name}: status {process.returncode}: {said}")
         expect("Traceback" not in said, said)
     lines = metrics.read_text("utf-8").count("\n") if metrics.exists() else 0
     return lines
+
+
+def heed_signals() -> None:
+    """Undo what nohup and shells do to processes in the background."""
+    for way in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(way, signal.SIG_DFL)
 
 
 def compare(whole: Path, broken: Path) -> None:
@@ -166,6 +176,53 @@ def compare(whole: Path, broken: Path) -> None:
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+
+
+def evaluations(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL during an evaluation with rates to tune, each time begun again with its losses."""
+    options = [
+        "task=quadratic",
+        "num_functions=50",
+        "tune_functions=30",
+        "logger=none",
+        "threads=1",
+    ]
+    options += ["task.dimension=9", "num_steps=200"]
+    whole = [*options, "tuned_dir=tuned_whole", "hydra.run.dir=whole"]
+    ran = l2lgd(folder, "evaluate", *whole)
+    expect(ran.returncode == 0, ran.stderr)
+    words, taken = [*options, "tuned_dir=tuned_broken", "hydra.run.dir=broken"], 0
+    losses = folder / "broken" / "losses.safetensors"
+    for _ in range(times):
+        reused = ["reuse=[broken]"] if losses.exists() else []
+        taken += len(reused)
+        command = [*COMMAND, "evaluate", *words, *reused]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=folder, **quiet) as process:
+            time.sleep(draw.uniform(2, 6))
+            process.kill()
+        if losses.exists():
+            checkpoint.load(losses)
+    reused = ["reuse=[broken]"] if losses.exists() else []
+    ran = l2lgd(folder, "evaluate", *words, *reused)
+    expect(ran.returncode == 0, ran.stderr)
+    one, other = (checkpoint.load(folder / run / losses.name)[0] for run in ("whole", "broken"))
+    expect(one.keys() == other.keys(), "other optimizers")
+    for name, values in one.items():
+        expect(values.equal(other[name]), f"the losses of {name} differ")
+    rates = [
+        {name: result["learning_rate"] for name, result in json.loads(text)["results"].items()}
+        for text in (
+            (folder / run / "summary.json").read_text("utf-8") for run in ("whole", "broken")
+        )
+    ]
+    expect(rates[0] == rates[1], f"rates differ: {rates}")
+    return f"{times} kills, {taken} times with losses to reuse: losses and rates are the same"
+
+
+def rates_of(run: Path) -> dict[str, float | None]:
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    return {name: result["learning_rate"] for name, result in summary["results"].items()}
 
 
 # -- damaged files --------------------------------------------------------------------------------
@@ -470,6 +527,7 @@ def long(folder: Path, times: int, draw: random.Random) -> str:
 TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     "kills": kills,
     "signals": signals,
+    "evaluations": evaluations,
     "damage": damage,
     "disk": disk,
     "words": words,
