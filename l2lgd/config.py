@@ -30,6 +30,7 @@ class Verb:
     logger: Any
     seed: int
     device: str
+    deterministic: bool
     threads: int | None
     data_dir: str
     num_functions: int

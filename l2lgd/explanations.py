@@ -33,6 +33,8 @@ def explanation(error: BaseException) -> str | None:
         return "the disk is full; free some space, or choose another hydra.run.dir"
     if isinstance(error, OSError) and error.filename:
         return f"could not use {error.filename}: {error.strerror}"
+    if isinstance(error, RuntimeError) and "deterministic" in str(error):  # PyTorch's
+        return f"{one_line(error).partition('. ')[0]}; leave deterministic=true out"
     allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
     if allocator or out_of_memory:

@@ -25,7 +25,8 @@ from l2lgd.trainer import MetaSettings, Trainer
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE_ON_RESUME = ("resume", "device", "threads", "data_dir", "logger", "checkpoint_every")
+MAY_CHANGE_ON_RESUME = ("resume", "device", "deterministic", "threads", "data_dir", "logger")
+MAY_CHANGE_ON_RESUME += ("checkpoint_every",)
 
 
 def build_unroll(node: Mapping[str, Any]) -> Unroll:

@@ -59,6 +59,7 @@ class Run:
             if getattr(options, name) < 1:
                 raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")
         runtime.keep_freed_memory()
+        runtime.set_deterministic(options.deterministic)
         threads = runtime.set_threads(options.threads)
         device = runtime.pick_device(local_device(options.device))
         if device.type == "cuda":

@@ -1,6 +1,7 @@
 """The machine a run is on: device, threads, memory."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -39,6 +40,14 @@ def set_threads(threads: int | None) -> int:
             raise ConfigError(f"threads={threads}: must be at least 1")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Have GPUs give the same bits every time, at some cost in speed; CPUs do so anyway."""
+    if wanted:
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
 
 
 def keep_freed_memory() -> None:

@@ -72,7 +72,8 @@ class Sweep:
         """
         try:
             plan = json.loads((folder / SWEEP).read_text("utf-8"))
-            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(plan["jobs"])]
+            planned = [[str(override) for override in own] for own in plan["jobs"]]
+            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(planned)]
             for path in folder.rglob(JOB):
                 if ASIDE not in path.parent.name:
                     found = json.loads(path.read_text("utf-8"))
@@ -81,7 +82,7 @@ class Sweep:
             return cls(folder, plan["verb"], plan["hydra"], jobs)
         except FileNotFoundError as error:
             raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConfigError(f"{folder / SWEEP} cannot be read: {error}") from error
 
     def ranked(self) -> list[Job]:

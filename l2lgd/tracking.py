@@ -161,11 +161,11 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     """Whole lines of an earlier run up to a step; a line that a crash cut short is dropped."""
     kept = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 if json.loads(line)["step"] > step:
                     break
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 break
             kept.append(line)
     return kept

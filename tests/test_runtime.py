@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from l2lgd.errors import ConfigError
-from l2lgd.runtime import pick_device, set_threads
+from l2lgd.explanations import explanation
+from l2lgd.runtime import pick_device, set_deterministic, set_threads
 from l2lgd.seeding import derive_seed, generator
 
 
@@ -43,3 +44,14 @@ def test_generators_of_one_purpose_draw_the_same_numbers() -> None:
     first, same, other = (torch.rand(5, generator=generator(0, name)) for name in "aab")
     assert first.equal(same)
     assert not first.equal(other)
+
+
+def test_deterministic_kernels_are_asked_for_and_a_lack_of_them_is_explained() -> None:
+    set_deterministic(True)
+    try:
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        set_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    error = RuntimeError("f does not have a deterministic implementation, but you set. More.")
+    assert "leave deterministic=true out" in str(explanation(error))
