@@ -172,45 +172,67 @@ def validated(config: DictConfig, verb: str) -> Any:
     return _typed(config, schema, "")
 
 
-def build(node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = ()) -> Any:
+def build(
+    node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = (), kind: type = object
+) -> Any:
     """The object that a ``_target_`` node describes; an argument may be one, or a mapping of them.
+
+    A node may come from a file of weights, so what it names is never called unless it is a class
+    of a package that is trusted.
 
     Args:
         node: constructor arguments and ``_target_``.
         path: where the node is in the config, for messages.
         allow_targets: packages that targets may come from, besides l2lgd.
+        kind: what the object has to be.
 
     Raises:
         ConfigError: an unknown, missing, ill-typed or refused argument or target.
     """
-    target = node.get("_target_")
+    target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
         raise ConfigError(f"{path} has no _target_: it must name the class to build")
-    allowed = ("l2lgd", *allow_targets)
-    if not target.startswith(tuple(f"{package}." for package in allowed)):
+    found = _trusted_class(target, path, allow_targets)
+    if not issubclass(found, kind):
         raise ConfigError(
-            f"{path}._target_={target} is outside {', '.join(allowed)}; if you trust that "
-            f"package, add allow_targets=[{target.split('.')[0]}]"
+            f"{path}._target_={target} is no {kind.__name__}: it must be derived from "
+            f"{kind.__module__}.{kind.__qualname__}"
         )
-    module, _, name = target.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
     plain = {key: node[key] for key in node if key not in NOT_FOR_CONSTRUCTORS}
     nested = {key: value for key, value in plain.items() if _describes_objects(value)}
     values = _typed(
         OmegaConf.create({key: {} if key in nested else plain[key] for key in plain}),
-        _schema_of(kind),
+        _schema_of(found),
         f"{path}.",
     )
     arguments = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
     for key, described in nested.items():
         arguments[key] = _built(described, f"{path}.{key}", allow_targets)
     try:
-        return kind(**arguments)
+        return found(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{path}.{error}") from error
+
+
+def _trusted_class(target: str, path: str, allow_targets: Iterable[str]) -> type:
+    """The class of that name, from a package that may be imported and defined in one."""
+    allowed = tuple(f"{package}." for package in ("l2lgd", *allow_targets))
+    origin = target
+    if target.startswith(allowed):
+        module, _, name = target.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
+        if not isinstance(found, type):
+            raise ConfigError(f"{path}._target_={target} is not a class")
+        origin = f"{found.__module__}.{found.__qualname__}"
+        if origin.startswith(allowed):
+            return found
+    raise ConfigError(
+        f"{path}._target_={target} is outside {', '.join(p[:-1] for p in allowed)}; if you trust "
+        f"that package, add allow_targets=[{origin.split('.')[0]}]"
+    )
 
 
 def _describes_objects(value: Any) -> bool:

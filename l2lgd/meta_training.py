@@ -36,7 +36,7 @@ def build_unroll(node: Mapping[str, Any]) -> Unroll:
         ConfigError: an option is unknown, ill-typed or out of range.
     """
     target = f"{Unroll.__module__}.{Unroll.__qualname__}"
-    unroll: Unroll = configs.build({"_target_": target, **node}, "unroll")
+    unroll: Unroll = configs.build({**node, "_target_": target}, "unroll", kind=Unroll)
     return unroll
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd import config as configs
 from l2lgd import launch, locks, runtime
 from l2lgd.errors import ConfigError
-from l2lgd.mirrors import About
+from l2lgd.mirrors import About, Mirror
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.ranks import local_device
 from l2lgd.results import versions
@@ -64,7 +64,7 @@ class Run:
         device = runtime.pick_device(local_device(options.device))
         if device.type == "cuda":
             torch.cuda.set_device(device)  # Triton launches on the current one
-        task = configs.build(plain["task"], "task", options.allow_targets)
+        task = configs.build(plain["task"], "task", options.allow_targets, Task)
         task.setup(options.data_dir, device)
         hydra = HydraConfig.get().runtime
         folder, choices = Path(hydra.output_dir), hydra.choices
@@ -84,7 +84,7 @@ class Run:
 
     def build_optimizer(self, node: Mapping[str, Any], path: str = "opt") -> Optimizer:
         """The optimizer that a config node describes, on the run's device."""
-        optimizer = configs.build(node, path, self.options.allow_targets)
+        optimizer = configs.build(node, path, self.options.allow_targets, Optimizer)
         if isinstance(optimizer, LearnedOptimizer):
             optimizer.to(self.device, self.task.dtype)
         return optimizer
@@ -113,7 +113,7 @@ class Run:
             mirror_id,
             resume_at,
         )
-        mirror = configs.build(self.config["logger"], "logger", self.options.allow_targets)
+        mirror = configs.build(self.config["logger"], "logger", self.options.allow_targets, Mirror)
         return RunTracker(about, labels, mirror, quiet=swept)
 
     def say_what_runs(self, optimizer: LearnedOptimizer) -> None:

@@ -38,9 +38,9 @@ class Weights:
         if "opt" not in self.metadata:
             raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
         with torch.device("cpu"):  # wherever the user makes a model
-            optimizer = build(self.metadata["opt"], f"{self.path}: opt", allow_targets)
-        if not isinstance(optimizer, LearnedOptimizer):
-            raise CheckpointError(f"{self.path} does not hold a learned optimizer")
+            optimizer: LearnedOptimizer = build(
+                self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedOptimizer
+            )
         load_weights(self.path, optimizer)
         return optimizer
 

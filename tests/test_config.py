@@ -201,6 +201,29 @@ def test_an_allowed_package_may_be_a_target() -> None:
         build(node, "opt", ["torchvision"])
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("l2lgd.cli.main", "is not a class"),
+        ("l2lgd.checkpoint.write_atomically", "is not a class"),
+        ("l2lgd.run.Path", r"allow_targets=\[pathlib\]"),
+        ("l2lgd.optimizers.bfgs.BFGS", r"is no Task: .* l2lgd\.tasks\.base\.Task"),
+    ],
+)
+def test_only_a_class_of_its_kind_is_built(target: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build({"_target_": target}, "task", kind=Task)
+
+
+def test_what_a_node_holds_is_not_called_either() -> None:
+    node = {
+        "_target_": "l2lgd.optimizers.odd.Odd",
+        "optimizer": {"_target_": "l2lgd.cli.main", "arguments": ["--version"]},
+    }
+    with pytest.raises(ConfigError, match=r"^opt\.optimizer\._target_=.*is not a class"):
+        build(node, "opt")
+
+
 def test_an_allowed_package_builds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_tasks.py").write_text(
         "from l2lgd.tasks.quadratic import QuadraticTask\n\nclass Mine(QuadraticTask):\n    pass\n"

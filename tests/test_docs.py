@@ -1,30 +1,26 @@
 """The documentation: the site builds, links lead somewhere, and what pages show to type works.
 
-Commands are run with sizes of a second. A process that takes seconds to import PyTorch each time
-would be the most of it, so one imports everything, and what is tried runs in forks of it.
+Commands are run with sizes of a second.
 """
 
 import importlib.util
 import itertools
-import multiprocessing
-import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import NO_NETWORK, SCRIPTS, environment, python
+from helpers import NO_NETWORK, SCRIPTS, l2lgd, python, served
 from PIL import Image
 
-from l2lgd import cli
 from l2lgd.arguments import POSITIONAL
 from l2lgd.weights import SHIPPED
 
@@ -196,79 +192,14 @@ def test_a_page_that_is_not_up_to_date_is_noticed(
     assert reference.main() == 0
 
 
-# Code, in forks of a process that has imported everything
-
-IMPORTED = ("test_docs", "l2lgd.verbs", "torchvision", "matplotlib.backends.backend_agg")
-TIME_LIMIT = 120.0  # seconds, of a command
-
-
-class Forks:
-    """Runs functions in processes of their own that begin with everything imported."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self.variables = variables
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(IMPORTED))
-        with pytest.MonkeyPatch.context() as patch:  # as OpenMP reads them when it is imported
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            forkserver.ensure_running()
-
-    def run(
-        self, folder: Path, function: Callable[..., None], *arguments: Any, **changes: str
-    ) -> tuple[int, str]:
-        """The exit status, and what was said on standard output and error."""
-        said = folder.parent / f"{folder.name}.said"
-        variables = {**self.variables, **changes}
-        process = self._context.Process(
-            target=_in_folder, args=(folder, said, variables, function, arguments)
-        )
-        process.start()
-        process.join(TIME_LIMIT)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        status = process.exitcode
-        process.close()
-        return 1 if status is None else status, said.read_text("utf-8", errors="replace")
-
-
-def _in_folder(
-    folder: Path,
-    said: Path,
-    variables: Mapping[str, str],
-    function: Callable[..., None],
-    arguments: Sequence[Any],
-) -> None:
-    """In the fork: what the function prints goes to a file."""
-    with said.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    os.environ.clear()
-    os.environ.update(variables)
-    os.chdir(folder)
-    sys.path.insert(0, str(EXAMPLE))  # as if it were installed
-    function(*arguments)
-
-
-def _command(words: Sequence[str]) -> None:
-    sys.exit(cli.main(words))
-
-
-def _script(page: str, found: Sequence[Block]) -> None:
-    sys.path.insert(0, "")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for block in found:
-        above = "\n" * (block.line - 1)  # for the lines in a traceback to be those of the page
-        exec(compile(above + "\n".join(block.lines), page, "exec"), names)
+# Code
 
 
 @pytest.fixture(scope="module")
-def forks(small_data: Path) -> Forks:
-    """Forks that see small data, and no network."""
-    changes = {"L2LGD_DATA": str(small_data), "WANDB_MODE": "disabled"}
-    changes["PYTHONPATH"] = str(Path(__file__).parent)  # where this module is imported from
-    return Forks(environment(**NO_NETWORK, **changes))
+def variables(small_data: Path) -> dict[str, str]:
+    """Of the environment: small data, the example as if it were installed, no network."""
+    changes = {"L2LGD_DATA": str(small_data), "WANDB_MODE": "disabled", "PYTHONPATH": str(EXAMPLE)}
+    return {**NO_NETWORK, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -298,11 +229,12 @@ PYTHON = {page: [b for b in blocks(page) if b.language == "python"] for page in 
 
 
 @pytest.mark.parametrize("page", [page for page in SHOWN if PYTHON[page]], ids=name_of)
-def test_python_on_a_page_runs(page: Path, forks: Forks, tmp_path: Path) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    status, said = forks.run(folder, _script, name_of(page), PYTHON[page])
-    assert status == 0, said
+def test_python_on_a_page_runs(page: Path, variables: dict[str, str], tmp_path: Path) -> None:
+    code = ""
+    for block in PYTHON[page]:  # on the lines of the page, for tracebacks
+        code += "\n" * (block.line - 1 - code.count("\n")) + "\n".join(block.lines) + "\n"
+    ran = served("-c", code, cwd=tmp_path, **variables)
+    assert ran.returncode == 0, f"{name_of(page)}: {ran.stderr}"
 
 
 # Commands
@@ -389,10 +321,9 @@ class Stage:
 
     folder: Path
     gallery: Mapping[str, str]
-    forks: Forks
+    variables: Mapping[str, str]  # of the environment
     data: Path
     made: dict[str, str] = field(default_factory=dict)
-    changes: dict[str, str] = field(default_factory=dict)  # of environment variables
 
     def ready(self, command: Command) -> list[list[str]]:
         """The words of one command, or two, that are tried in its place."""
@@ -471,8 +402,8 @@ class Stage:
             self.made[verb] = f"a_{verb}"
             small = [f"{name}={value}" for name, value in SMALL[verb].items()]
             words = [verb, "task=quadratic", *small, f"hydra.run.dir={self.made[verb]}"]
-            status, said = self.forks.run(self.folder, _command, words)
-            assert status == 0, said
+            ran = l2lgd(*words, cwd=self.folder, **self.variables)
+            assert ran.returncode == 0, ran.stderr
         return self.made[verb]
 
     def _lay_out_pictures(self, words: Sequence[str]) -> None:
@@ -492,12 +423,10 @@ class Stage:
         if not folder.exists() and (ROOT / command.folder).is_dir():
             shutil.copytree(ROOT / command.folder, folder)
         for words in self.ready(command):
-            if command.torchrun:
-                status, said = _torchrun(folder, words, self.forks.variables)
-            else:
-                status, said = self.forks.run(folder, _command, words, **self.changes)
-            if status:
-                return status, f"tried as: l2lgd {shlex.join(words)}\n{said}"
+            run = _torchrun if command.torchrun else l2lgd
+            ran = run(*words, cwd=folder, **self.variables)
+            if ran.returncode:
+                return ran.returncode, f"tried as: l2lgd {shlex.join(words)}\n{ran.stderr}"
         return 0, ""
 
 
@@ -524,15 +453,13 @@ def _weights_for(words: Sequence[str]) -> Path:
     return found[0]
 
 
-_under_torchrun: dict[tuple[str, ...], tuple[int, str]] = {}  # several pages have the same
+_under_torchrun: dict[tuple[str, ...], CompletedProcess[str]] = {}  # several pages have the same
 
 
-def _torchrun(folder: Path, words: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
-    key = tuple(words)
-    if key not in _under_torchrun:
-        ran = python(*TORCHRUN, *words, cwd=folder, **variables)
-        _under_torchrun[key] = ran.returncode, ran.stderr
-    return _under_torchrun[key]
+def _torchrun(*words: str, cwd: Path, **variables: str) -> CompletedProcess[str]:
+    if words not in _under_torchrun:
+        _under_torchrun[words] = python(*TORCHRUN, *words, cwd=cwd, **variables)
+    return _under_torchrun[words]
 
 
 COMMANDS = {page: list(commands(page)) for page in SHOWN}
@@ -555,10 +482,10 @@ def assert_all_run(page: Path, stage: Stage, chosen: Sequence[Command]) -> None:
 
 
 @pytest.fixture
-def stage(forks: Forks, gallery: dict[str, str], small_data: Path, tmp_path: Path) -> Stage:
-    folder = tmp_path / "here"
-    folder.mkdir()
-    return Stage(folder, gallery, forks, small_data)
+def stage(
+    variables: dict[str, str], gallery: dict[str, str], small_data: Path, tmp_path: Path
+) -> Stage:
+    return Stage(tmp_path, gallery, variables, small_data)
 
 
 @pytest.mark.parametrize("page", [page for page in SHOWN if COMMANDS[page]], ids=name_of)
@@ -570,5 +497,5 @@ def test_commands_on_a_page_run(page: Path, stage: Stage) -> None:
     "page", [page for page in SHOWN if any(map(evaluates_figures, COMMANDS[page]))], ids=name_of
 )
 def test_commands_that_draw_figures_run(page: Path, stage: Stage, mnist_dir: str) -> None:
-    stage.changes["L2LGD_DATA"] = mnist_dir
+    stage.variables = {**stage.variables, "L2LGD_DATA": mnist_dir}
     assert_all_run(page, stage, [c for c in COMMANDS[page] if evaluates_figures(c)])

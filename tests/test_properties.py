@@ -56,7 +56,8 @@ TARGETS = sorted(
 
 @MANY
 @given(
-    target=st.sampled_from([*TARGETS, "os.system", "builtins.eval", "l2lgd.nothing.Here"]) | VALUES,
+    target=st.sampled_from([*TARGETS, "os.system", "l2lgd.cli.main", "l2lgd.nothing.Here"])
+    | VALUES,
     options=st.dictionaries(
         st.sampled_from(["name", "dimension", "num_layers", "p", "data", "optimizer", "mode"])
         | st.text(max_size=6),

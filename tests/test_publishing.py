@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import l2lgd, python
+from helpers import python
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("l2lgd", "conf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
@@ -72,11 +72,11 @@ def test_the_wheel_works_from_an_empty_folder(built: Path, tmp_path: Path) -> No
     assert ran.stdout.startswith(str(packages))
     options = ("task=quadratic", "num_functions=2", "num_steps=5", "tune_functions=2")
     options += ("logger=none", "hydra.run.dir=run", f"tuned_dir={tmp_path / 'tuned'}")
-    ran = l2lgd("evaluate", *options, cwd=empty, **own)
+    ran = python("-m", "l2lgd", "evaluate", *options, cwd=empty, **own)
     assert ran.returncode == 0, ran.stderr
     summary = json.loads((empty / "run" / "summary.json").read_text("utf-8"))
     assert set(summary["results"]) == {"lstm", "sgd", "rmsprop", "adam", "nag"}
-    ran = l2lgd("optimizers", "mnist-lstm", cwd=empty, **own)
+    ran = python("-m", "l2lgd", "optimizers", "mnist-lstm", cwd=empty, **own)
     assert str(packages) in ran.stdout
-    ran = l2lgd("--version", cwd=empty, **own)
+    ran = python("-m", "l2lgd", "--version", cwd=empty, **own)
     assert ran.stdout.split()[1] in os.fspath(wheel.name)

@@ -665,6 +665,16 @@ def test_classes_outside_the_package_need_leave(tmp_path: Path) -> None:
         LearnedOptimizer(model().parameters(), weights=str(file))
 
 
+@pytest.mark.parametrize("opt", [{"_target_": "l2lgd.cli.main", "arguments": []}, "main", None])
+def test_a_file_of_weights_cannot_have_anything_called(opt: object, tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    checkpoint.save(file, CoordinatewiseLSTM().state_dict(), {"opt": opt})
+    with pytest.raises(
+        ConfigError, match=r"opt(\._target_=l2lgd\.cli\.main is not a class| has no)"
+    ):
+        LearnedOptimizer(model().parameters(), weights=str(file))
+
+
 def test_names_of_weights_are_those_of_files() -> None:
     found = weights.names()
     assert "mnist-lstm" in found

@@ -1,0 +1,65 @@
+"""``python ARGUMENTS``, many times over: what most runs import is imported once, then forked.
+
+Each is a process of its own, from its command line to its exit status; only seconds of imports are
+shared. :class:`helpers.Server` sends requests, one JSON object a line, on standard input.
+"""
+
+import gc
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+
+def next_run() -> dict[str, Any]:
+    """Fork for one request after the other; returns in the process that is to be the run."""
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            request: dict[str, Any] = json.loads(line)
+            return request
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    sys.exit()
+
+
+def become(request: dict[str, Any]) -> None:
+    """Be Python with the arguments, environment, folder and streams of a request."""
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    streams = [("/dev/null", os.O_RDONLY)]
+    streams += [(request[name], os.O_WRONLY | os.O_APPEND) for name in ("stdout", "stderr")]
+    for descriptor, (path, flags) in enumerate(streams):
+        os.dup2(os.open(path, flags), descriptor)
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+    added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:1] = [request["cwd"], *added]
+    kind, what, *rest = request["arguments"]
+    sys.argv = [kind, *rest]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        assert kind == "-c"
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+
+
+def preload() -> None:
+    """Import what most runs do."""
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import torchvision  # noqa: F401
+    from hydra import main  # noqa: F401
+    from hydra.core.plugins import Plugins
+
+    import l2lgd.cli
+    import l2lgd.explanations
+    import l2lgd.verbs  # noqa: F401
+
+    Plugins.instance()  # looks for them in every package
+    gc.freeze()  # what is never collected is never copied, either
+
+
+if __name__ == "__main__":
+    preload()
+    become(next_run())
