@@ -138,10 +138,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a readable checkpoint ({error}); give the path of a .safetensors file "
             "that l2lgd meta-train wrote"
         ) from error
-    if fields.get("format") != FORMAT:
+    found = fields.get("format", "")
+    if found != FORMAT:
         raise CheckpointError(
-            f"{path} has format {fields.get('format')!r}, this version reads {FORMAT!r}; "
-            "give the path of a file that l2lgd meta-train wrote"
+            f"{path} was written by another version of l2lgd ({found}, this one reads {FORMAT}); "
+            "use that version, or meta-train again"
+            if found.startswith(FORMAT.rstrip("0123456789"))
+            else f"{path} is not a checkpoint of l2lgd; give the path of a file that l2lgd "
+            "meta-train wrote"
         )
     try:
         content = fields["content"]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from l2lgd import launch
@@ -106,13 +107,10 @@ def _run(verb: str, overrides: list[str]) -> int:
         else:
             _hydra_main(verb, _of_this_process(verb, _with_folder(verb, overrides)))
     except KeyboardInterrupt as interrupt:
-        if launch.rank() == 0:
-            left = _after_sweep()
-            way_on = f"; {left}" if left else _way_on(str(interrupt))
-            print(f"l2lgd: interrupted{way_on}", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted(interrupt)
     except (_Stop, Exception) as caught:
         error = caught.error if isinstance(caught, _Stop) else caught
+        from l2lgd.errors import ProcessLost
         from l2lgd.explanations import explanation, one_line
 
         failed = _after_sweep(error)
@@ -123,7 +121,7 @@ def _run(verb: str, overrides: list[str]) -> int:
             message = f"the sweep could not be run: {one_line(error)}"
         if message is None or traceback_wanted:
             raise error from None
-        return _fail(message)
+        return _fail(message, not isinstance(error, ProcessLost))
     failed = _after_sweep()
     return _fail(failed) if failed else 0
 
@@ -204,9 +202,6 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
 
         try:
             return functions[name](config)
-        except KeyboardInterrupt:
-            folder = HydraConfig.get().runtime.output_dir if verb == "meta-train" else ""
-            raise KeyboardInterrupt(folder) from None
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
@@ -220,10 +215,19 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
 
 def _stop_as_ctrl_c_does() -> None:
     """When the system ends the process, or the terminal closes (unless nohup says otherwise)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _ended)
     closed = getattr(signal, "SIGHUP", None)
     if closed is not None and signal.getsignal(closed) == signal.SIG_DFL:
-        signal.signal(closed, signal.default_int_handler)
+        signal.signal(closed, _ended)
+
+
+_ended_by_system = False  # rather than by Ctrl-C
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    global _ended_by_system
+    _ended_by_system = True
+    signal.default_int_handler(number, frame)
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
@@ -339,15 +343,29 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
     return f"there is no verb {word}{nearest(word, VERBS | PLAIN)}"
 
 
-def _way_on(folder: str) -> str:
-    if not folder:
-        return ""
-    return "; to go on: " + shlex.join([*launch.program(), "meta-train", f"resume={folder}"])
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    """Say so, and with what command to go on."""
+    from l2lgd.errors import ProcessLost
+
+    before = interrupt.__context__
+    if isinstance(before, ProcessLost):  # torchrun ends all processes as soon as one has ended
+        return _fail(str(before), everybodys=False)
+    rank, left = launch.rank(), _after_sweep()
+    way_on = left or (f"to go on: {interrupt}" if str(interrupt) else "")
+    if rank == 0 or _ended_by_system:  # Ctrl-C reaches all processes, and one word is enough
+        whose = f" (process {rank})" if rank else ""
+        print(f"l2lgd{whose}: interrupted{way_on and '; '}{way_on}", file=sys.stderr)
+    return INTERRUPTED
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, everybodys: bool = True) -> int:
+    """Say what went wrong.
+
+    Args:
+        everybodys: other processes of this run are likely to say the same.
+    """
     rank = launch.rank()
-    if rank:
+    if rank and everybodys:
         # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(USAGE_ERROR))
         time.sleep(5)

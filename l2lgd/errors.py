@@ -19,6 +19,10 @@ class Diverged(UserError):
     """A meta-training, or a painting, in which nothing stays finite."""
 
 
+class ProcessLost(UserError):
+    """Another process of the run has ended, or cannot be reached any more."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or belongs to something else."""
 

@@ -1,6 +1,7 @@
 """How this process was started: alone, or by torchrun as one of several."""
 
 import os
+import shlex
 
 
 def rank() -> int:
@@ -11,6 +12,11 @@ def rank() -> int:
 def size() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def resumption(folder: str | os.PathLike[str]) -> str:
+    """The command that goes on with the meta-training of a folder."""
+    return shlex.join([*program(), "meta-train", f"resume={os.fspath(folder)}"])
 
 
 def program() -> list[str]:

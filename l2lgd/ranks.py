@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from l2lgd import launch
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, ProcessLost
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Ranks:
         flat = torch.cat([part.detach().flatten() for part in parts])
         counted = flat.new_tensor([count])
         flat = torch.cat([flat * count if count else torch.zeros_like(flat), counted])
-        torch.distributed.all_reduce(flat)
+        with _others():
+            torch.distributed.all_reduce(flat)
         total = int(flat[-1])
         pieces = (flat[:-1] / max(1, total)).split([part.numel() for part in parts])
         return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)], total
@@ -64,7 +65,8 @@ class Ranks:
         counts = [share.stop - share.start for share in shares]
         padded = pad(part, (0, max(counts) - part.shape[-1]))  # gloo wants equal shapes
         parts = [torch.empty_like(padded) for _ in shares]
-        torch.distributed.all_gather(parts, padded)
+        with _others():
+            torch.distributed.all_gather(parts, padded)
         cut = [whole[..., :count] for whole, count in zip(parts, counts, strict=True)]
         return torch.cat(cut, -1)
 
@@ -81,14 +83,38 @@ class Ranks:
         device = next(iter(tensors.values())).device
         packed = torch.frombuffer(bytearray(save(own)), dtype=torch.uint8).to(device)
         lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, torch.tensor([len(packed)], device=device))
-        longest = max(int(length) for length in lengths)
-        buffers = [packed.new_empty(longest) for _ in lengths] if self.leads else None
-        torch.distributed.gather(pad(packed, (0, longest - len(packed))), buffers)
+        with _others():
+            torch.distributed.all_gather(lengths, torch.tensor([len(packed)], device=device))
+            longest = max(int(length) for length in lengths)
+            buffers = [packed.new_empty(longest) for _ in lengths] if self.leads else None
+            torch.distributed.gather(pad(packed, (0, longest - len(packed))), buffers)
         found: dict[str, Tensor] = {}
         for buffer, length in zip(buffers or [], lengths, strict=False):
             found |= load(buffer[: int(length)].cpu().numpy().tobytes())
         return found
+
+    def of_first(self, text: str) -> str:
+        """What rank 0 calls this with."""
+        texts = [text]
+        if self.size > 1:
+            with _others():
+                torch.distributed.broadcast_object_list(texts)
+        return texts[0]
+
+
+@contextlib.contextmanager
+def _others() -> Iterator[None]:
+    """An exchange, which fails where another process does not take part any more.
+
+    Raises:
+        ProcessLost: so it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ProcessLost("another process of the run has ended") from error
 
 
 def local_device(name: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class MetaProgress:
     total_seconds: float = 0.0  # with validations
     coordinate_steps: int = 0
     skipped: int = 0  # meta-steps without a finite meta-gradient
+    diverged_in_a_row: int = 0  # trajectories, the last ones
+    ratios: list[float] = field(default_factory=list)  # last to first loss of the last ones
 
 
 @dataclass

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 FLAT_TRAJECTORIES = 40  # without progress before the user is warned
 FLAT_RATIO = 0.95  # of the loss at the end of a trajectory to the loss at its start
+BEST = "best.safetensors"
 MAX_DIVERGED = 20  # trajectories in a row without a finite meta-gradient
 
 
@@ -111,7 +112,7 @@ class Trainer:
             UserError: a file could not be written.
         """
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
-        last = folder / "last.safetensors"
+        last, best = folder / "last.safetensors", folder / BEST
         decay = get_ema_multi_avg_fn(settings.meta_average)
         if resume:
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
@@ -126,13 +127,12 @@ class Trainer:
             progress = MetaProgress()
             trajectory = self._begun(optimizer, settings, progress)
         provenance = provenance | {"processes": self.ranks.size}
-        watch = _Watch()
         while progress.meta_step < settings.meta_steps:
             began = time.monotonic()
             horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
             if trajectory.hopeless or trajectory.position.step >= horizon:
                 ratio = self._mean_loss(trajectory) / trajectory.initial_loss
-                watch.ended(ratio, trajectory.diverged, progress.meta_step)
+                _watch(progress, ratio, trajectory.diverged, best)
                 progress.trajectory += 1
                 trajectory = self._begun(optimizer, settings, progress)
             self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
@@ -156,12 +156,9 @@ class Trainer:
                         provenance,
                     )
         if not math.isfinite(progress.best_validation_loss):
-            raise Diverged(
-                "every validation diverged, so there is no best optimizer; try a smaller "
-                "meta_learning_rate or opt.output_scale"
-            )
+            raise _given_up("every validation diverged", progress, best)
         if self.ranks.leads:
-            load_weights(folder / "best.safetensors", optimizer)
+            load_weights(best, optimizer)
         return progress
 
     def _begun(
@@ -277,7 +274,7 @@ class Trainer:
             found = {"validation_loss": loss, "meta_step": progress.meta_step}
             if self.ranks.leads:
                 tensors = optimizer.state_dict()
-                checkpoint.save(folder / "best.safetensors", tensors, provenance | found)
+                checkpoint.save(folder / BEST, tensors, provenance | found)
         self.tracker.log(
             progress.meta_step,
             {"validation_loss": loss, "best_validation_loss": progress.best_validation_loss},
@@ -289,40 +286,43 @@ class Trainer:
         log.info("meta-step %d of %d: %s", progress.meta_step, settings.meta_steps, note)
 
 
-class _Watch:
-    """Warns when trajectory after trajectory ends where it began, gives up when all diverge."""
+def _watch(progress: MetaProgress, ratio: float, diverged: bool, best: Path) -> None:
+    """Look at a trajectory that has reached its end: warn where many end as they began.
 
-    def __init__(self) -> None:
-        self._ratios: list[float] = []
-        self._diverged = 0
+    Args:
+        ratio: of its last to its first loss.
+        diverged: a meta-gradient was not finite.
+        best: where the best weights are, if any were.
 
-    def ended(self, ratio: float, diverged: bool, meta_step: int) -> None:
-        """Look at a trajectory that has reached its end.
-
-        Args:
-            ratio: of its last to its first loss.
-            diverged: a meta-gradient was not finite.
-
-        Raises:
-            Diverged: so have many in a row.
-        """
-        diverged = diverged or not math.isfinite(ratio)
-        self._diverged = self._diverged + 1 if diverged else 0
-        if self._diverged >= MAX_DIVERGED:
-            raise Diverged(
-                f"{self._diverged} trajectories in a row diverged by meta-step {meta_step}; "
-                "try a smaller meta_learning_rate or opt.output_scale"
+    Raises:
+        Diverged: so have many in a row.
+    """
+    diverged = diverged or not math.isfinite(ratio)
+    progress.diverged_in_a_row = progress.diverged_in_a_row + 1 if diverged else 0
+    if progress.diverged_in_a_row >= MAX_DIVERGED:
+        what = f"{MAX_DIVERGED} trajectories in a row diverged by meta-step {progress.meta_step}"
+        raise _given_up(what, progress, best)
+    progress.ratios.append(ratio)
+    if len(progress.ratios) == FLAT_TRAJECTORIES:
+        if not sorted(progress.ratios)[FLAT_TRAJECTORIES // 2] < FLAT_RATIO:
+            log.warning(
+                "the meta-loss is flat: half of the last %d trajectories ended above %g of "
+                "their initial loss. Try a smaller opt.output_scale or opt.initial_output, "
+                "another meta_learning_rate (l2lgd tune search=meta_learning_rate) or more "
+                "functions at once; update_size, gradient_size and clipped_inputs in "
+                "metrics.jsonl tell whether updates are too small or drowned in noise",
+                FLAT_TRAJECTORIES,
+                FLAT_RATIO,
             )
-        self._ratios.append(ratio)
-        if len(self._ratios) == FLAT_TRAJECTORIES:
-            if not sorted(self._ratios)[FLAT_TRAJECTORIES // 2] < FLAT_RATIO:
-                log.warning(
-                    "the meta-loss is flat: half of the last %d trajectories ended above %g of "
-                    "their initial loss. Try a smaller opt.output_scale or opt.initial_output, "
-                    "another meta_learning_rate (l2lgd tune search=meta_learning_rate) or more "
-                    "functions at once; update_size, gradient_size and clipped_inputs in "
-                    "metrics.jsonl tell whether updates are too small or drowned in noise",
-                    FLAT_TRAJECTORIES,
-                    FLAT_RATIO,
-                )
-            self._ratios.clear()
+        progress.ratios.clear()
+
+
+def _given_up(what: str, progress: MetaProgress, best: Path) -> Diverged:
+    """The error of a meta-training that is not worth going on with."""
+    way_out = "begin a new run with a smaller meta_learning_rate or opt.output_scale"
+    if math.isfinite(progress.best_validation_loss):
+        way_out += (
+            f"; the best weights so far, of meta-step {progress.best_meta_step}, are in {best} and "
+            "can be its initial_weights"
+        )
+    return Diverged(f"{what}; {way_out}")

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from l2lgd import config as configs
+from l2lgd import launch
 from l2lgd.contestants import losses_key, needs_tuning, opt_config, trained, tuned
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, ProcessLost
 from l2lgd.figures.making import figures
 from l2lgd.kept_losses import KeptLosses
 from l2lgd.meta_training import Recipe, stored_run
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.plotting import plot_curves, plot_search
-from l2lgd.ranks import joined
+from l2lgd.ranks import Ranks, joined
 from l2lgd.results import FINAL_WINDOW, Band, Curves, band, summarize, write_curves, write_summary
 from l2lgd.run import Run
 from l2lgd.searches import SEARCHES
@@ -39,7 +40,7 @@ def meta_train(config: DictConfig) -> float:
     recipe = Recipe.of(run)
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
-    with joined(run.device, run.options.num_functions) as ranks:
+    with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
         mirror_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
         tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
@@ -66,6 +67,12 @@ def meta_train(config: DictConfig) -> float:
             checkpoint=str(best),
         ),
     )
+    if progress.skipped:
+        log.warning(
+            "%d of %d meta-steps had no finite meta-gradient and left the weights as they were",
+            progress.skipped,
+            progress.meta_step,
+        )
     log.info(
         "best validation loss %.4g at meta-step %d; to compare it with tuned optimizers:",
         progress.best_validation_loss,
@@ -171,6 +178,18 @@ def tune(config: DictConfig) -> float:
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
     log.info("picture: %s", picture)
     return min(search.best_loss for search in searches.values())
+
+
+@contextlib.contextmanager
+def _way_on(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Have what ends a meta-training tell how to go on with it."""
+    where = ranks.of_first(str(folder))
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(launch.resumption(where)) from None
+    except ProcessLost as lost:
+        raise ProcessLost(f"{lost}; to go on: {launch.resumption(where)}") from lost
 
 
 VERBS: dict[str, Callable[[DictConfig], float]] = {

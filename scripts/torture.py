@@ -456,12 +456,14 @@ def rank(folder: Path, times: int, draw: random.Random) -> str:
         os.kill(draw.choice(workers), signal.SIGKILL)
         began = time.monotonic()
         try:
-            launcher.communicate(timeout=60)
+            _, said = launcher.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(launcher.pid, signal.SIGKILL)
             raise Broken("the other process goes on for more than 60 s") from None
     took = time.monotonic() - began
     expect(launcher.returncode != 0, "status 0")
+    told = [line for line in said.splitlines() if line.startswith("l2lgd")]
+    expect(any("another process of the run has ended; to go on: torchrun" in t for t in told), said)
     step = checkpoint.load(last)[1]["progress"]["meta_step"]
     return f"the other one ended after {took:.1f} s; a checkpoint of meta-step {step} is there"
 

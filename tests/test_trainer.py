@@ -11,7 +11,7 @@ import torch
 from helpers import optimizer
 
 from l2lgd import checkpoint
-from l2lgd.errors import ConfigError, UserError
+from l2lgd.errors import ConfigError, Diverged, UserError
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.saved import load_weights
@@ -319,6 +319,44 @@ def test_a_flat_meta_loss_is_a_warning_with_advice(
     with caplog.at_level(logging.WARNING):
         meta_trained(tmp_path, learned, Unroll([2]), num_steps=2, meta_steps=45)
     assert "the meta-loss is flat" in caplog.text
+
+
+def test_how_often_it_diverged_is_not_forgotten_when_it_goes_on(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    class Ending(Notebook):
+        def progress(self, done: int, *others: Any) -> None:
+            if done == self.last:
+                raise Killed
+
+    Ending.last = 13
+    learned = CoordinatewiseLSTM(hidden_size=5, output_scale=1e30)
+    settings = MetaSettings(**{**SETTINGS, "meta_steps": 40})
+    found = []
+    for resume in (False, True):
+        trainer = Trainer(QuadraticTask(), 0, Ending())
+        with pytest.raises((Killed, Diverged)) as caught:
+            trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {}, resume=resume)
+        found.append(str(caught.value))
+        Ending.last = -1
+    assert found[0] == ""
+    assert "20 trajectories in a row diverged by meta-step 20" in found[1]
+
+
+def test_what_gives_up_names_the_best_weights_so_far(tmp_path: Path) -> None:
+    class Spoiling(Notebook):
+        def log(self, step: int, values: Any) -> None:
+            if step == 20 and "validation_loss" in values:
+                torch.nn.init.constant_(learned.output_weight, 1e30)
+
+    learned, settings = small_lstm(), MetaSettings(**{**SETTINGS, "meta_steps": 90})
+    trainer = Trainer(QuadraticTask(), 0, Spoiling())
+    with pytest.raises(Diverged, match="smaller meta_learning_rate") as caught:
+        trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
+    best = tmp_path / "best.safetensors"
+    metadata = load_weights(best, small_lstm())
+    assert f"of meta-step {metadata['meta_step']}, are in {best}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
