@@ -33,6 +33,7 @@ LONG_FLAGS = {
     "-cn": "--config-name",
 }
 GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
+NO_NAME = r"([-+.\de]+|[-+]?inf|(?i:true|false|nan))"  # Hydra reads it as a number or truth value
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
 SHORT = {"stylize": {"-o": "output"}}
@@ -81,8 +82,13 @@ def _flags_first(arguments: list[str]) -> list[str]:
         if not word.startswith("-"):
             if word.startswith("="):
                 raise ConfigError(f"{word} cannot be read; options are given as name=value")
-            if re.fullmatch(rf"({'|'.join(GROUPS)})=[-+.\d]+", word):  # Hydra does not say which
+            if re.fullmatch(
+                rf"\+?({'|'.join(GROUPS)})={NO_NAME}", word
+            ):  # Hydra does not say which
                 raise ConfigError(f"there is no {word}; l2lgd VERB --help lists the choices")
+            if re.match(rf"\+?({'|'.join(GROUPS)})=(.*[,/\\[])?(\.\.|/)", word):
+                # run folders have the names of choices
+                raise ConfigError(f"{word}: choices are names, l2lgd VERB --help lists them")
             overrides.append(word)
             continue
         flag, given, _ = word.partition("=")

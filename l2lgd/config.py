@@ -153,6 +153,35 @@ class Figures:
     of: list[str]
 
 
+@dataclasses.dataclass
+class TaskRecipe:
+    """``task.recipe``: what a task recommends, where the command line says nothing else."""
+
+    num_functions: int | None = None
+    num_steps: int | None = None
+    tune_functions: int | None = None
+    meta_steps: int | None = None
+    tune_meta_steps: int | None = None
+    meta_learning_rate: float | None = None
+    meta_decay: str | None = None
+    meta_average: float | None = None
+    validate_every: int | None = None
+    validation_functions: int | None = None
+    unroll_lengths: list[int] | None = None
+    horizons: list[int] | None = None
+    loss_weights: str | None = None
+    second_derivatives: bool | None = None
+    second_derivatives_from: float | None = None
+    smoothing: float | None = None
+    difference: float | None = None
+    restart_above: float | None = None
+    output_scale: float | None = None
+    initial_output: float | None = None
+    preprocessing: str | None = None
+    weights_of: list[str] | None = None  # tasks whose shipped weights do for this one
+    loss_label: str | None = None  # of the axis
+
+
 SCHEMAS: dict[str, type] = {
     "meta_train": MetaTrain,
     "evaluate": Evaluate,
@@ -168,8 +197,13 @@ def validated(config: DictConfig, verb: str) -> Any:
     Raises:
         ConfigError: an option that does not exist, is missing, or has the wrong type.
     """
-    schema = SCHEMAS[verb]
-    return _typed(config, schema, "")
+    task = config.get("task")
+    recipe = task.get("recipe") if isinstance(task, DictConfig) else None
+    if recipe is not None:
+        if not isinstance(recipe, DictConfig):
+            raise ConfigError(f"task.recipe={recipe}: must be options with their values")
+        _typed(recipe, TaskRecipe, "task.recipe.")
+    return _typed(config, SCHEMAS[verb], "")
 
 
 def build(

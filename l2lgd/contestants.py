@@ -28,8 +28,11 @@ log = logging.getLogger(__name__)
 LOWEST_RATE, HIGHEST_RATE = 1e-4, 10.0  # where the grid begins; it grows when the best is at an end
 
 
-def opt_config(run: Run, name: str) -> dict[str, Any]:
+def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
     """The config of a choice of the group ``opt``, as composed for this run's task.
+
+    Args:
+        said: where the name was given, for the message; in ``baselines`` by default.
 
     Raises:
         ConfigError: there is no such choice.
@@ -39,7 +42,8 @@ def opt_config(run: Run, name: str) -> dict[str, Any]:
     loader = GlobalHydra.instance().config_loader()
     known = loader.get_group_options("opt", config_name=hydra.job.config_name, overrides=search)
     if name not in known:
-        raise ConfigError(f"baselines=[{name}]: there is no opt={name}{nearest(name, known)}")
+        said = said or f"baselines=[{name}]"
+        raise ConfigError(f"{said}: there is no opt={name}{nearest(name, known)}")
     overrides = [f"task={run.task_name}", f"opt={name}", *search]
     composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)

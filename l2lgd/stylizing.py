@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from l2lgd.arguments import WORDS
 from l2lgd.checkpoint import check_writable
+from l2lgd.config import validated
 from l2lgd.contestants import opt_config, trained
 from l2lgd.errors import ConfigError, Diverged
 from l2lgd.optimizers.base import Optimizer, TunedOptimizer
@@ -28,10 +29,11 @@ log = logging.getLogger(__name__)
 
 def stylize(config: DictConfig) -> float:
     """Paint with a learned optimizer, and with another one beside it; returns its final loss."""
+    options = validated(config, "stylize")
     for name in ("content", "style"):
-        if config[name] is None:
+        if getattr(options, name) is None:
             raise ConfigError(f"{name}= is missing; usage: l2lgd stylize {WORDS['stylize']}")
-    output = Path(config.output).expanduser() if config.output else None
+    output = Path(options.output).expanduser() if options.output else None
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
     run = Run.prepare(config, "stylize")
@@ -39,19 +41,19 @@ def stylize(config: DictConfig) -> float:
     check_writable(output)
     learned = trained(run, run.opt_name, run.config["opt"], "test")
     painters: dict[str, tuple[Path, Optimizer]] = {run.opt_name: (output, learned.optimizer)}
-    beside = run.options.beside
+    beside = options.beside
     if beside is not None:
-        path = output.with_stem(f"{output.stem}-{beside}")
-        painters[beside] = (path, _hand_designed(run, beside))
-    functions = run.task.sample("test", 1, generator(run.options.seed, "stylize"))
+        other = _hand_designed(run, beside)
+        painters[beside] = (output.with_stem(f"{output.stem}-{beside}"), other)
+    functions = run.task.sample("test", 1, generator(options.seed, "stylize"))
     run.say_what_runs(learned.optimizer)
     losses = {}
     with contextlib.closing(run.tracker(("pictures", "steps"))) as tracker:
         for done, (name, (path, optimizer)) in enumerate(painters.items()):
-            tracker.progress(done, len(painters), 0, run.options.num_steps, name)
-            losses[name] = _paint(functions, optimizer, run.options.num_steps, path, tracker)
+            tracker.progress(done, len(painters), 0, options.num_steps, name)
+            losses[name] = _paint(functions, optimizer, options.num_steps, path, tracker)
             log.info("%s: %s", name, path)
-        tracker.log(run.options.num_steps, losses)
+        tracker.log(options.num_steps, losses)
     results: dict[str, Any] = {
         name: {"final_loss": losses[name], "picture": str(path)}
         for name, (path, _) in painters.items()
@@ -62,7 +64,7 @@ def stylize(config: DictConfig) -> float:
 
 def _hand_designed(run: Run, name: str) -> Optimizer:
     """With ``learning_rate=``, else with the one that was tuned on the task."""
-    node = opt_config(run, name)
+    node = opt_config(run, name, f"beside={name}")
     if "learning_rate" not in node:
         raise ConfigError(f"beside={name}: choose a hand-designed optimizer, such as adam")
     rate = run.options.learning_rate

@@ -115,7 +115,8 @@ class TunedRates:
     @staticmethod
     def _file_name(key: Mapping[str, Any]) -> str:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return f"{key['task_name']}-{key['optimizer_name']}-{digest[:12]}.json"
+        name = f"{key['task_name']}-{key['optimizer_name']}-{digest[:12]}.json"
+        return name.replace("/", "-").replace("\\", "-")  # those of one's own may be in folders
 
     def find(self, key: Mapping[str, Any]) -> Search | None:
         """The stored search of a key."""

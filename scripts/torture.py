@@ -5,6 +5,7 @@
     python scripts/torture.py evaluations --times 10  # SIGKILL while rates are tuned and evaluated
     python scripts/torture.py damage --times 200     # checkpoints cut short, or with a bit flipped
     python scripts/torture.py words --times 500      # mistakes on the command line
+    python scripts/torture.py values --times 1000    # any value for any option
     python scripts/torture.py disk                   # a tmpfs that fills up (needs root)
     python scripts/torture.py rank                   # one of two processes under torchrun killed
     python scripts/torture.py long --times 10000     # meta-steps: memory, open files, speed
@@ -31,11 +32,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from torture_words import TINY, VALID, any_value, lay_out, mistake, options
+
 from l2lgd import checkpoint
 from l2lgd.errors import CheckpointError
 
-TINY = ["task=quadratic", "num_functions=4", "num_steps=20", "unroll.lengths=[5]", "threads=1"]
-TINY += ["validation_functions=4", "logger=none"]
 RUN = [*TINY, "meta_steps={}", "validate_every=50", "checkpoint_every=5"]
 COMMAND = [sys.executable, "-m", "l2lgd"]
 STEPS_A_KILL = 100  # meta-steps that a run has for each kill, so that some are left at the end
@@ -313,30 +314,64 @@ def filling(place: Path, filler: Path, left: int) -> Iterator[None]:
 
 def words(folder: Path, times: int, draw: random.Random) -> str:
     """Mistakes of any kind: one line that names the option, status 2, and nothing is done."""
-    (folder / "text").write_text("no weights", encoding="utf-8")
-    (folder / "empty").touch()
-    (folder / "folder").mkdir()
-    (folder / "binary").write_bytes(draw.randbytes(3000))
-    (folder / "photograph.png").write_bytes(b"\x89PNG" + draw.randbytes(100))
-    made = [mistake(draw) for _ in range(times)]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["l2lgd.verbs", "l2lgd.cli", "hydra"])
-    for line, names in made:
-        process = context.Process(target=in_process, args=(folder, line))
-        process.start()
-        process.join(120)
-        expect(process.exitcode is not None, f"{line}: did not end")
-        said = (folder / "stderr").read_text("utf-8", errors="replace")
-        told = f"l2lgd {' '.join(line)}: status {process.exitcode}: {said}"
-        expect(process.exitcode == 2, told)
-        expect("Traceback" not in said, told)
-        last = said.strip().splitlines()[-1]
-        expect(last.startswith("l2lgd: ") and any(name in last for name in names), told)
+    prepare(folder, draw)
+    wrong = []
+    for _ in range(times):
+        line, names = mistake(draw)
+        status, said = forked(folder, line)
+        if status != 2 or not in_one_line(said, names):
+            wrong.append(f"l2lgd {' '.join(line)}: status {status}: {said}")
+    expect(not wrong, "\n".join(wrong))
     return f"{times} bad command lines, each answered in one line with status 2"
 
 
+def values(folder: Path, times: int, draw: random.Random) -> str:
+    """Any value for any option of any verb: it runs, or one line that names the option."""
+    prepare(folder, draw)
+    all_options = [(verb, name) for verb in VALID for name in options(verb)]
+    refused, wrong = 0, []
+    for number in range(times):
+        line, names = any_value(draw, all_options[number % len(all_options)])
+        status, said = forked(folder, line)
+        refused += status == 2
+        if status and (status != 2 or not in_one_line(said, names)):
+            wrong.append(f"l2lgd {' '.join(line)}: status {status}: {said}")
+    expect(not wrong, "\n".join(wrong))
+    return (
+        f"{times} values for {min(times, len(all_options))} of {len(all_options)} options: "
+        f"{refused} refused in one line with status 2, with the others it runs"
+    )
+
+
+def in_one_line(said: str, names: Sequence[str]) -> bool:
+    """Does the last line of an answer, without a traceback, have one of the names?"""
+    last = (said.strip().splitlines() or [""])[-1]
+    named = last.startswith("l2lgd: ") and any(name in last for name in names)
+    return named and "Traceback" not in said
+
+
+def prepare(folder: Path, draw: random.Random) -> None:
+    lay_out(folder, draw)
+    ran = l2lgd(folder, "evaluate", *VALID["evaluate"], "hydra.run.dir=evaluation")
+    expect(ran.returncode == 0, ran.stderr)
+    context.set_forkserver_preload(["l2lgd.verbs", "l2lgd.cli", "hydra", "matplotlib.figure"])
+
+
+context = multiprocessing.get_context("forkserver")
+
+
+def forked(folder: Path, line: Sequence[str]) -> tuple[int, str]:
+    """The status of a command line, and what it says."""
+    process = context.Process(target=in_process, args=(folder, line))
+    process.start()
+    process.join(120)
+    expect(process.exitcode is not None, f"{line}: did not end")
+    said = (folder / "stderr").read_text("utf-8", errors="replace")
+    return int(process.exitcode or 0), said
+
+
 def in_process(folder: Path, line: Sequence[str]) -> None:
-    """A command line in a fork, its errors in a file."""
+    """In the fork."""
     os.chdir(folder)
     for name, stream in (("stdout", 1), ("stderr", 2)):
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -347,87 +382,6 @@ def in_process(folder: Path, line: Sequence[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-VALID = {
-    "meta-train": [*TINY, "meta_steps=1", "validate_every=1"],
-    "evaluate": ["task=quadratic", "num_functions=2", "num_steps=2", "baselines=[]", "logger=none"],
-    "tune": ["task=quadratic", "num_functions=2", "num_steps=2", "baselines=[adam]", "logger=none"],
-    "figures": ["figure=4"],
-}
-POSITIVE = {  # options that have to be above zero
-    "meta-train": ["num_functions", "num_steps", "meta_steps", "meta_learning_rate"],
-    "evaluate": ["num_functions", "num_steps", "tune_functions"],
-    "tune": ["num_functions", "num_steps", "trials", "lowest_rate"],
-    "figures": ["workers", "scale.functions.mnist"],
-}
-NUMBERS = {
-    "meta-train": ["seed", "meta_steps", "num_steps", "meta_clip", "validate_every", "threads"],
-    "evaluate": ["seed", "num_functions", "tune_seed", "task.dimension"],
-    "tune": ["seed", "trials", "highest_rate"],
-    "figures": ["seed", "threads"],
-}
-GROUPS = {
-    "meta-train": ["task", "opt", "unroll", "logger"],
-    "evaluate": ["task", "opt", "logger"],
-    "tune": ["task", "opt", "logger"],
-    "figures": ["scale"],
-}
-FILES = {
-    "meta-train": ["initial_weights", "resume", "rerun"],
-    "evaluate": ["checkpoint"],
-    "figures": ["weights_dir", "of"],
-}
-NO_FILES = ["missing", "text", "empty", "binary", "folder", "photograph.png"]
-
-
-def mistake(draw: random.Random) -> tuple[list[str], list[str]]:
-    """A command line with a mistake, and words of which the answer has to have one."""
-    verb = draw.choice(list(VALID))
-    kind = draw.choice([misspelt, not_positive, no_number, no_choice, no_file, odd_word])
-    return kind(draw, verb)
-
-
-def misspelt(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    name = draw.choice([*NUMBERS[verb], *POSITIVE[verb]])
-    at = draw.randrange(len(name))
-    letter = draw.choice([c for c in "abcdefghijklmnopqrstuvwxyz_" if c != name[at]])
-    wrong = draw.choice([name[:at] + letter + name[at + 1 :], name + letter, f"+{name}{letter}"])
-    return [verb, *VALID[verb], f"{wrong}=1"], [wrong.lstrip("+")]
-
-
-def not_positive(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    name = draw.choice(POSITIVE[verb])
-    value = draw.choice([0, -1, -draw.randrange(2, 10**6)])
-    return [verb, *VALID[verb], f"{name}={value}"], [name.rpartition(".")[2]]
-
-
-def no_number(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    name = draw.choice(NUMBERS[verb])
-    value = draw.choice(["many", "[1,2]", "{a: 1}", "1x", "nan", "inf", "true1", "'1 2'"])
-    return [verb, *VALID[verb], f"{name}={value}"], [name.rpartition(".")[2]]
-
-
-def no_choice(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    group = draw.choice(GROUPS[verb])
-    value = draw.choice(["none1", "mnits", "lstmm", "../lstm", "quadratics", "7"])
-    return [verb, *VALID[verb], f"{group}={value}"], [group, value]
-
-
-def no_file(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    verb = verb if verb in FILES else "evaluate"
-    name, value = draw.choice(FILES[verb]), draw.choice(NO_FILES)
-    if (name, value) == ("weights_dir", "folder"):
-        value = "missing"
-    given = f"[{value}]" if name == "of" else value
-    return [verb, *VALID[verb], f"{name}={given}"], [name, value]
-
-
-def odd_word(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
-    word = draw.choice(
-        ["--resum", "seed", "=3", "seed==", "a b", "(", "~nothing", "--cfgs", "[", "é"]
-    )
-    return [verb, *VALID[verb], word], [word, word.strip("~="), "seed", "nothing"]
 
 
 # -- several processes, long runs -----------------------------------------------------------------
@@ -533,6 +487,7 @@ TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     "damage": damage,
     "disk": disk,
     "words": words,
+    "values": values,
     "rank": rank,
     "long": long,
 }

@@ -9,7 +9,7 @@ import torch
 from helpers import CONF, OPTIMIZERS, VERBS, choices, composed, node, optimizer_node
 from omegaconf import DictConfig, OmegaConf
 
-from l2lgd.config import SCHEMAS, build, differences, nearest, validated
+from l2lgd.config import SCHEMAS, TaskRecipe, build, differences, nearest, validated
 from l2lgd.errors import ConfigError
 from l2lgd.help import verb_help
 from l2lgd.optimizers.base import Optimizer
@@ -160,6 +160,23 @@ def test_a_missing_value_is_asked_for_although_the_constructor_has_a_default() -
 def test_an_option_left_out_is_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"opt\.algorithm has no value; give opt\.algorithm=…"):
         build({"_target_": "l2lgd.optimizers.hand_designed.HandDesigned"}, "opt")
+
+
+def test_a_task_recommends_only_what_there_is() -> None:
+    used = set()
+    for path in CONF.rglob("*.yaml"):
+        used |= set(re.findall(r"oc\.select:task\.recipe\.(\w+)", path.read_text("utf-8")))
+    known = {field.name for field in dataclasses.fields(TaskRecipe)}
+    assert used | {"weights_of", "loss_label"} == known
+    for recipe, said in (
+        ({"num_step": 3}, r"no option task\.recipe\.num_step; did you mean num_steps"),
+        ({"weights_of": 3}, r"task\.recipe\.weights_of: must be a list"),
+        (7, r"task\.recipe=7"),
+    ):
+        changed = OmegaConf.merge(composed("evaluate", "task=quadratic"), {})
+        changed.task.recipe = recipe
+        with pytest.raises(ConfigError, match=said):
+            validated(changed, "evaluate")
 
 
 def test_build_checks_names_and_types_against_the_constructor() -> None:

@@ -31,6 +31,7 @@ from l2lgd.figures.comparison import comparison, published
 from l2lgd.figures.evaluations import Evaluations, Plan
 from l2lgd.figures.own import NAME as OWN
 from l2lgd.figures.own import own
+from l2lgd.kept_losses import KeptLosses
 from l2lgd.runtime import pick_device
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,9 @@ def figures(config: DictConfig) -> float:
         [Path(options.vgg).expanduser()] if art else [],
     )
     request = Request([*handed_on, *art])
+    if options.of and options.reuse:
+        raise ConfigError("reuse= is for evaluations, and of= draws what has been evaluated")
+    KeptLosses(folder, plan.reuse)
     if options.of:
         mine, evaluated = own(options.of)
         _make(mine, evaluated, request, folder)

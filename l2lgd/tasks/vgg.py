@@ -144,7 +144,7 @@ def _of_torchvision(
     weights = getattr(getattr(models, pretrained.enum), pretrained.member)
     try:
         with download_timeout():
-            state = weights.get_state_dict(progress=False, check_hash=True)
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     # URLError, RuntimeError (a bad hash), OSError and more
     except Exception as error:
         raise _unavailable(config, error) from error
