@@ -82,12 +82,10 @@ def _flags_first(arguments: list[str]) -> list[str]:
         if not word.startswith("-"):
             if word.startswith("="):
                 raise ConfigError(f"{word} cannot be read; options are given as name=value")
-            if re.fullmatch(
-                rf"\+?({'|'.join(GROUPS)})={NO_NAME}", word
-            ):  # Hydra does not say which
+            group = rf"\+?({'|'.join(GROUPS)})="
+            if re.fullmatch(group + NO_NAME, word) or word == "search=null":  # Hydra does not say which
                 raise ConfigError(f"there is no {word}; l2lgd VERB --help lists the choices")
-            if re.match(rf"\+?({'|'.join(GROUPS)})=(.*[,/\\[])?(\.\.|/)", word):
-                # run folders have the names of choices
+            if re.match(group + r"(.*[,/\\[])?(\.\.|/)", word):  # it gives run folders their names
                 raise ConfigError(f"{word}: choices are names, l2lgd VERB --help lists them")
             overrides.append(word)
             continue

@@ -148,4 +148,5 @@ def _leaves(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def any_value(draw: random.Random, option: tuple[str, str]) -> tuple[list[str], list[str]]:
     """A command line that sets an option of a verb to something, and what has to be named."""
     (verb, name), value = option, draw.choice(VALUES)
-    return [verb, *VALID[verb], f"{name}={value}"], [name.rpartition(".")[2], value]
+    names = [name.rpartition(".")[2], value, "diverges", "no trained weights"]
+    return [verb, *VALID[verb], f"{name}={value}"], names

@@ -129,7 +129,8 @@ def load_vgg(
         network, about, tensors, mean, std = _of_file(config)
     unknown = sorted(set(layers) - set(layer_names(network)))
     if unknown:
-        raise ConfigError(f"layer {unknown[0]}: {network} has {', '.join(layer_names(network))}")
+        known = ", ".join(layer_names(network))
+        raise ConfigError(f"content_layers, style_layers: no {unknown[0]}; {network} has {known}")
     ready = {key: value.to(device, dtype) for key, value in tensors.items()}
     statistics = (torch.tensor(values, device=device, dtype=dtype) for values in (mean, std))
     return VGG(network, ready, layers, *statistics, config.pooling), about

@@ -1,0 +1,315 @@
+"""Tortures of runs: ended at any moment, by a clock that jumps, with another process; long ones."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torture_common import (
+    COMMAND,
+    LAST,
+    LOSSES,
+    RUN,
+    Broken,
+    compare,
+    expect,
+    l2lgd,
+    same_evaluations,
+    same_figures,
+    same_searches,
+)
+
+from l2lgd import checkpoint
+
+STEPS_A_KILL = 100  # meta-steps that a run has for each kill, so that some are left at the end
+EVALUATION = ["task=quadratic", "task.dimension=9", "num_functions=50", "num_steps=200"]
+EVALUATION += ["tune_functions=30", "logger=none", "threads=1"]
+TUNING = ["task=quadratic", "task.dimension=9", "num_functions=60", "num_steps=200"]
+TUNING += ["logger=none", "threads=1"]
+FIGURE = ["figure=4", "scale.functions.quadratic=3", "scale.functions.mnist=1", "threads=1"]
+
+
+def kills(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL."""
+    return interrupted(folder, times, draw, [signal.SIGKILL])
+
+
+def signals(folder: Path, times: int, draw: random.Random) -> str:
+    """What ends a process politely."""
+    return interrupted(folder, times, draw, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+
+
+def interrupted(
+    folder: Path, times: int, draw: random.Random, ways: Sequence[signal.Signals]
+) -> str:
+    """Interrupt a meta-training ``times`` times; in the end it is the same as one left alone."""
+    options = [word.format(STEPS_A_KILL * times) for word in RUN]
+    ran = l2lgd(folder, "meta-train", *options, "hydra.run.dir=whole")
+    expect(ran.returncode == 0, ran.stderr)
+    places = []
+    words = [*options, "hydra.run.dir=broken"]
+    for number in range(times):
+        way = ways[number % len(ways)]
+        places.append(interrupt(folder, words, way, draw))
+        if (folder / "broken" / ".hydra" / "hydra.yaml").is_file():
+            words = ["resume=broken"]
+    ran = l2lgd(folder, "meta-train", *words)
+    expect(ran.returncode == 0, f"the last run: {ran.stderr}")
+    compare(folder / "whole", folder / "broken")
+    under_way = sum(0 < place < STEPS_A_KILL * times for place in places)
+    expect(under_way > 0, f"no run was under way: meta-steps {places}")
+    names = ", ".join(way.name for way in ways)
+    return (
+        f"{times} times {names}, {under_way} of them under way (meta-steps {min(places)} to "
+        f"{max(places)} of {STEPS_A_KILL * times}): weights and metrics are those of a run "
+        "without a break"
+    )
+
+
+def interrupt(folder: Path, words: Sequence[str], way: signal.Signals, draw: random.Random) -> int:
+    """Start a run, end it at a random moment; returns how far it was."""
+    metrics = folder / "broken" / "metrics.jsonl"
+
+    def state() -> tuple[int, int]:
+        found = metrics.stat() if metrics.exists() else None
+        return (0, 0) if found is None else (found.st_ino, found.st_size)
+
+    before = state()
+    with subprocess.Popen(
+        [*COMMAND, "meta-train", *words],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heed_signals,
+    ) as process:
+        if draw.random() < 0.8:  # the others are ended while they start
+            while process.poll() is None and state()[0] == before[0]:
+                time.sleep(0.005)
+            begun = state()
+            while process.poll() is None and state() == begun:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.3))
+        else:
+            time.sleep(draw.uniform(0, 3))
+        process.send_signal(way)
+        _, said = process.communicate(timeout=60)
+    # Python ends by SIGINT itself where the interruption came while it executed a string.
+    if way != signal.SIGKILL and process.returncode not in (0, -way, -signal.SIGINT):
+        expect(process.returncode == 130, f"{way.name}: status {process.returncode}: {said}")
+        expect("Traceback" not in said, said)
+    lines = metrics.read_text("utf-8").count("\n") if metrics.exists() else 0
+    return lines
+
+
+def heed_signals() -> None:
+    """Undo what nohup and shells do to processes in the background."""
+    for way in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(way, signal.SIG_DFL)
+
+
+def evaluations(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL during an evaluation with rates to tune, each time begun again with its losses."""
+    taken = 0
+
+    def words(run: str) -> list[str]:
+        nonlocal taken
+        reused = [f"reuse=[{run}]"] if (folder / run / LOSSES).exists() else []
+        taken += len(reused)
+        return ["evaluate", *EVALUATION, f"tuned_dir=tuned_{run}", f"hydra.run.dir={run}", *reused]
+
+    killed_again_and_again(folder, times, draw, words)
+    same_evaluations(folder / "whole", folder / "broken")
+    return f"{times} kills, {taken} times with losses to reuse: losses and rates are the same"
+
+
+def tunings(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL while rates are searched, each time begun again."""
+
+    def words(run: str) -> list[str]:
+        return ["tune", *TUNING, f"tuned_dir=tuned_{run}", f"hydra.run.dir={run}"]
+
+    killed_again_and_again(folder, times, draw, words)
+    same_searches(folder / "whole", folder / "broken")
+    return f"{times} kills: rates and their trials are the same"
+
+
+def drawings(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL while a figure is evaluated and drawn, each time begun again."""
+
+    def words(run: str) -> list[str]:
+        return ["figures", *FIGURE, f"hydra.run.dir={run}"]
+
+    killed_again_and_again(folder, times, draw, words)
+    same_figures(folder / "whole", folder / "broken")
+    return f"{times} kills: the pictures and their numbers are the same to the byte"
+
+
+def killed_again_and_again(
+    folder: Path, times: int, draw: random.Random, words: Callable[[str], list[str]]
+) -> None:
+    """A command left alone in the run folder ``whole``, and one killed at random in ``broken``."""
+    began = time.monotonic()
+    ran = l2lgd(folder, *words("whole"))
+    expect(ran.returncode == 0, ran.stderr)
+    took = time.monotonic() - began
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for _ in range(times):
+        with subprocess.Popen(
+            [*COMMAND, *words("broken")], cwd=folder, start_new_session=True, **quiet
+        ) as process:
+            time.sleep(draw.uniform(0.2 * took, took))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        losses = folder / "broken" / LOSSES
+        if losses.exists():
+            checkpoint.load(losses)
+    ran = l2lgd(folder, *words("broken"))
+    expect(ran.returncode == 0, ran.stderr)
+
+
+def clock(folder: Path, times: int, draw: random.Random) -> str:
+    """A clock that jumps by two days every few calls; the run is killed and resumed, too."""
+    library = folder / "clock.so"
+    (folder / "clock.c").write_text(CLOCK, encoding="utf-8")
+    built = subprocess.run(
+        [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, folder / "clock.c", "-ldl"]
+    )
+    expect(built.returncode == 0, "no C compiler")
+    words = ["meta-train", *(word.format(100) for word in RUN[:-1]), "logger=wandb"]
+    ran = l2lgd(folder, *words, "hydra.run.dir=whole")
+    expect(ran.returncode == 0, ran.stderr)
+    os.environ["LD_PRELOAD"] = str(library)
+    try:
+        interrupt(folder, [*words[1:], "hydra.run.dir=broken"], signal.SIGKILL, draw)
+        ran = l2lgd(folder, "meta-train", "resume=broken")
+    finally:
+        del os.environ["LD_PRELOAD"]
+    expect(ran.returncode == 0, ran.stderr)
+    compare(folder / "whole", folder / "broken")
+    lines = (folder / "broken" / "metrics.jsonl").read_text("utf-8").splitlines()
+    times_said = [json.loads(line)["time"] for line in lines]
+    back = sum(after < before for before, after in pairwise(times_said))
+    expect(back > 0, "the clock did not jump")
+    return f"it went back {back} times: weights and metrics are those of a run without"
+
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    static unsigned calls;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "clock_gettime");
+    int status = real(id, now);
+    if (id == CLOCK_REALTIME)
+        now->tv_sec += calls++ / 7 % 2 ? 86400 : -86400;
+    return status;
+}
+"""
+
+
+def rank(folder: Path, times: int, draw: random.Random) -> str:
+    """One of two processes is killed: the other ends, and the run can go on."""
+    options = [word.format(10**6) for word in RUN]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "--master-port", str(draw.randrange(20000, 40000)), "-m", "l2lgd"]
+    with subprocess.Popen(
+        [*command, "meta-train", *options, "hydra.run.dir=run"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as launcher:
+        last = folder / "run" / LAST
+        end = time.monotonic() + 120
+        while not last.is_file() and time.monotonic() < end and launcher.poll() is None:
+            time.sleep(0.05)
+        expect(last.is_file(), "no checkpoint within two minutes")
+        workers = children_of(launcher.pid)
+        expect(len(workers) == 2, f"{len(workers)} processes")
+        os.kill(draw.choice(workers), signal.SIGKILL)
+        began = time.monotonic()
+        try:
+            _, said = launcher.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            raise Broken("the other process goes on for more than 60 s") from None
+    took = time.monotonic() - began
+    expect(launcher.returncode != 0, "status 0")
+    told = [line for line in said.splitlines() if line.startswith("l2lgd")]
+    expect(any("another process of the run has ended; to go on: torchrun" in t for t in told), said)
+    step = checkpoint.load(last)[1]["progress"]["meta_step"]
+    return f"the other one ended after {took:.1f} s; a checkpoint of meta-step {step} is there"
+
+
+def children_of(process: int) -> list[int]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(word) for word in path.read_text("ascii").split()]
+
+
+def long(folder: Path, times: int, draw: random.Random) -> str:
+    """Memory, open files and seconds a meta-step, in ten parts of a run."""
+    from l2lgd import runtime
+    from l2lgd.mirrors import About
+    from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+    from l2lgd.schedules import Unroll
+    from l2lgd.tasks.quadratic import QuadraticTask
+    from l2lgd.tracking import RunTracker
+    from l2lgd.trainer import MetaSettings, Trainer
+
+    marks: list[tuple[int, int, int, float]] = []
+    every = max(1, times // 10)
+
+    class Watching(RunTracker):
+        def log(self, step: int, values: Any) -> None:
+            super().log(step, values)
+            if step % every == 0 and "meta_loss" in values:
+                pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+                files = len(list(Path("/proc/self/fd").iterdir()))
+                marks.append((step, pages * resource.getpagesize(), files, time.monotonic()))
+
+    runtime.keep_freed_memory()
+    runtime.set_threads(1)
+    settings = MetaSettings(
+        meta_steps=times,
+        meta_learning_rate=0.003,
+        meta_decay="constant",
+        meta_clip=1.0,
+        meta_average=0.9,
+        num_functions=16,
+        num_steps=100,
+        validate_every=250,
+        validation_functions=20,
+        checkpoint_every=50,
+    )
+    tracker = RunTracker.__new__(Watching)
+    RunTracker.__init__(tracker, About(folder, "", {}), ("", ""), quiet=True)
+    with contextlib.closing(tracker):
+        trainer = Trainer(QuadraticTask(), 0, tracker)
+        trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), settings, folder, {})
+    _, first, files, _ = marks[0]
+    growth = max(memory for _, memory, _, _ in marks) / first - 1
+    parts = [after[3] - before[3] for before, after in pairwise(marks)]
+    seen = [memory // 10**6 for _, memory, _, _ in marks]
+    expect(growth < 0.01, f"memory grew by {growth:.2%}: {seen} MB")
+    expect(all(count == files for _, _, count, _ in marks), "open files: more and more")
+    return (
+        f"{times} meta-steps: memory grew by {growth:.2%} of {first / 1e6:.0f} MB after the first "
+        f"tenth, {files} open files throughout; the slowest tenth took "
+        f"{max(parts) / min(parts):.2f} times as long as the fastest"
+    )
