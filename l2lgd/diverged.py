@@ -1,25 +1,28 @@
 """Functions that diverged in an unroll, left out of its meta-gradient.
 
-A loss, gradient or update that is not finite makes the meta-gradient of the whole stack so, though
-the functions do not depend on each other. Without those functions it is the mean over the others.
+A loss or gradient that is not finite makes the meta-gradient of the whole stack so, though the
+functions do not depend on each other; one whose square is not finite does so on the way back.
+Without those functions it is the mean over the others.
 """
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from l2lgd.optimizers.base import map_state
 from l2lgd.unroll import Position, Record
 
 
 def finite_functions(record: Record) -> Tensor | None:
-    """Of which functions all losses and gradients are finite, (B,); None if of all."""
-    total = record.gradients.sum() + record.losses.sum()
-    if total.isfinite():  # one that is not would have shown
+    """Of which functions all losses and gradients are finite, squares too, (B,); None if of all."""
+    total = vector_norm(record.gradients) + vector_norm(record.losses)
+    if total.isfinite():  # what is not would have shown
         return None
-    largest = record.gradients.abs().amax((0, 2))
-    alive = largest.isfinite() & record.losses.isfinite().all(0)
+    bound = torch.finfo(record.losses.dtype).max ** 0.5
+    largest, loss = record.gradients.abs().amax((0, 2)), record.losses.abs().amax(0)
+    alive = (largest < bound) & (loss < bound)  # neither is true of NaN
     return None if alive.all() else alive
 
 

@@ -40,10 +40,13 @@ context = multiprocessing.get_context("forkserver")
 
 
 def prepare(folder: Path, draw: random.Random) -> None:
+    """Lay out files, and see that all verbs run while there is no mistake."""
     lay_out(folder, draw)
-    ran = l2lgd(folder, "evaluate", *VALID["evaluate"], "hydra.run.dir=evaluation")
-    expect(ran.returncode == 0, ran.stderr)
     context.set_forkserver_preload(["l2lgd.verbs", "l2lgd.cli", "hydra", "matplotlib.figure"])
+    evaluation = ["evaluate", *VALID["evaluate"], "hydra.run.dir=evaluation"]
+    for words in (evaluation, *([verb, *words] for verb, words in VALID.items())):
+        status, said = forked(folder, words)
+        expect(status == 0, f"l2lgd {' '.join(words)}, without a mistake: {said}")
 
 
 def forked(folder: Path, line: Sequence[str]) -> tuple[int, str]:

@@ -1,29 +1,46 @@
 """scripts/torture.py in its short form."""
 
 import os
+import shutil
 
 import pytest
 from helpers import SCRIPTS, python
+
+
+def torture(what: str, times: int) -> str:
+    ran = python(str(SCRIPTS / "torture.py"), what, "--times", str(times))
+    if "can be mounted here" in ran.stderr:
+        pytest.skip("no tmpfs can be mounted here")
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 @pytest.mark.parametrize(
     ("what", "times", "said"),
     [
         ("kills", 3, "weights and metrics are those of a run without a break"),
+        ("tunings", 1, "rates and their trials are the same"),
         ("damage", 36, "36 damaged checkpoints, all detected"),
-        ("words", 40, "40 bad command lines"),
+        ("words", 25, "25 bad command lines"),
+        ("values", 25, "25 values"),
+        ("unwritable", 1, "each refused in one line"),
     ],
 )
 def test_nothing_is_lost(what: str, times: int, said: str) -> None:
-    ran = python(str(SCRIPTS / "torture.py"), what, "--times", str(times))
-    assert ran.returncode == 0, ran.stderr
-    assert said in ran.stdout
+    assert said in torture(what, times)
+
+
+def test_files_of_data_that_are_cut_short_are_refused(mnist_dir: str) -> None:
+    assert "9 files cut short" in torture("data", 9)
 
 
 def test_nothing_is_lost_on_a_full_disk() -> None:
     if os.geteuid():
         pytest.skip("a tmpfs needs root")
-    ran = python(str(SCRIPTS / "torture.py"), "disk", "--times", "4")
-    if "no tmpfs can be mounted here" in ran.stderr:
-        pytest.skip("no tmpfs can be mounted here")
-    assert ran.returncode == 0, ran.stderr
+    assert "then the same results" in torture("disk", 1)
+
+
+def test_nothing_is_lost_where_the_clock_jumps() -> None:
+    if shutil.which(os.environ.get("CC", "cc")) is None:
+        pytest.skip("there is no C compiler")
+    assert "it went back" in torture("clock", 1)
