@@ -83,9 +83,8 @@ def _flags_first(arguments: list[str]) -> list[str]:
             if word.startswith("="):
                 raise ConfigError(f"{word} cannot be read; options are given as name=value")
             group = rf"\+?({'|'.join(GROUPS)})="
-            if (
-                re.fullmatch(group + NO_NAME, word) or word == "search=null"
-            ):  # Hydra does not say which
+            # Hydra does not say which.
+            if re.fullmatch(group + NO_NAME, word) or word == "search=null":
                 raise ConfigError(f"there is no {word}; l2lgd VERB --help lists the choices")
             if re.match(group + r"(.*[,/\\[])?(\.\.|/)", word):  # it gives run folders their names
                 raise ConfigError(f"{word}: choices are names, l2lgd VERB --help lists them")

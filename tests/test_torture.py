@@ -19,10 +19,9 @@ def torture(what: str, times: int) -> str:
     ("what", "times", "said"),
     [
         ("kills", 3, "weights and metrics are those of a run without a break"),
-        ("tunings", 1, "rates and their trials are the same"),
         ("damage", 36, "36 damaged checkpoints, all detected"),
-        ("words", 25, "25 bad command lines"),
-        ("values", 25, "25 values"),
+        ("words", 20, "20 bad command lines"),
+        ("values", 20, "20 values"),
         ("unwritable", 1, "each refused in one line"),
     ],
 )
