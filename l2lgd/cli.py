@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from l2lgd import launch
 from l2lgd.arguments import ordered, quoted
+from l2lgd.terminal import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -181,9 +182,9 @@ def _after_sweep(gave_up: Exception | None = None) -> str:
         return ""
     for job in left:
         said = job.error or "did not end"
-        print(f"job {job.number} ({shlex.join(job.overrides)}): {said}", file=sys.stderr)
+        say(f"job {job.number} ({shlex.join(job.overrides)}): {said}")
     if gave_up is not None and not any(job.error for job in left):
-        print(f"the launcher gave up: {one_line(gave_up)}", file=sys.stderr)
+        say(f"the launcher gave up: {one_line(gave_up)}")
     command = shlex.join(["l2lgd", sweep.verb, f"rerun={sweep.folder}"])
     return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"
 
@@ -354,7 +355,7 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
     way_on = left or (f"to go on: {interrupt}" if str(interrupt) else "")
     if rank == 0 or _ended_by_system:  # Ctrl-C reaches all processes, and one word is enough
         whose = f" (process {rank})" if rank else ""
-        print(f"l2lgd{whose}: interrupted{way_on and '; '}{way_on}", file=sys.stderr)
+        say(f"l2lgd{whose}: interrupted{way_on and '; '}{way_on}")
     return INTERRUPTED
 
 
@@ -369,7 +370,7 @@ def _fail(message: str, everybodys: bool = True) -> int:
         # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(USAGE_ERROR))
         time.sleep(5)
-    print(f"l2lgd{f' (process {rank})' if rank else ''}: {message}", file=sys.stderr)
+    say(f"l2lgd{f' (process {rank})' if rank else ''}: {message}")
     return USAGE_ERROR
 
 

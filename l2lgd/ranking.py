@@ -4,9 +4,9 @@ import csv
 import io
 import math
 
-from rich.console import Console
 from rich.table import Table
 
+from l2lgd import terminal
 from l2lgd.checkpoint import write_atomically
 from l2lgd.plotting import plot_sweep
 from l2lgd.sweeps import Job, Sweep
@@ -37,7 +37,7 @@ def show(sweep: Sweep) -> None:
         options = [job.options.get(name, "") for name in swept]
         value = job.status if job.value is None else f"{job.value:.4g}"
         table.add_row(str(rank) if known else "–", str(job.number), *options, value)
-    Console().print(table)
+    terminal.show(table)
     finite = [job for job in ranked if _finite(job)]
     if len(finite) > 1:
         picture = sweep.folder / "sweep.png"

@@ -147,14 +147,17 @@ class _Bars:
     def update(self, done: int, total: int, inner: int, inner_total: int, note: str) -> None:
         outer_task = self._tasks[0]
         fields = {"note": note} if note else {}
-        self._progress.update(outer_task, completed=done, total=total, **fields)
+        with contextlib.suppress(OSError):  # the terminal is closed
+            self._progress.update(outer_task, completed=done, total=total, **fields)
         self.update_inner(inner, inner_total)
 
     def update_inner(self, done: int, total: int) -> None:
-        self._progress.update(self._tasks[1], completed=done, total=total)
+        with contextlib.suppress(OSError):
+            self._progress.update(self._tasks[1], completed=done, total=total)
 
     def stop(self) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

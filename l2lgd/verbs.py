@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from l2lgd import config as configs
@@ -25,6 +24,7 @@ from l2lgd.run import Run
 from l2lgd.searches import SEARCHES
 from l2lgd.stylizing import stylize
 from l2lgd.tasks.base import Split
+from l2lgd.terminal import show
 from l2lgd.tracking import NullTracker
 from l2lgd.trainer import Trainer
 
@@ -237,4 +237,4 @@ def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> Non
             "–" if rate is None else f"{rate:.4g}",
             str(result["diverged"]),
         )
-    Console().print(table)
+    show(table)
