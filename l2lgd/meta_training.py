@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from l2lgd import config as configs
@@ -18,7 +19,7 @@ from l2lgd.errors import CheckpointError, ConfigError, one_line
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.ranks import Ranks
 from l2lgd.run import Run
-from l2lgd.saved import MetaProgress, ancestry, load_weights, read_last
+from l2lgd.saved import MetaProgress, ancestry, can_go_on, load_weights, read_last
 from l2lgd.schedules import Unroll
 from l2lgd.tracking import NullTracker, RunTracker
 from l2lgd.trainer import MetaSettings, Trainer
@@ -113,24 +114,20 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
     The job of a sweep goes on by itself in the folder that it had: a cluster may send it again.
 
     Raises:
-        ConfigError: the configs, the data or the number of processes differ, or the stored config
-            cannot be read.
+        ConfigError: the configs, the data or the number of processes differ.
+        CheckpointError: it cannot be read, nor the one before.
     """
     last = run.folder / "checkpoints" / "last.safetensors"
-    sent_again = HydraConfig.get().mode == RunMode.MULTIRUN and last.exists()
+    known = can_go_on(last)
+    sent_again = HydraConfig.get().mode == RunMode.MULTIRUN and known
     if run.options.resume is None and not sent_again:
         return None
-    file = run.folder / ".hydra" / "config.yaml"
-    try:
-        stored: Any = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read ({one_line(error)}); begin a new run") from error
-    _refuse_changes(run, stored, config)
-    if not last.exists():
+    if not known:
+        _refuse_changes(run, _config_of(run.folder), config)
         log.info("%s has no checkpoint yet: the run begins anew", run.folder)
         return None
-    metadata = read_last(last)[1]
-    if "config" in metadata:  # the file beside it may be of another attempt
+    _, metadata, _ = read_last(last)
+    if "config" in metadata:
         _refuse_changes(run, OmegaConf.create(metadata["config"]), config)
     processes, here = metadata.get("processes", 1), launch.size()
     if processes != here:
@@ -145,6 +142,18 @@ def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:
             "has them, or begin a new run"
         )
     return metadata
+
+
+def _config_of(folder: Path) -> DictConfig:
+    """What Hydra has kept of a run."""
+    file = folder / ".hydra" / "config.yaml"
+    try:
+        stored = OmegaConf.load(file)
+        if not isinstance(stored, DictConfig):
+            raise ValueError("it is no mapping")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{file} cannot be read ({one_line(error)}); begin a new run") from error
+    return stored
 
 
 def _refuse_changes(run: Run, before: DictConfig, now: DictConfig) -> None:

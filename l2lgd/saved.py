@@ -44,6 +44,7 @@ class Saved:
     step: int  # t of the trajectory under way
     marks: dict[str, Any]  # its ``marks()``
     tensors: dict[str, Tensor]  # of that trajectory
+    whole: bool  # is it from ``last`` itself, and not from the one before?
 
 
 def save_last(
@@ -55,12 +56,14 @@ def save_last(
     trajectory: Trajectory,
     everyones: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
+    keep: bool = True,
 ) -> None:
     """Write everything needed to go on to the same numbers.
 
     Args:
         averaged: running mean of the optimizer's weights.
         everyones: ``trajectory.tensors()`` of each process, as :meth:`Ranks.collect` has them.
+        keep: let what is at ``path`` be the one before; False where that is damaged.
     """
     tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
     for index, state in meta_optimizer.state_dict()["state"].items():
@@ -72,27 +75,41 @@ def save_last(
         "step": trajectory.position.step,
         "marks": trajectory.marks(),
     }
-    checkpoint.keep_previous(path)
+    if keep:
+        checkpoint.keep_previous(path)
     checkpoint.save(path, tensors, {**provenance, **kept})
 
 
-def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
     """The tensors and metadata that :func:`save_last` has written, the last time or before.
+
+    Returns:
+        They, and whether they are those of the last time.
 
     Raises:
         CheckpointError: neither is readable, or it is trained weights only.
     """
+    before, whole = checkpoint.previous(path), True
     try:
         tensors, metadata = checkpoint.load(path)
     except CheckpointError as damage:
-        before = checkpoint.previous(path)
-        if not before.is_file():
-            raise
-        tensors, metadata = checkpoint.load(before)
+        try:
+            tensors, metadata = checkpoint.load(before)
+        except CheckpointError:
+            raise CheckpointError(
+                f"{damage.args[0].partition('; ')[0]}, and there is no readable {before.name} "
+                "before it; begin a new run, initial_weights= takes the best weights of this one"
+            ) from damage
         log.warning("%s; going on from %s, the one before it", damage, before.name)
+        whole = False
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
-    return tensors, metadata
+    return tensors, metadata, whole
+
+
+def can_go_on(path: Path) -> bool:
+    """Has :func:`save_last` ever written there?"""
+    return path.exists() or checkpoint.previous(path).exists()
 
 
 def load_last(
@@ -110,7 +127,7 @@ def load_last(
     Raises:
         CheckpointError: unreadable, or of another optimizer.
     """
-    tensors, metadata = read_last(path)
+    tensors, metadata, whole = read_last(path)
     _fill(optimizer, _below("phi.", tensors), path)
     _fill(averaged, _below("average.", tensors), path)
     moments: dict[int, dict[str, Tensor]] = {}
@@ -120,7 +137,7 @@ def load_last(
     meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
     progress = MetaProgress(**metadata["progress"])
     own = _below(f"trajectory.{rank}.", tensors)
-    return Saved(progress, metadata["step"], metadata.get("marks", {}), own)
+    return Saved(progress, metadata["step"], metadata.get("marks", {}), own, whole)
 
 
 def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ from rich.progress import (
 from l2lgd.checkpoint import disk_error, write_atomically
 from l2lgd.mirrors import About, Guarded, Mirror
 
+log = logging.getLogger(__name__)
+
 
 class Tracker(Protocol):
     """What the trainer tells about a run."""
@@ -33,6 +37,9 @@ class Tracker(Protocol):
 
     def steps(self, done: int, total: int) -> None:
         """How far the trajectory is, when the run is where it was."""
+
+    def flush(self) -> None:
+        """See to it that what was logged outlives the machine."""
 
 
 class NullTracker:
@@ -47,6 +54,9 @@ class NullTracker:
         pass
 
     def steps(self, done: int, total: int) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
     def picture(self, name: str, path: Path) -> None:
@@ -108,6 +118,12 @@ class RunTracker:
         if self._bars:
             self._bars.update_inner(done, total)
 
+    def flush(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise disk_error(self._path, error) from error
+
     def picture(self, name: str, path: Path) -> None:
         """A PNG file, for the mirror."""
         self._mirror.tell(lambda own: own.picture(name, path))
@@ -161,14 +177,24 @@ class _Bars:
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    """Whole lines of an earlier run up to a step; a line that a crash cut short is dropped."""
-    kept = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            kept.append(line)
+    """Whole lines of an earlier run up to a step; what a crash left at the end is dropped.
+
+    What is damaged further up, or missing, is left out with a warning.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    kept, damaged, lost, reached = [], 0, 0, 0
+    for line in lines:
+        try:
+            found = int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            damaged += bool(line.strip())
+            continue
+        if found > step:
+            break
+        kept.append(line)
+        reached, lost = found, damaged  # those before this line
+    if lost:
+        log.warning("%s: %d damaged lines are left out", path, lost)
+    if reached < step:
+        log.warning("%s ends at step %d; what came until step %d is lost", path, reached, step)
     return kept

@@ -1,5 +1,6 @@
 """The trainer: meta-trains and evaluates any optimizer on any task."""
 
+import copy
 import logging
 import math
 import time
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd import checkpoint
 from l2lgd.diverged import finite_functions, without
-from l2lgd.errors import ConfigError, Diverged
+from l2lgd.errors import CheckpointError, ConfigError, Diverged
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.ranks import Ranks
 from l2lgd.results import Curves
@@ -120,11 +121,16 @@ class Trainer:
             progress = saved.progress
             trajectory = self._begun(optimizer, settings, progress)
             trajectory.restore(saved.step, saved.marks, saved.tensors)
+            keep = saved.whole
+            found = math.isfinite(progress.best_validation_loss)
+            if found and not _is_readable(best, optimizer):
+                log.warning("%s is missing or damaged: the next validation writes it anew", best)
+                progress.best_validation_loss = math.inf
         else:
             if from_scratch:
                 optimizer.reset_parameters(generator(self.seed, "phi"))
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
-            progress = MetaProgress()
+            progress, keep = MetaProgress(), True
             trajectory = self._begun(optimizer, settings, progress)
         provenance = provenance | {"processes": self.ranks.size}
         while progress.meta_step < settings.meta_steps:
@@ -145,6 +151,7 @@ class Trainer:
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 everyones = self.ranks.collect(trajectory.tensors())
                 if self.ranks.leads:
+                    self.tracker.flush()
                     save_last(
                         last,
                         optimizer,
@@ -154,7 +161,11 @@ class Trainer:
                         trajectory,
                         everyones,
                         provenance,
+                        keep,
                     )
+                keep = True
+        if resume and not math.isfinite(progress.best_validation_loss):  # its file was damaged
+            self._validate(averaged.module, settings, folder, provenance, progress)
         if not math.isfinite(progress.best_validation_loss):
             raise _given_up("every validation diverged", progress, best)
         if self.ranks.leads:
@@ -326,3 +337,12 @@ def _given_up(what: str, progress: MetaProgress, best: Path) -> Diverged:
             "can be its initial_weights"
         )
     return Diverged(f"{what}; {way_out}")
+
+
+def _is_readable(best: Path, optimizer: LearnedOptimizer) -> bool:
+    """Are the best weights so far there, where there are any? Does not touch the optimizer's."""
+    try:
+        load_weights(best, copy.deepcopy(optimizer))
+    except CheckpointError:
+        return False
+    return True

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 from helpers import json_lines
 
 from l2lgd.mirrors import About
@@ -33,6 +34,20 @@ def test_going_on_keeps_the_lines_up_to_the_checkpoint(tmp_path: Path) -> None:
     tracker.close()
     assert [line["step"] for line in json_lines(path)] == [1, 2, 2, 3]
     assert json_lines(path)[-1]["again"] == 1.0
+
+
+def test_lines_that_are_damaged_or_missing_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step}) for step in range(1, 6)]
+    path.write_text("\n".join([*lines[:2], "\0" * 20, *lines[3:], ""]))
+    RunTracker(About(tmp_path, "", {}, resume_at=5), LABELS).close()
+    assert [line["step"] for line in json_lines(path)] == [1, 2, 4, 5]
+    assert "1 damaged lines are left out" in caplog.text
+    caplog.clear()
+    RunTracker(About(tmp_path, "", {}, resume_at=7), LABELS).close()
+    assert "ends at step 5" in caplog.text
 
 
 def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:

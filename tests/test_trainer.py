@@ -14,7 +14,7 @@ from l2lgd import checkpoint
 from l2lgd.errors import ConfigError, Diverged, UserError
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.hand_designed import HandDesigned
-from l2lgd.saved import load_weights
+from l2lgd.saved import can_go_on, load_weights
 from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
 from l2lgd.tasks.quadratic import QuadraticTask
@@ -45,6 +45,9 @@ class Notebook:
         self.lines.append((step, dict(values)))
 
     def steps(self, done: int, total: int) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
@@ -197,6 +200,66 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
         go(second, resume=True)
     assert "going on from previous.safetensors, the one before it" in caplog.text
     assert second.lines == [line for line in expected.lines if line[0] > 7]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "deleted"])
+def test_the_one_before_stays_until_there_is_another(
+    gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = MetaSettings(**{**SETTINGS, "checkpoint_every": 7})
+
+    def go(notebook: Notebook, resume: bool) -> None:
+        trainer = Trainer(QuadraticTask(), 0, notebook)
+        trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path, {}, resume)
+
+    with pytest.raises(Stop):
+        go(Interrupting(), resume=False)
+    last, before = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    good = before.read_bytes()
+    if gone:
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-5])
+    assert can_go_on(last)
+
+    def full(path: Path, *others: Any) -> None:
+        raise UserError(f"the disk is full: could not write {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(UserError, match="disk is full"):
+            go(Notebook(), resume=True)
+    assert before.read_bytes() == good
+    go(Notebook(), resume=True)
+    assert checkpoint.load(last)[1]["progress"]["meta_step"] == 30
+    assert checkpoint.load(before)[1]["progress"]["meta_step"] == 28
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_best_weights_that_are_damaged_are_written_anew(
+    finished: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = MetaSettings(**{**SETTINGS, "checkpoint_every": 7})
+
+    def go(notebook: Notebook, resume: bool) -> Any:
+        learned = small_lstm()
+        trainer = Trainer(QuadraticTask(), 0, notebook)
+        trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {}, resume)
+        return learned
+
+    if finished:
+        go(Notebook(), resume=False)
+    else:
+        with pytest.raises(Stop):
+            go(Interrupting(), resume=False)
+    best = tmp_path / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-5])
+    with caplog.at_level(logging.WARNING):
+        learned = go(Notebook(), resume=True)
+    assert "missing or damaged" in caplog.text
+    again = small_lstm()
+    load_weights(best, again)
+    assert again.output_weight.equal(learned.output_weight)
 
 
 def test_a_run_goes_on_where_there_is_no_compiler_or_another_device(tmp_path: Path) -> None:
