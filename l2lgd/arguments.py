@@ -34,6 +34,7 @@ LONG_FLAGS = {
 }
 GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
 NO_NAME = r"([-+.\de]+|[-+]?inf|(?i:true|false|nan))"  # Hydra reads it as a number or truth value
+CFG_KINDS = ("job", "hydra", "all")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
 SHORT = {"stylize": {"-o": "output"}}
@@ -80,14 +81,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            if word.startswith("="):
-                raise ConfigError(f"{word} cannot be read; options are given as name=value")
-            group = rf"\+?({'|'.join(GROUPS)})="
-            # Hydra does not say which.
-            if re.fullmatch(group + NO_NAME, word) or word == "search=null":
-                raise ConfigError(f"there is no {word}; l2lgd VERB --help lists the choices")
-            if re.match(group + r"(.*[,/\\[])?(\.\.|/)", word):  # it gives run folders their names
-                raise ConfigError(f"{word}: choices are names, l2lgd VERB --help lists them")
+            _check(word)
             overrides.append(word)
             continue
         flag, given, _ = word.partition("=")
@@ -97,9 +91,24 @@ def _flags_first(arguments: list[str]) -> list[str]:
             if not rest:
                 raise ConfigError(f"{flag} needs a value")
             word = f"{LONG_FLAGS.get(flag, flag)}={rest.pop(0)}"
+            if word.startswith("--cfg=") and word.removeprefix("--cfg=") not in CFG_KINDS:
+                raise ConfigError(f"{word}{nearest(word.removeprefix('--cfg='), CFG_KINDS)}")
         elif given and flag in LONG_FLAGS:
             word = word.replace(flag, LONG_FLAGS[flag], 1)
         elif flag in ("--info", "-i") and not given and rest and rest[0] in INFO_KINDS:
             word = f"--info={rest.pop(0)}"
         flags.append("--info=all" if word in ("--info", "-i") else word)
     return [*flags, *overrides]
+
+
+def _check(override: str) -> None:
+    """Raise ConfigError for what Hydra has no good answer to."""
+    if override.startswith("="):
+        raise ConfigError(f"{override} cannot be read; options are given as name=value")
+    group = rf"\+?({'|'.join(GROUPS)})=['\"]?"
+    if re.fullmatch(group + NO_NAME, override) or override == "search=null":
+        raise ConfigError(f"there is no {override}; l2lgd VERB --help lists the choices")
+    if re.match(group + r"(.*[,/\\['\"])?(\.\.|/)", override):  # run folders have these names
+        raise ConfigError(f"{override}: choices are names, l2lgd VERB --help lists them")
+    if override.startswith("hydra.job.name=") and re.search(r"[/\\]", override):
+        raise ConfigError(f"{override}: it names the log file, in the run folder")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from l2lgd import launch
 from l2lgd.arguments import ordered, quoted
+from l2lgd.errors import Leave
 from l2lgd.terminal import say
 
 if TYPE_CHECKING:
@@ -39,13 +40,6 @@ PLAIN = {  # verbs without a config
 }
 MODULES = {"optimizers": "listing", "new": "scaffold"}  # where those are, as functions
 USAGE_ERROR, INTERRUPTED = 2, 130
-
-
-class _Stop(BaseException):
-    """Leaves a Hydra job without Hydra's own report of the error."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,16 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plain(verb: str, words: list[str]) -> int:
     """A verb that Hydra has no part in."""
-    from l2lgd.errors import UserError
-
     module = importlib.import_module(f"l2lgd.{MODULES[verb]}")
     run, usage = getattr(module, verb), module.USAGE
     if {"-h", "--help"} & set(words):
         return _show(f"l2lgd {verb}: {PLAIN[verb]}\n\n{usage}")
     try:
         said = run(words)
-    except UserError as error:
-        return _fail(str(error))
+    except Exception as error:
+        from l2lgd.explanations import explanation
+
+        message = explanation(error)
+        if message is None:
+            raise
+        return _fail(message)
     return _show(said) if said else 0
 
 
@@ -109,8 +106,8 @@ def _run(verb: str, overrides: list[str]) -> int:
             _hydra_main(verb, _of_this_process(verb, _with_folder(verb, overrides)))
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
-    except (_Stop, Exception) as caught:
-        error = caught.error if isinstance(caught, _Stop) else caught
+    except (Leave, Exception) as caught:
+        error = caught.error if isinstance(caught, Leave) else caught
         from l2lgd.errors import ProcessLost
         from l2lgd.explanations import explanation, one_line
 
@@ -206,20 +203,25 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
-            raise _Stop(error) from error
+            raise Leave(error) from error
 
     _allow_packages_here(overrides)
     _stop_as_ctrl_c_does()
+    launch.end_with_parent()
     sys.argv = ["l2lgd", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 
 
 def _stop_as_ctrl_c_does() -> None:
     """When the system ends the process, or the terminal closes (unless nohup says otherwise)."""
-    signal.signal(signal.SIGTERM, _ended)
-    closed = getattr(signal, "SIGHUP", None)
-    if closed is not None and signal.getsignal(closed) == signal.SIG_DFL:
-        signal.signal(closed, _ended)
+    for way in _ways_to_end():
+        if way == signal.SIGTERM or signal.getsignal(way) != signal.SIG_IGN:
+            signal.signal(way, _ended)
+
+
+def _ways_to_end() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last one not on Windows
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 _ended_by_system = False  # rather than by Ctrl-C
@@ -227,7 +229,9 @@ _ended_by_system = False  # rather than by Ctrl-C
 
 def _ended(number: int, frame: FrameType | None) -> None:
     global _ended_by_system
-    _ended_by_system = True
+    _ended_by_system = number != signal.SIGINT
+    for way in _ways_to_end():  # one is enough: what is under way is to end in good order
+        signal.signal(way, signal.SIG_IGN)
     signal.default_int_handler(number, frame)
 
 
@@ -236,9 +240,8 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     from l2lgd.errors import ConfigError
 
     folder = _path_override(overrides, "resume") if verb == "meta-train" else None
-    _hold(folder or _path_override(overrides, "hydra.run.dir"))
+    _hold(folder)
     if folder is None:
-        _refuse_to_overwrite(_path_override(overrides, "hydra.run.dir"))
         _refuse_to_sweep_over(_path_override(overrides, "hydra.sweep.dir"))
         return overrides
     stored = folder / ".hydra" / "overrides.yaml"
@@ -251,13 +254,18 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     from l2lgd.explanations import one_line
 
     own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    file = stored
     try:
-        before = [str(override) for override in yaml.safe_load(stored.read_text()) or []]
-        of_hydra = yaml.safe_load((stored.parent / "hydra.yaml").read_text())["hydra"]
-        before = [*_own_configs(of_hydra), *before]
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, KeyError, TypeError) as error:
+        before = yaml.safe_load(file.read_text("utf-8"))
+        if not isinstance(before, list):
+            raise TypeError("it is no list of options")
+        file = stored.with_name("hydra.yaml")
+        of_hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        before = [*_own_configs(of_hydra), *(str(override) for override in before)]
+    except (yaml.YAMLError, ValueError, OSError, LookupError, TypeError) as error:
         raise ConfigError(
-            f"{stored} cannot be read ({one_line(error)}); begin a new run"
+            f"{file} cannot be read ({one_line(error)}); begin a new run, initial_weights= takes "
+            "the best weights of this one"
         ) from error
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
     where.append("hydra.output_subdir=null")
@@ -295,17 +303,6 @@ def _path_override(overrides: list[str], option: str) -> Path | None:
     if not values or values[-1] in ("", "null"):
         return None
     return Path(values[-1].strip("'\"")).expanduser()
-
-
-def _refuse_to_overwrite(folder: Path | None) -> None:
-    """A folder with a meta-training in it is only touched to go on with it."""
-    from l2lgd.errors import ConfigError
-
-    if folder is not None and any(folder.glob("checkpoints/*.safetensors")):
-        raise ConfigError(
-            f"{folder} already holds a run; go on with resume={folder}, "
-            "or choose another hydra.run.dir"
-        )
 
 
 def _hold(folder: Path | None) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, one_line
 
+LARGEST = {int: 2**63 - 1, float: 3.4e38}  # that PyTorch's numbers hold
 NOT_FOR_CONSTRUCTORS = ("_target_", "recipe")
 
 
@@ -246,6 +247,8 @@ def build(
         return found(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{path}.{error}") from error
+    except (RuntimeError, OverflowError, MemoryError) as error:  # of tensors beyond all bounds
+        raise ConfigError(f"{path} cannot be built: {one_line(error)}") from error
 
 
 def _trusted_class(target: str, path: str, allow_targets: Iterable[str]) -> type:
@@ -258,8 +261,8 @@ def _trusted_class(target: str, path: str, allow_targets: Iterable[str]) -> type
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
-        if not isinstance(found, type):
-            raise ConfigError(f"{path}._target_={target} is not a class")
+        if not isinstance(found, type) or inspect.isabstract(found):
+            raise ConfigError(f"{path}._target_={target} is not a class of which there are objects")
         origin = f"{found.__module__}.{found.__qualname__}"
         if origin.startswith(allowed):
             return found
@@ -323,6 +326,8 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
         value = config[field.name]
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{prefix}{field.name}={value}: must be a finite number")
+        if type(value) in LARGEST and abs(value) > LARGEST[type(value)]:
+            raise ConfigError(f"{prefix}{field.name}={value}: is too large")
         if dataclasses.is_dataclass(field.type) and isinstance(value, DictConfig):
             value = OmegaConf.structured(
                 _typed(value, field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]

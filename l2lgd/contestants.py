@@ -11,15 +11,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from l2lgd import checkpoint
 from l2lgd.config import nearest
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.kept_losses import digest
 from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
 from l2lgd.run import Run
+from l2lgd.saved import described, load_weights
 from l2lgd.tasks.base import Split
 from l2lgd.tracking import NullTracker
-from l2lgd.trainer import Trainer, load_weights
+from l2lgd.trainer import Trainer
 from l2lgd.tuning import Search, TunedRates, grid_search
 from l2lgd.weights import SHIPPED
 
@@ -86,7 +86,7 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
         path = shipped
     else:
         path = Path(label).expanduser()
-    _, metadata = checkpoint.load(path)
+    metadata = described(path)
     if metadata.get("opt_name", name) != name:
         raise CheckpointError(
             f"{path} holds weights of opt={metadata['opt_name']}, not of opt={name}; give opt="

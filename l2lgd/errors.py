@@ -27,6 +27,13 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or belongs to something else."""
 
 
+class Leave(BaseException):
+    """Leaves Hydra without Hydra's own report of the error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Has a write failed for want of space or of quota?"""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

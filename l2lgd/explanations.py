@@ -5,10 +5,12 @@ import shlex
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from l2lgd.config import nearest
 from l2lgd.errors import UserError, is_disk_full
 
+OF_HYDRA = ("Config group override", "Unable to configure", "Invalid defaults list")  # ValueErrors
 OF_PLUGINS = ("joblib", "submitit_slurm", "submitit_local")  # launchers of packages of their own
 
 
@@ -27,8 +29,16 @@ def explanation(error: BaseException) -> str | None:
         return _unreadable_override(error.override)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or one_line(error)
-    if isinstance(error, ValueError) and "Config group override" in str(error):
+    if isinstance(error, ValueError) and str(error).startswith(OF_HYDRA):
         return one_line(error)
+    if isinstance(error, YAMLError | UnicodeDecodeError):
+        return f"a YAML file cannot be read: {one_line(error)}"
+    if isinstance(error, RecursionError):
+        return "a YAML file refers to itself, or is nested too deeply"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        return "a path begins with ~ and the name of a user who is not there"
+    if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error).lower():
+        return f"a number is too large: {one_line(error).partition('. ')[0]}"
     if is_disk_full(error):
         return "the disk is full; free some space, or choose another hydra.run.dir"
     if isinstance(error, OSError) and error.filename:

@@ -8,6 +8,8 @@ import torch
 
 from l2lgd.errors import ConfigError
 
+MAX_THREADS = 1024
+
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU.
@@ -36,8 +38,8 @@ def pick_device(name: str) -> torch.device:
 def set_threads(threads: int | None) -> int:
     """Fix the number of CPU threads, where one is given; returns the number in use."""
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads={threads}: must be at least 1")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads={threads}: must be from 1 to {MAX_THREADS}")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
 

@@ -1,5 +1,6 @@
 """What a meta-training keeps on disk: trained weights φ, and everything needed to go on."""
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from l2lgd.trajectories import Trajectory
 
 log = logging.getLogger(__name__)
 
+KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
+KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
 ANCESTRY = ("command", "seed", "data", "begun_from")
 
 
@@ -149,6 +152,37 @@ def load_weights(path: Path, optimizer: LearnedOptimizer) -> dict[str, Any]:
     tensors, metadata = checkpoint.load(path)
     _fill(optimizer, _below("phi.", tensors) or tensors, path)
     return metadata
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a file of weights says about itself, of the types that it should be.
+
+    Raises:
+        CheckpointError: unreadable, or it says what meta-training never writes.
+    """
+    _, metadata = checkpoint.load(path)
+    told: Any = metadata
+    while told:
+        wrong = _wrong(told)
+        if wrong:
+            raise CheckpointError(
+                f"{path}: its {wrong} is none; give the path of a file that l2lgd meta-train wrote"
+            )
+        told = told.get("begun_from")
+    return metadata
+
+
+def _wrong(metadata: Mapping[str, Any]) -> str | None:
+    """The first of these that is not as it should be."""
+    for key, kind in KINDS.items():
+        if metadata.get(key) is not None and not isinstance(metadata[key], kind):
+            return key
+    if "${" in json.dumps(metadata.get("opt")):  # interpolations are resolved when it is written
+        return "opt"
+    data = metadata.get("data")
+    if data and not all(isinstance(data.get(key), str) for key in ("name", "source")):
+        return "data"
+    return None
 
 
 def ancestry(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,10 @@ class Sweep:
                 if ASIDE not in path.parent.name:
                     found = json.loads(path.read_text("utf-8"))
                     number = found.pop("job")
+                    if number not in range(len(jobs)):
+                        raise ValueError(f"{path}: there is no job {number}")
                     jobs[number] = Job(number, folder=path.parent, begun=True, **found)
+            _check(plan, jobs)
             return cls(folder, plan["verb"], plan["hydra"], jobs)
         except FileNotFoundError as error:
             raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
@@ -102,6 +105,17 @@ class Sweep:
         """The options in which jobs differ."""
         names = dict.fromkeys(name for job in self.jobs for name in job.options)
         return [n for n in names if len({job.options.get(n) for job in self.jobs}) > 1]
+
+
+def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
+    """Raise ValueError for what no sweep has written: files may have been changed."""
+    for words in (plan["hydra"], *(job.overrides for job in jobs)):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{words} are no options")
+    for job in jobs:
+        for word in job.overrides:
+            if word.lstrip("+~").startswith("hydra"):
+                raise ValueError(f"{word} is no option of a job")
 
 
 class Record(Callback):

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from l2lgd import checkpoint
 from l2lgd.config import build, nearest
 from l2lgd.errors import CheckpointError
 from l2lgd.optimizers.base import LearnedOptimizer
 from l2lgd.optimizers.groups import Grouped
-from l2lgd.saved import load_weights
+from l2lgd.saved import described, load_weights
 
 SHIPPED = Path(__file__).parent / "shipped"
 SUFFIX = ".safetensors"
@@ -60,8 +59,7 @@ def find(label: str) -> Weights:
                 f"no weights {label} ship with l2lgd{close}; l2lgd optimizers lists them, and the "
                 "path of a .safetensors file does as well"
             )
-    _, metadata = checkpoint.load(path)
-    return Weights(label, path, metadata)
+    return Weights(label, path, described(path))
 
 
 def names() -> list[str]:

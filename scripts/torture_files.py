@@ -60,7 +60,7 @@ def damage(folder: Path, times: int, draw: random.Random) -> str:
 
 
 def data(folder: Path, times: int, draw: random.Random) -> str:
-    """Files of data sets, and others that are read, cut short or empty."""
+    """Files of data sets, and others that are read, cut short, some with garbage at the end."""
     prepare(folder, draw)
     ran = l2lgd(folder, "tune", *VALID["tune"])
     expect(ran.returncode == 0, ran.stderr)
@@ -75,22 +75,31 @@ def data(folder: Path, times: int, draw: random.Random) -> str:
         files[folder / "evaluation" / name] = ["figures", *VALID["figures"]]
     (rates,) = (folder / "tuned").iterdir()
     files[rates] = ["tune", *VALID["tune"]]  # tuned again
+    swept = ["--multirun", "seed=0,1", "hydra.sweep.dir=sweep"]
+    for more in (["hydra.run.dir=run"], swept):
+        status, answer = forked(folder, ["meta-train", *VALID["meta-train"], *more])
+        expect(status == 0, answer)
+    for name in ("overrides.yaml", "hydra.yaml"):
+        files[folder / "run" / ".hydra" / name] = ["meta-train", "resume=run"]
+    for name in ("sweep.json", "0/job.json"):
+        files[folder / "sweep" / name] = ["meta-train", "rerun=sweep"]
     said, refused = [], 0
     for number in range(times):
         path, words = list(files.items())[number % len(files)]
         content = path.read_bytes()
-        size = draw.choice(
-            [0, draw.randrange(min(100, len(content))), draw.randrange(len(content))]
-        )
-        path.write_bytes(content[:size])
+        sizes = [0, draw.randrange(min(100, len(content))), draw.randrange(len(content))]
+        size = draw.choice(sizes)
+        tail = draw.choice([b"", b"\0\xff", draw.randbytes(30)])
+        path.write_bytes(content[:size] + tail)
         status, answer = forked(folder, words)
         path.write_bytes(content)
         refused += status == 2
-        if status not in (0, 2) or (
-            status and not in_one_line(answer, [path.name, path.parts[-3]])
-        ):
+        names = [path.name, path.parts[-3]]
+        if path.suffix == ".yaml":  # half a list of options is one, too
+            names += ["=", "was run with another config"]
+        if status not in (0, 2) or (status and not in_one_line(answer, names)):
             said.append(f"{path.name}, {size} bytes of {len(content)}: status {status}: {answer}")
-        if status == 0 and path != rates:
+        if status == 0 and path.suffix not in (".json", ".yaml"):
             said.append(f"{path.name}, {size} bytes of {len(content)}: taken as it is")
     expect(not said, "\n".join(said))
     return f"{times} files cut short: {refused} refused in one line; damaged rates are tuned anew"

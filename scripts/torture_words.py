@@ -54,7 +54,32 @@ FILES = {
 LISTS = ["of", "reuse"]
 NO_FILES = ["missing", "text", "empty", "binary", "folder", "broken.png", "huge"]
 VALUES = ["-1", "0", "1e30", "-1e-30", "1.5", "nan", "inf", "many", "null", "'???'", "''"]
+VALUES += ["~nobody/x", "1000000000000", "18446744073709551616", "-1e39", "[5,[5]]"]
 VALUES += ["true", "[]", "[1,x]", "{}", "{a: 1}", "${nothing}", "x/../y", "/dev/null", "é"]
+
+
+OWN_CONFIGS = [
+    b"a: b: c",
+    b"\ta: 1",
+    b"a: 1\na: 2",
+    b"name: \xff\xfe",
+    b"a: !!python/object/apply:os.system [true]",
+    b"- 1\n- 2",
+    b"just words",
+    b"_target_: os.system\ncommand: 'true'",
+    b"_target_: l2lgd.cli.main",
+    b"_target_: l2lgd.__main__.main",
+    b"_target_: l2lgd.tasks.base.Task",
+    b"_target_: l2lgd.optimizers.bfgs.BFGS",
+    b"_target_: l2lgd.tasks.quadratic.QuadraticTask\nname: x\ndimension: ${dimension}",
+    b"_target_: l2lgd.tasks.quadratic.QuadraticTask\nname: x\ndimension: [1]",
+    b"_target_: l2lgd.tasks.quadratic.QuadraticTask\nname: x\ndimensions: 1",
+    b"_target_: l2lgd.tasks.quadratic.QuadraticTask\nname: x\nrecipe: {num_step: 1}",
+    b"a: &a\n  b: *a",
+    b"a: " + 3000 * b"[" + 3000 * b"]",
+    b"defaults: 7",
+    b"defaults:\n  - nothing",
+]
 
 
 def lay_out(folder: Path, draw: random.Random) -> None:
@@ -63,6 +88,9 @@ def lay_out(folder: Path, draw: random.Random) -> None:
     (folder / "empty").touch()
     (folder / "folder").mkdir()
     (folder / "binary").write_bytes(draw.randbytes(3000))
+    (folder / "configs" / "task").mkdir(parents=True)
+    for number, content in enumerate(OWN_CONFIGS):
+        (folder / "configs" / "task" / f"own{number}.yaml").write_bytes(content)
     (folder / "broken.png").write_bytes(b"\\x89PNG" + draw.randbytes(100))
     with (folder / "huge").open("wb") as file:
         file.truncate(1 << 40)  # a terabyte of nothing takes no room
@@ -80,7 +108,8 @@ def lay_out(folder: Path, draw: random.Random) -> None:
 def mistake(draw: random.Random) -> tuple[list[str], list[str]]:
     """A command line with a mistake, and words of which the answer has to have one."""
     verb = draw.choice(list(VALID))
-    kind = draw.choice([misspelt, not_positive, no_number, no_choice, no_file, odd_word])
+    kinds = [misspelt, not_positive, no_number, no_choice, no_file, odd_word, own_config]
+    kind = draw.choice(kinds)
     return kind(draw, verb)
 
 
@@ -117,6 +146,14 @@ def no_file(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
         value = "missing"
     given = f"[{value}]" if name in LISTS else value
     return [verb, *VALID[verb], f"{name}={given}"], [name, value]
+
+
+def own_config(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
+    """A config of one's own that is none, in the folder of :func:`lay_out`."""
+    number = draw.randrange(len(OWN_CONFIGS))
+    words = [word for word in VALID[verb] if word != "task=quadratic"]
+    words += ["--config-dir", "configs", f"task=own{number}"]
+    return [verb, *words], ["own", "task", "YAML", "opt", "recipe"]
 
 
 def odd_word(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import l2lgd
 from l2lgd import checkpoint, weights
 from l2lgd.config import build
-from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.errors import CheckpointError, ConfigError, UserError
 from l2lgd.optimizers import base
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.seeding import generator
@@ -629,7 +629,7 @@ def test_mistakes_are_answered_with_the_way_out(tmp_path: Path) -> None:
         ("mnist-lstn", "no weights mnist-lstn ship.*did you mean mnist-lstm"),
         (str(tmp_path / "none.safetensors"), "no checkpoint at"),
         (str(pickled), "is not a readable checkpoint"),
-        (str(foreign), "has format None"),
+        (str(foreign), "is not a checkpoint of l2lgd"),
         (str(anonymous), "does not say which optimizer"),
         ("mnist-lstm:conv", "have no member conv; they are of a single optimizer"),
         ("cifar10-lstm_per_group:con", "no member con; did you mean conv"),
@@ -669,9 +669,8 @@ def test_classes_outside_the_package_need_leave(tmp_path: Path) -> None:
 def test_a_file_of_weights_cannot_have_anything_called(opt: object, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     checkpoint.save(file, CoordinatewiseLSTM().state_dict(), {"opt": opt})
-    with pytest.raises(
-        ConfigError, match=r"opt(\._target_=l2lgd\.cli\.main is not a class| has no)"
-    ):
+    said = "its opt is none|is not a class|has no _target_"
+    with pytest.raises(UserError, match=said):
         LearnedOptimizer(model().parameters(), weights=str(file))
 
 

@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from l2lgd import launch
 from l2lgd.checkpoint import write_atomically
 from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
@@ -176,13 +177,17 @@ class Evaluations:
         command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
         # HYDRA_FULL_ERROR, which this process has set for itself, asks for tracebacks.
         inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=inherited | {"OMP_WAIT_POLICY": "passive"},  # not to wait for each other
-        ) as process:
+        with (
+            launch.tied() as (tie, descriptors),
+            subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=inherited | tie | {"OMP_WAIT_POLICY": "passive"},  # not to wait for each other
+                pass_fds=descriptors,
+            ) as process,
+        ):
             self._processes.add(process)
             _, errors = process.communicate()
             self._processes.discard(process)

@@ -59,8 +59,9 @@ def figures(config: DictConfig) -> float:
     given = HydraConfig.get().overrides.task
     handed_on = [o for o in given if o.partition("=")[0] in HANDED_ON]
     art = [] if options.vgg == "torchvision" else [f"task.vgg.weights={options.vgg}"]
-    weights = options.weights_dir and Path(options.weights_dir).expanduser()
-    if weights is not None:
+    weights = None
+    if options.weights_dir is not None:
+        weights = Path(options.weights_dir).expanduser()
         if not weights.is_dir():
             raise ConfigError(f"weights_dir={weights}: there is no such folder")
         handed_on.append(f"weights_dir={weights}")
