@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from l2lgd.errors import ConfigError, one_line
@@ -328,6 +328,8 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
             raise ConfigError(f"{prefix}{field.name}={value}: must be a finite number")
         if type(value) in LARGEST and abs(value) > LARGEST[type(value)]:
             raise ConfigError(f"{prefix}{field.name}={value}: is too large")
+        if isinstance(value, ListConfig) and _nested_in_plain(value, field.type):
+            raise ConfigError(f"{prefix}{field.name}={value}: must be a plain list")
         if dataclasses.is_dataclass(field.type) and isinstance(value, DictConfig):
             value = OmegaConf.structured(
                 _typed(value, field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
@@ -344,6 +346,16 @@ def _typed(config: DictConfig, schema: type, prefix: str) -> Any:
         return OmegaConf.to_object(typed)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from error
+
+
+def _nested_in_plain(value: ListConfig, hint: Any) -> bool:
+    """Are there lists or mappings in a list of numbers or words? OmegaConf does not mind."""
+    plain = {int, float, str, bool} & {part for kind in _parts(hint) for part in _parts(kind)}
+    return bool(plain) and any(isinstance(item, Container) for item in value)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) or (hint,)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -89,6 +89,19 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("tune", *QUICK, "search=learning_rates"): ["learning_rates"],
     ("tune", *QUICK, "lowest_rate=1", "highest_rate=0.1"): ["lowest_rate", "highest_rate"],
     ("tune", *QUICK, "baselines=[lstm]"): ["lstm", "no learning rate"],
+    ("meta-train", *QUICK, "resume=~nobody_here/x"): ["~", "user"],
+    ("meta-train", *QUICK, "threads=1000000"): ["threads=1000000", "from 1 to"],
+    ("meta-train", *QUICK, "num_functions=18446744073709551616"): ["num_functions", "too large"],
+    ("meta-train", *QUICK, "meta_learning_rate=1e39"): ["meta_learning_rate", "too large"],
+    ("meta-train", *QUICK, "opt.hidden_size=1000000000000"): ["opt cannot be built"],
+    ("meta-train", *QUICK, "unroll.lengths=[5,[5]]"): ["unroll.lengths"],
+    ("meta-train", *QUICK, "opt._target_=l2lgd.__main__.main"): ["opt._target_", "not a class"],
+    ("meta-train", *QUICK, "task._target_=l2lgd.tasks.base.Task"): ["task._target_", "not a class"],
+    ("meta-train", *QUICK, "task='../task/quadratic'"): ["task=", "names"],
+    ("meta-train", *QUICK, "hydra.job.name=../../x"): ["hydra.job.name", "log file"],
+    ("meta-train", *QUICK, "hydra.job_logging.root.level=NOPE"): ["Unable to configure"],
+    ("meta-train", *QUICK, "--cfg", "jbo"): ["--cfg=jbo", "did you mean job?"],
+    ("optimizers", "a" * 5000): ["name too long"],
 }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import environment, l2lgd
@@ -261,3 +262,25 @@ def test_a_sweep_of_another_verb_is_refused(failing: Path) -> None:
 def test_a_launcher_that_is_not_installed_says_how_to_install_it() -> None:
     missing = MissingConfigException("", "hydra/launcher/joblib", [])
     assert "pip install 'l2lgd[sweeps]'" in str(explanation(missing))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"overrides": 5}, "5 are no options"),
+        ({"overrides": ["hydra.sweep.dir=/tmp"]}, "is no option of a job"),
+        ({"overrides": ["+hydra.callbacks.x._target_=os.system"]}, "is no option of a job"),
+        ({"job": -1}, "there is no job -1"),
+        ({"job": 9}, "there is no job 9"),
+    ],
+)
+def test_a_job_that_was_changed_is_not_run_again(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    plan = {"verb": "meta-train", "hydra": [], "jobs": [["seed=0"]]}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan), encoding="utf-8")
+    (tmp_path / "0").mkdir()
+    job = {"job": 0, "overrides": ["seed=0"], "status": "unfinished", **change}
+    (tmp_path / "0" / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        Sweep.read(tmp_path)

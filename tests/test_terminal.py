@@ -3,7 +3,9 @@
 import os
 import pty
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,30 @@ META_STEPS = 600
 RUN = ["meta-train", "task=quadratic", "num_functions=2", "num_steps=20", "unroll.lengths=[5]"]
 RUN += ["validation_functions=2", "validate_every=200", "checkpoint_every=5", "logger=none"]
 RUN += [f"meta_steps={META_STEPS}", "hydra.run.dir=run"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.002, 0.05])
+@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT])
+def test_who_says_it_twice_is_answered_once(
+    way: signal.Signals, pause: float, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "l2lgd", *RUN, "meta_steps=100000"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not metrics.exists() or metrics.stat().st_size == 0:
+            time.sleep(0.01)
+        run.send_signal(way)
+        time.sleep(pause)
+        run.send_signal(way)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("l2lgd: interrupted; to go on: l2lgd meta-train resume")
 
 
 @pytest.mark.parametrize(
