@@ -38,8 +38,10 @@ def pick_device(name: str) -> torch.device:
 def set_threads(threads: int | None) -> int:
     """Fix the number of CPU threads, where one is given; returns the number in use."""
     if threads is not None:
-        if not 1 <= threads <= MAX_THREADS:
-            raise ConfigError(f"threads={threads}: must be from 1 to {MAX_THREADS}")
+        if threads < 1:
+            raise ConfigError(f"threads={threads}: must be at least 1")
+        if threads > MAX_THREADS:  # OpenMP gives up far below what its type holds
+            raise ConfigError(f"threads={threads}: must be at most {MAX_THREADS}")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
 

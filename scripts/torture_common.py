@@ -42,7 +42,9 @@ context = multiprocessing.get_context("forkserver")
 def prepare(folder: Path, draw: random.Random) -> None:
     """Lay out files, and see that all verbs run while there is no mistake."""
     lay_out(folder, draw)
-    context.set_forkserver_preload(["l2lgd.verbs", "l2lgd.cli", "hydra", "matplotlib.figure"])
+    found = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))  # the fork server looks there
+    context.set_forkserver_preload(["torture_imports"])
     evaluation = ["evaluate", *VALID["evaluate"], "hydra.run.dir=evaluation"]
     for words in (evaluation, *([verb, *words] for verb, words in VALID.items())):
         status, said = forked(folder, words)

@@ -90,7 +90,7 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("tune", *QUICK, "lowest_rate=1", "highest_rate=0.1"): ["lowest_rate", "highest_rate"],
     ("tune", *QUICK, "baselines=[lstm]"): ["lstm", "no learning rate"],
     ("meta-train", *QUICK, "resume=~nobody_here/x"): ["~", "user"],
-    ("meta-train", *QUICK, "threads=1000000"): ["threads=1000000", "from 1 to"],
+    ("meta-train", *QUICK, "threads=1000000"): ["threads=1000000", "at most"],
     ("meta-train", *QUICK, "num_functions=18446744073709551616"): ["num_functions", "too large"],
     ("meta-train", *QUICK, "meta_learning_rate=1e39"): ["meta_learning_rate", "too large"],
     ("meta-train", *QUICK, "opt.hidden_size=1000000000000"): ["opt cannot be built"],

@@ -1,0 +1,14 @@
+"""What forks of ``torture.py`` begin with: the imports of most commands, done once."""
+
+import gc
+
+import hydra  # noqa: F401
+import matplotlib.backends.backend_agg  # noqa: F401
+from hydra.core.plugins import Plugins
+
+import l2lgd.cli
+import l2lgd.explanations
+import l2lgd.verbs  # noqa: F401
+
+Plugins.instance()  # looks for them in every package
+gc.freeze()  # what is never collected is never copied, either
