@@ -18,6 +18,7 @@ from l2lgd.errors import ConfigError, one_line
 log = logging.getLogger(__name__)
 
 WANDB_MODES = ("offline", "online", "disabled", "shared")
+LOGIN_TIMEOUT = 60  # seconds that W&B waits for an answer at the terminal
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Wandb(Mirror):
     def begin(self, about: About) -> None:
         import wandb
 
+        if self.mode in ("online", "shared") and not wandb.login(timeout=LOGIN_TIMEOUT):
+            raise RuntimeError("nobody has logged in; run wandb login, or take logger.mode=offline")
         self._run = wandb.init(
             project=self.project,
             mode=self.mode,  # type: ignore[arg-type]
