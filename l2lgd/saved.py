@@ -103,7 +103,6 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
                 f"{damage.args[0].partition('; ')[0]}, and there is no readable {before.name} "
                 "before it; begin a new run, initial_weights= takes the best weights of this one"
             ) from damage
-        log.warning("%s; going on from %s, the one before it", damage, before.name)
         whole = False
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
@@ -131,6 +130,9 @@ def load_last(
         CheckpointError: unreadable, or of another optimizer.
     """
     tensors, metadata, whole = read_last(path)
+    if not whole:
+        before = checkpoint.previous(path).name
+        log.warning("%s is missing or damaged; going on from %s, the one before it", path, before)
     _fill(optimizer, _below("phi.", tensors), path)
     _fill(averaged, _below("average.", tensors), path)
     moments: dict[int, dict[str, Tensor]] = {}

@@ -79,7 +79,7 @@ def figures(config: DictConfig) -> float:
     request = Request([*handed_on, *art])
     if options.of and options.reuse:
         raise ConfigError("reuse= is for evaluations, and of= draws what has been evaluated")
-    KeptLosses(folder, plan.reuse)
+    KeptLosses(folder, plan.reuse)  # says now what evaluations would say later
     if options.of:
         mine, evaluated = own(options.of)
         _make(mine, evaluated, request, folder)
