@@ -12,6 +12,7 @@
     python scripts/torture.py words --times 500      # mistakes on the command line
     python scripts/torture.py values --times 1000    # any value for any option
     python scripts/torture.py disk                   # a tmpfs that fills up (needs root)
+    python scripts/torture.py writes --times 100     # the disk full from the k-th write on
     python scripts/torture.py rank                   # one of two processes under torchrun killed
     python scripts/torture.py long --times 10000     # meta-steps: memory, open files, speed
 
@@ -36,7 +37,7 @@ TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     torture.__name__: torture
     for torture in (
         *(runs.kills, runs.signals, runs.evaluations, runs.tunings, runs.drawings, runs.clock),
-        *(files.damage, files.data, files.disk, files.unwritable),
+        *(files.damage, files.data, files.disk, files.writes, files.unwritable),
         *(lines.words, lines.values, runs.rank, runs.long),
     )
 }

@@ -51,9 +51,18 @@ def prepare(folder: Path, draw: random.Random) -> None:
         expect(status == 0, f"l2lgd {' '.join(words)}, without a mistake: {said}")
 
 
-def forked(folder: Path, line: Sequence[str]) -> tuple[int, str]:
+def compiled(folder: Path, code: str) -> str:
+    """A library of C, to be loaded before those of the system."""
+    source, library = folder / "before.c", folder / "before.so"
+    source.write_text(code, encoding="utf-8")
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, source, "-ldl"]
+    expect(subprocess.run(command).returncode == 0, "no C compiler")
+    return str(library)
+
+
+def forked(folder: Path, line: Sequence[str], **variables: str) -> tuple[int, str]:
     """The status of a command line, and what it says."""
-    process = context.Process(target=in_process, args=(folder, line))
+    process = context.Process(target=in_process, args=(folder, line, variables))
     process.start()
     process.join(120)
     expect(process.exitcode is not None, f"{line}: did not end")
@@ -61,9 +70,10 @@ def forked(folder: Path, line: Sequence[str]) -> tuple[int, str]:
     return int(process.exitcode or 0), said
 
 
-def in_process(folder: Path, line: Sequence[str]) -> None:
+def in_process(folder: Path, line: Sequence[str], variables: dict[str, str]) -> None:
     """In the fork."""
     os.chdir(folder)
+    os.environ.update(variables)
     for name, stream in (("stdout", 1), ("stderr", 2)):
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, stream)

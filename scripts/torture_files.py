@@ -14,6 +14,7 @@ from torture_common import (
     RUN,
     Broken,
     compare,
+    compiled,
     expect,
     forked,
     in_one_line,
@@ -196,6 +197,77 @@ def full_disks(folder: Path, place: Path, verb: str, times: int, draw: random.Ra
         same(whole, run)
     expect(full > 0, "the disk never was full")
     return full
+
+
+def writes(folder: Path, times: int, draw: random.Random) -> str:
+    """From the k-th write to a file on, the disk is full: for k from the first to the last one."""
+    os.environ["LD_PRELOAD"] = compiled(folder, WRITES)  # in the forks
+    prepare(folder, draw)
+    os.environ.pop("LD_PRELOAD")
+    said = []
+    for verb, (options, same) in WRITING.items():
+        words = [verb, *options, "hydra.run.dir={}"]
+        words += [] if verb in ("meta-train", "figures") else ["tuned_dir=tuned_{}"]
+        total = folder / "total"
+        first = [word.format(f"whole_{verb}") for word in words]
+        status, answer = forked(folder, first, TOTAL=str(total))
+        expect(status == 0, answer)
+        count, failed = int(total.read_text("ascii")), 0
+        for k in sorted({1 + count * number // times for number in range(times)}):
+            for made in ("run", "tuned_run"):
+                shutil.rmtree(folder / made, ignore_errors=True)
+            status, answer = forked(
+                folder, [word.format("run") for word in words], FULL_FROM=str(k)
+            )
+            told = f"{verb}, write {k} of {count}: status {status}: {answer}"
+            expect(status in (0, 2) and "Traceback" not in answer, told)
+            expect(status == 0 or "full" in answer.splitlines()[-1], told)
+            failed += status == 2
+            for path in (folder / "run").rglob("*.safetensors"):
+                checkpoint.load(path)
+            going_on = verb == "meta-train" and any((folder / "run").glob("checkpoints/*.safe*"))
+            again = [verb, "resume=run"] if going_on else [word.format("run") for word in words]
+            status, answer = forked(folder, again)
+            expect(status == 0, f"{told}\nand then: status {status}: {answer}")
+            same(folder / f"whole_{verb}", folder / "run")
+        said.append(f"{verb} {failed} of {min(times, count)} (it writes {count} times)")
+    return f"the disk full from a write on: {', '.join(said)}: one line, and then the same results"
+
+
+WRITES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+ssize_t write(int file, const void *from, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    static long count;
+    struct stat about;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "write");
+    const char *full = getenv("FULL_FROM"), *total = getenv("TOTAL");
+    if (file > 2 && (full || total) && !fstat(file, &about) && S_ISREG(about.st_mode)) {
+        count++;
+        if (full && count >= atol(full)) {
+            errno = ENOSPC;
+            return -1;
+        }
+        FILE *note = total ? fopen(total, "w") : NULL;
+        if (note) {
+            char text[32];
+            int length = snprintf(text, sizeof text, "%ld", count);
+            real(fileno(note), text, length);
+            fclose(note);
+        }
+    }
+    return real(file, from, size);
+}
+"""
 
 
 @contextlib.contextmanager

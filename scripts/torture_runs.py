@@ -21,6 +21,7 @@ from torture_common import (
     RUN,
     Broken,
     compare,
+    compiled,
     expect,
     l2lgd,
     same_evaluations,
@@ -179,16 +180,11 @@ def killed_again_and_again(
 
 def clock(folder: Path, times: int, draw: random.Random) -> str:
     """A clock that jumps by two days every few calls; the run is killed and resumed, too."""
-    library = folder / "clock.so"
-    (folder / "clock.c").write_text(CLOCK, encoding="utf-8")
-    built = subprocess.run(
-        [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, folder / "clock.c", "-ldl"]
-    )
-    expect(built.returncode == 0, "no C compiler")
+    library = compiled(folder, CLOCK)
     words = ["meta-train", *(word.format(100) for word in RUN[:-1]), "logger=wandb"]
     ran = l2lgd(folder, *words, "hydra.run.dir=whole")
     expect(ran.returncode == 0, ran.stderr)
-    os.environ["LD_PRELOAD"] = str(library)
+    os.environ["LD_PRELOAD"] = library
     try:
         interrupt(folder, [*words[1:], "hydra.run.dir=broken"], signal.SIGKILL, draw)
         ran = l2lgd(folder, "meta-train", "resume=broken")
