@@ -33,13 +33,14 @@ def test_files_of_data_that_are_cut_short_are_refused(mnist_dir: str) -> None:
     assert "9 files cut short" in torture("data", 9)
 
 
-def test_nothing_is_lost_on_a_full_disk() -> None:
-    if os.geteuid():
-        pytest.skip("a tmpfs needs root")
-    assert "then the same results" in torture("disk", 1)
-
-
-def test_nothing_is_lost_where_the_clock_jumps() -> None:
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        pytest.skip("there is no C compiler")
-    assert "it went back" in torture("clock", 1)
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"
+)
+@pytest.mark.parametrize(
+    ("what", "times", "said"),
+    [("writes", 3, "one line, and then the same results"), ("clock", 1, "it went back")],
+)
+def test_nothing_is_lost_on_a_full_disk_and_where_the_clock_jumps(
+    what: str, times: int, said: str
+) -> None:
+    assert said in torture(what, times)
