@@ -51,7 +51,8 @@ def set_deterministic(wanted: bool) -> None:
     if wanted:
         # cuBLAS reads it when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
+    if wanted != torch.are_deterministic_algorithms_enabled():  # PyTorch imports much for it
+        torch.use_deterministic_algorithms(wanted)
 
 
 def keep_freed_memory() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import python
 
 from l2lgd.errors import ConfigError
 from l2lgd.explanations import explanation
@@ -55,3 +56,9 @@ def test_deterministic_kernels_are_asked_for_and_a_lack_of_them_is_explained() -
     assert not torch.are_deterministic_algorithms_enabled()
     error = RuntimeError("f does not have a deterministic implementation, but you set. More.")
     assert "leave deterministic=true out" in str(explanation(error))
+
+
+def test_what_is_not_asked_for_imports_nothing() -> None:
+    program = "from l2lgd import runtime; runtime.set_deterministic(False)"
+    ran = python("-c", f"import sys; {program}; sys.exit('torch._inductor' in sys.modules)")
+    assert ran.returncode == 0, ran.stderr
