@@ -41,6 +41,8 @@ def explanation(error: BaseException) -> str | None:
         return f"a number is too large: {one_line(error).partition('. ')[0]}"
     if is_disk_full(error):
         return "the disk is full; free some space, or choose another hydra.run.dir"
+    if isinstance(error, OSError) and "temporary directory" in str(error):  # of tempfile
+        return "the disk is full, or no temporary folder is writable; free some space or set TMPDIR"
     if isinstance(error, OSError) and error.filename:
         return f"could not use {error.filename}: {error.strerror}"
     if isinstance(error, RuntimeError) and "deterministic" in str(error):  # PyTorch's
