@@ -49,6 +49,8 @@ class HandDesigned(TunedOptimizer):
             whole, apart = self._two_steps(slice(0, 2)), self._two_steps(slice(0, 1))
             self._moments = list(self._kept(torch.zeros(1, 1), torch.ones(1, 1)))
             self._starts_at_zero = self._first_step(at_zero=True).equal(self._first_step(False))
+        except OSError:  # PyTorch's imports want a temporary folder
+            raise
         # Each class has its own ways of refusing arguments, shapes or a step without a closure.
         except Exception as error:
             raise ConfigError(f"algorithm={algorithm}: {' '.join(str(error).split())}") from error
