@@ -118,7 +118,8 @@ def misspelt(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
     at = draw.randrange(len(name))
     letter = draw.choice([c for c in "abcdefghijklmnopqrstuvwxyz_" if c != name[at]])
     wrong = draw.choice([name[:at] + letter + name[at + 1 :], name + letter, f"+{name}{letter}"])
-    return [verb, *VALID[verb], f"{wrong}=1"], [wrong.lstrip("+")]
+    wrong_group = [part for part in [wrong.lstrip("+").rpartition(".")[0]] if part]
+    return [verb, *VALID[verb], f"{wrong}=1"], [wrong.lstrip("+"), *wrong_group]
 
 
 def not_positive(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
@@ -153,7 +154,7 @@ def own_config(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
     number = draw.randrange(len(OWN_CONFIGS))
     words = [word for word in VALID[verb] if word != "task=quadratic"]
     words += ["--config-dir", "configs", f"task=own{number}"]
-    return [verb, *words], ["own", "task", "YAML", "opt", "recipe"]
+    return [verb, *words], ["own", "task", "YAML", "opt", "recipe", "composing"]
 
 
 def odd_word(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
