@@ -669,7 +669,7 @@ def test_classes_outside_the_package_need_leave(tmp_path: Path) -> None:
 def test_a_file_of_weights_cannot_have_anything_called(opt: object, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     checkpoint.save(file, CoordinatewiseLSTM().state_dict(), {"opt": opt})
-    said = "its opt is none|is not a class|has no _target_"
+    said = "its opt cannot be read|is not a class|has no _target_"
     with pytest.raises(UserError, match=said):
         LearnedOptimizer(model().parameters(), weights=str(file))
 
