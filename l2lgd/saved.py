@@ -168,7 +168,8 @@ def described(path: Path) -> dict[str, Any]:
         wrong = _wrong(told)
         if wrong:
             raise CheckpointError(
-                f"{path}: its {wrong} cannot be read; give the path of a file that l2lgd meta-train wrote"
+                f"{path}: its {wrong} cannot be read; give the path of a file that l2lgd "
+                "meta-train wrote"
             )
         told = told.get("begun_from")
     return metadata
