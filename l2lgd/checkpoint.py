@@ -57,11 +57,13 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interruption leaves nothing behind, either
         if temporary:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        raise disk_error(path, error) from error
+        if isinstance(error, OSError):
+            raise disk_error(path, error) from error
+        raise
 
 
 def keep_previous(path: Path) -> None:

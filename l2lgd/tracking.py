@@ -182,7 +182,7 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     What is damaged further up, or missing, is left out with a warning.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-    kept, damaged, lost, reached = [], 0, 0, 0
+    kept, damaged, lost, reached, missing = [], 0, 0, 0, 0
     for line in lines:
         try:
             found = int(json.loads(line)["step"])
@@ -190,11 +190,14 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
             damaged += bool(line.strip())
             continue
         if found > step:
-            break
+            continue
         kept.append(line)
+        missing += max(0, found - reached - 1)
         reached, lost = found, damaged  # those before this line
     if lost:
         log.warning("%s: %d damaged lines are left out", path, lost)
+    if missing:
+        log.warning("%s: %d steps are missing", path, missing)
     if reached < step:
         log.warning("%s ends at step %d; what came until step %d is lost", path, reached, step)
     return kept

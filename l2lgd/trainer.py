@@ -122,10 +122,8 @@ class Trainer:
             trajectory = self._begun(optimizer, settings, progress)
             trajectory.restore(saved.step, saved.marks, saved.tensors)
             keep = saved.whole
-            found = math.isfinite(progress.best_validation_loss)
-            if found and not _is_readable(best, optimizer):
-                log.warning("%s is missing or damaged: the next validation writes it anew", best)
-                progress.best_validation_loss = math.inf
+            if math.isfinite(progress.best_validation_loss):
+                _agree_with(best, optimizer, progress)
         else:
             if from_scratch:
                 optimizer.reset_parameters(generator(self.seed, "phi"))
@@ -339,10 +337,15 @@ def _given_up(what: str, progress: MetaProgress, best: Path) -> Diverged:
     return Diverged(f"{what}; {way_out}")
 
 
-def _is_readable(best: Path, optimizer: LearnedOptimizer) -> bool:
-    """Are the best weights so far there, where there are any? Does not touch the optimizer's."""
+def _agree_with(best: Path, optimizer: LearnedOptimizer, progress: MetaProgress) -> None:
+    """Believe the file of the best weights, which may be gone, or of a later attempt."""
     try:
-        load_weights(best, copy.deepcopy(optimizer))
+        found = load_weights(best, copy.deepcopy(optimizer))
     except CheckpointError:
-        return False
-    return True
+        log.warning("%s is missing or damaged: the next validation writes it anew", best)
+        progress.best_validation_loss = math.inf
+        return
+    loss = found.get("validation_loss", math.inf)
+    if loss > progress.best_validation_loss:  # it was written anew, after the best had been lost
+        progress.best_validation_loss = loss
+        progress.best_meta_step = found.get("meta_step", 0)

@@ -284,3 +284,23 @@ def test_a_job_that_was_changed_is_not_run_again(
     (tmp_path / "0" / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
         Sweep.read(tmp_path)
+
+
+def test_a_sweep_that_is_under_way_is_not_run_again_or_joined(tmp_path: Path) -> None:
+    words = ("--multirun", *TINY, "meta_steps=1000000", "seed=1,2", "hydra.sweep.dir=sweep")
+    command = [sys.executable, "-m", "l2lgd", "meta-train", *words]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+    ) as first:
+        metrics = tmp_path / "sweep" / "0" / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        plan = (tmp_path / "sweep" / "sweep.json").read_bytes()
+        for again in (("rerun=sweep", "meta_learning_rate=0.1"), words):
+            ran = l2lgd("meta-train", *again, cwd=tmp_path)
+            assert ran.returncode == 2
+            assert "in use by another run" in ran.stderr or "already holds" in ran.stderr
+        assert (tmp_path / "sweep" / "sweep.json").read_bytes() == plan
+        assert sorted(path.name for path in (tmp_path / "sweep").glob("0*")) == ["0"]
+        first.kill()

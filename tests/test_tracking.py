@@ -27,7 +27,7 @@ def test_every_record_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None
 
 def test_going_on_keeps_the_lines_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    before = [json.dumps({"step": step, "time": 0.0}) for step in (1, 2, 2, 3, 4)]
+    before = [json.dumps({"step": step, "time": 0.0}) for step in (1, 9, 2, 2, 3, 4)]
     path.write_text("\n".join([*before, '{"step": 5, "ti']))  # cut short by the crash
     tracker = RunTracker(About(tmp_path, "", {}, resume_at=2), LABELS)
     tracker.log(3, {"again": 1.0})
@@ -45,6 +45,7 @@ def test_lines_that_are_damaged_or_missing_are_told(
     RunTracker(About(tmp_path, "", {}, resume_at=5), LABELS).close()
     assert [line["step"] for line in json_lines(path)] == [1, 2, 4, 5]
     assert "1 damaged lines are left out" in caplog.text
+    assert "1 steps are missing" in caplog.text
     caplog.clear()
     RunTracker(About(tmp_path, "", {}, resume_at=7), LABELS).close()
     assert "ends at step 5" in caplog.text

@@ -258,8 +258,12 @@ def test_best_weights_that_are_damaged_are_written_anew(
         learned = go(Notebook(), resume=True)
     assert "missing or damaged" in caplog.text
     again = small_lstm()
-    load_weights(best, again)
+    told = load_weights(best, again)
     assert again.output_weight.equal(learned.output_weight)
+    trainer = Trainer(QuadraticTask(), 0, Notebook())  # what it goes on from may say otherwise
+    progress = trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path, {}, True)
+    assert progress.best_validation_loss == told["validation_loss"]
+    assert progress.best_meta_step == told["meta_step"]
 
 
 def test_a_run_goes_on_where_there_is_no_compiler_or_another_device(tmp_path: Path) -> None:
