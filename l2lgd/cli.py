@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from l2lgd import launch
 from l2lgd.arguments import ordered, quoted
-from l2lgd.errors import Leave
+from l2lgd.errors import ConfigError, Leave, ProcessLost
 from l2lgd.terminal import say
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def _run(verb: str, overrides: list[str]) -> int:
         return _interrupted(interrupt)
     except (Leave, Exception) as caught:
         error = caught.error if isinstance(caught, Leave) else caught
-        from l2lgd.errors import ProcessLost
         from l2lgd.explanations import explanation, one_line
 
         failed = _after_sweep(error)
@@ -127,7 +126,6 @@ def _run(verb: str, overrides: list[str]) -> int:
 def _run_again(verb: str, overrides: list[str]) -> None:
     """For ``rerun=FOLDER``: what a sweep has left undone, by the launcher that it had."""
     from l2lgd import sweeps
-    from l2lgd.errors import ConfigError
 
     folder = _path_override(overrides, "rerun")
     assert folder is not None
@@ -237,8 +235,6 @@ def _ended(number: int, frame: FrameType | None) -> None:
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
-    from l2lgd.errors import ConfigError
-
     folder = _path_override(overrides, "resume") if verb == "meta-train" else None
     _hold(folder)
     if folder is None:
@@ -282,8 +278,6 @@ def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     """Under torchrun: all processes but the first keep off the run folder and the terminal."""
-    from l2lgd.errors import ConfigError
-
     if launch.size() == 1:
         return overrides
     if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
@@ -314,8 +308,6 @@ def _hold(folder: Path | None) -> None:
 
 
 def _refuse_to_sweep_over(folder: Path | None) -> None:
-    from l2lgd.errors import ConfigError
-
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
@@ -343,8 +335,6 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
     """Say so, and with what command to go on."""
-    from l2lgd.errors import ProcessLost
-
     before = interrupt.__context__
     if isinstance(before, ProcessLost):  # torchrun ends all processes as soon as one has ended
         return _fail(str(before), everybodys=False)

@@ -1,6 +1,7 @@
-"""A run's folder is its own, before Hydra writes anything there."""
+"""The folder of a run, or of a sweep, is its own before anything is written there."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,30 @@ class RunFolder(Callback):
             return
         HydraConfig.instance().set_config(config)  # for what the folder's name refers to
         folder = Path(config.hydra.run.dir)
-        with contextlib.suppress(OSError):  # Hydra is about to say so
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            locks.hold(folder)
+        with _told():
+            _take(folder)
             if config.get("resume") is None:
                 _refuse_to_overwrite(folder)
-        except ConfigError as error:  # Hydra would make a warning of it
-            raise Leave(error) from error
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        with _told():
+            _take(Path(config.hydra.sweep.dir))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Hydra makes warnings of a callback's errors; here they end the process."""
+    try:
+        yield
+    except ConfigError as error:
+        raise Leave(error) from error
+
+
+def _take(folder: Path) -> None:
+    """Make it, and hold it until this process ends."""
+    with contextlib.suppress(OSError):  # what writes there is about to say so
+        folder.mkdir(parents=True, exist_ok=True)
+    locks.hold(folder)
 
 
 def _refuse_to_overwrite(folder: Path) -> None:

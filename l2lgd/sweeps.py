@@ -4,7 +4,6 @@ Hydra's launchers run the jobs; here is what they tell. A sweep's folder has ``s
 the overrides of each job, every job's folder a ``job.json`` that says how it ended, if it did.
 """
 
-import contextlib
 import itertools
 import json
 import sys
@@ -18,10 +17,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from l2lgd import locks
 from l2lgd.arguments import quoted
 from l2lgd.checkpoint import write_atomically
-from l2lgd.errors import ConfigError, Leave
+from l2lgd.errors import ConfigError
 
 SWEEP, JOB, TRACEBACK = "sweep.json", "job.json", "error.txt"
 ASIDE = ".before_"  # in the names of folders that made room
@@ -132,12 +130,6 @@ class Record(Callback):
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         folder = Path(config.hydra.sweep.dir)
-        with contextlib.suppress(OSError):  # what writes there is about to say so
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            locks.hold(folder)
-        except ConfigError as error:  # Hydra would make a warning of it
-            raise Leave(error) from error
         started.append(folder)
         if _instead:  # Hydra has no other way, and loads the class anew for every run
             batches = [_instead.pop()]

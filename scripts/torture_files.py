@@ -160,11 +160,12 @@ EVALUATION += ["baselines=[sgd]", "logger=none", "threads=1"]
 TUNING = ["task=quadratic", "num_functions=5", "num_steps=50", "baselines=[sgd]"]
 TUNING += ["logger=none", "threads=1"]
 FIGURE = ["of=[whole_evaluate]"]
-WRITING: dict[str, tuple[list[str], Callable[[Path, Path], None]]] = {}  # and what has to be equal
-WRITING["meta-train"] = (TRAINING, lambda whole, other: compare(whole, other))
-WRITING["evaluate"] = (EVALUATION, same_evaluations)
-WRITING["tune"] = (TUNING, same_searches)
-WRITING["figures"] = (FIGURE, same_figures)
+WRITING: dict[str, tuple[list[str], Callable[[Path, Path], None]]] = {  # and what has to be equal
+    "meta-train": (TRAINING, compare),
+    "evaluate": (EVALUATION, same_evaluations),
+    "tune": (TUNING, same_searches),
+    "figures": (FIGURE, same_figures),
+}
 
 
 def full_disks(folder: Path, place: Path, verb: str, times: int, draw: random.Random) -> int:

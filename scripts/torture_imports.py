@@ -1,4 +1,4 @@
-"""What forks of ``torture.py`` begin with: the imports of most commands, done once."""
+"""What forks of ``torture.py`` and of the tests begin with: usual imports, done once."""
 
 import gc
 

@@ -293,8 +293,7 @@ def long(folder: Path, times: int, draw: random.Random) -> str:
         validation_functions=20,
         checkpoint_every=50,
     )
-    tracker = RunTracker.__new__(Watching)
-    RunTracker.__init__(tracker, About(folder, "", {}), ("", ""), quiet=True)
+    tracker = Watching(About(folder, "", {}), ("", ""), quiet=True)
     with contextlib.closing(tracker):
         trainer = Trainer(QuadraticTask(), 0, tracker)
         trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), settings, folder, {})

@@ -4,11 +4,11 @@ Each is a process of its own, from its command line to its exit status; only sec
 shared. :class:`helpers.Server` sends requests, one JSON object a line, on standard input.
 """
 
-import gc
 import json
 import os
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -47,17 +47,10 @@ def become(request: dict[str, Any]) -> None:
 
 def preload() -> None:
     """Import what most runs do."""
-    import matplotlib.backends.backend_agg  # noqa: F401
     import torchvision  # noqa: F401
-    from hydra import main  # noqa: F401
-    from hydra.core.plugins import Plugins
 
-    import l2lgd.cli
-    import l2lgd.explanations
-    import l2lgd.verbs  # noqa: F401
-
-    Plugins.instance()  # looks for them in every package
-    gc.freeze()  # what is never collected is never copied, either
+    sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+    import torture_imports  # noqa: F401
 
 
 if __name__ == "__main__":
