@@ -61,8 +61,7 @@ def interrupted(
     for number in range(times):
         way = ways[number % len(ways)]
         places.append(interrupt(folder, words, way, draw))
-        if (folder / "broken" / ".hydra" / "hydra.yaml").is_file():
-            words = ["resume=broken"]
+        words = way_on(folder, words)
     ran = l2lgd(folder, "meta-train", *words)
     expect(ran.returncode == 0, f"the last run: {ran.stderr}")
     compare(folder / "whole", folder / "broken")
@@ -74,6 +73,12 @@ def interrupted(
         f"{max(places)} of {STEPS_A_KILL * times}): weights and metrics are those of a run "
         "without a break"
     )
+
+
+def way_on(folder: Path, words: Sequence[str]) -> list[str]:
+    """The words that go on with a run; one that was ended before it had a config begins again."""
+    known = (folder / "broken" / ".hydra" / "hydra.yaml").is_file()
+    return ["resume=broken"] if known else list(words)
 
 
 def interrupt(folder: Path, words: Sequence[str], way: signal.Signals, draw: random.Random) -> int:
@@ -186,8 +191,9 @@ def clock(folder: Path, times: int, draw: random.Random) -> str:
     expect(ran.returncode == 0, ran.stderr)
     os.environ["LD_PRELOAD"] = library
     try:
-        interrupt(folder, [*words[1:], "hydra.run.dir=broken"], signal.SIGKILL, draw)
-        ran = l2lgd(folder, "meta-train", "resume=broken")
+        words = [*words[1:], "hydra.run.dir=broken"]
+        interrupt(folder, words, signal.SIGKILL, draw)
+        ran = l2lgd(folder, "meta-train", *way_on(folder, words))
     finally:
         del os.environ["LD_PRELOAD"]
     expect(ran.returncode == 0, ran.stderr)

@@ -17,7 +17,8 @@ from l2lgd.weights import SHIPPED
 
 RESULTS = Path(__file__).parents[1] / "outputs" / "results"
 TASKS = ("neural_art", "neural_art_large")
-STEPS = 20  # of the evaluation; much later ones depend on how a machine rounds
+STEPS = 20  # of the evaluation
+SAME = 5  # of them, before a learned path shows how the machine rounds
 
 
 def functions(name: str, hed_vgg: str, art_dir: str) -> Paintings:
@@ -54,4 +55,6 @@ def test_the_committed_losses_are_those_of_the_shipped_weights(
     for opt, optimizer in (("lstm", learned), ("adam", adam)):
         found = losses(optimizer, first)
         expected = curves[opt].losses[: STEPS + 1, : found.shape[1]]
-        torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
+        torch.testing.assert_close(found[: SAME + 1], expected[: SAME + 1], rtol=1e-3, atol=0)
+        late = slice(STEPS // 2, None)
+        torch.testing.assert_close(found[late].mean(), expected[late].mean(), rtol=0.05, atol=0)
