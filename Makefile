@@ -24,7 +24,7 @@ run: install  ## meta-train on MNIST for some minutes, compare with tuned optimi
 	@echo "the picture: $(RUN_DIR)/evaluate/curves.png"
 
 RESULTS := quadratic mnist mnist_40 mnist_two_layers mnist_relu
-EVALUATE := $(BIN)/l2lgd evaluate logger=none seed=1 tuned_dir=l2lgd/shipped/tuned
+EVALUATE := $(BIN)/l2lgd evaluate logger=none seed=1 tuned_dir=l2lgd/pretrained/shipped/tuned
 
 results: install  ## evaluate the shipped optimizers, as in outputs/results (half an hour)
 	for task in $(RESULTS); do \

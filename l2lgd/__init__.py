@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from l2lgd.torch_optimizer import LearnedOptimizer
+    from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
 
 __all__ = ["LearnedOptimizer"]
 
@@ -12,6 +12,6 @@ def __getattr__(name: str) -> object:
     """``l2lgd.LearnedOptimizer``, imported when it is asked for, as PyTorch takes seconds."""
     if name != "LearnedOptimizer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from l2lgd.torch_optimizer import LearnedOptimizer
+    from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
 
     return LearnedOptimizer

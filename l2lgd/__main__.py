@@ -2,7 +2,7 @@
 
 import sys
 
-from l2lgd.cli import main
+from l2lgd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

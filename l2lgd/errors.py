@@ -1,6 +1,8 @@
 """Errors whose message is meant for the person at the terminal: one line, with the way out."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -42,3 +44,12 @@ def is_disk_full(error: BaseException) -> bool:
 def one_line(cause: object) -> str:
     """What an error of somebody else's says, for use in a message of ours."""
     return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint at the choice that was probably meant, to end a message with."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; choose one of {', '.join(choices)}" if choices else ""

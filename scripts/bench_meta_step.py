@@ -30,19 +30,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2lgd import runtime
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import UserError
-from l2lgd.image_sources import DataConfig
-from l2lgd.optimizers.base import LearnedOptimizer
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.rollout import Position, rollout, start
+from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.coordinatewise import BACKENDS, CoordinatewiseLSTM
 from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.preprocessing import log_sign
 from l2lgd.seeding import generator
+from l2lgd.system import runtime
 from l2lgd.tasks.base import Task
 from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tasks.convnet import ConvNetTask
 from l2lgd.tasks.quadratic import QuadraticTask
-from l2lgd.unroll import Position, replay, rollout, start
 
 UNROLL = 20
 States = list[tuple[Tensor, Tensor]]  # hidden and cell of each layer
@@ -81,7 +82,7 @@ def task_of(case: Case, device: torch.device) -> Task:
     return task
 
 
-def optimizer_of(case: Case, **options: Any) -> LearnedOptimizer:
+def optimizer_of(case: Case, **options: Any) -> LearnedRule:
     """That of the paper."""
     if not case.convnet:
         return CoordinatewiseLSTM(**options)
@@ -134,7 +135,7 @@ class TextbookLSTM(nn.Module):
 class Textbook(nn.Module):
     """The optimizer of a case, and its convnet, where it has one, in PyTorch's layers."""
 
-    def __init__(self, ours: LearnedOptimizer, at: Position) -> None:
+    def __init__(self, ours: LearnedRule, at: Position) -> None:
         super().__init__()
         own = [m for m in ours.modules() if isinstance(m, CoordinatewiseLSTM)]
         self.optimizers = nn.ModuleList(TextbookLSTM(member) for member in own)

@@ -19,10 +19,10 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from l2lgd.config import build
+from l2lgd.config.building import build
 from l2lgd.errors import UserError
+from l2lgd.meta.rollout import advance, start
 from l2lgd.seeding import generator
-from l2lgd.unroll import advance, start
 
 SIZES = (64, 128, 256, 512)
 REPETITIONS = 5

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 
 
 def meta_train(folder: Path, processes: int, functions: int, meta_steps: int) -> None:

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from l2lgd.arguments import GROUPS
-from l2lgd.cli import VERBS
-from l2lgd.config import SCHEMAS
-from l2lgd.help import entries
-from l2lgd.help import shown as shown_default
-from l2lgd.schedules import Unroll
+from l2lgd.cli.help import entries
+from l2lgd.cli.help import shown as shown_default
+from l2lgd.cli.main import VERBS
+from l2lgd.config.overrides import GROUPS
+from l2lgd.config.schemas import SCHEMAS
+from l2lgd.meta.schedules import Unroll
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 CONF = files("l2lgd.conf")

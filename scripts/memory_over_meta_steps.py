@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from bench_meta_step import CASES, task_of
 
-from l2lgd import runtime
+from l2lgd.meta.schedules import Unroll
+from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
-from l2lgd.schedules import Unroll
-from l2lgd.tracking import NullTracker
-from l2lgd.trainer import MetaSettings, Trainer
+from l2lgd.system import runtime
+from l2lgd.tracking.tracker import NullTracker
 
 META_STEPS, EVERY = 1000, 100
 

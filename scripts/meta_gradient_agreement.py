@@ -25,16 +25,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from l2lgd import runtime
-from l2lgd.config import build
+from l2lgd.config.building import build
 from l2lgd.errors import ConfigError, UserError
-from l2lgd.meta_training import build_unroll
-from l2lgd.optimizers.base import LearnedOptimizer
-from l2lgd.saved import load_weights
-from l2lgd.schedules import Unroll
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.rollout import Position, advance, rollout, start
+from l2lgd.meta.schedules import Unroll
+from l2lgd.meta.state import load_weights
+from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
+from l2lgd.system import runtime
 from l2lgd.tasks.base import Task
-from l2lgd.unroll import Position, advance, replay, rollout, start
+from l2lgd.verbs.plan import build_unroll
 
 
 def meta_gradient(at: Position, unroll: Unroll, steps: int, horizon: int) -> Tensor:
@@ -62,7 +63,7 @@ def measure(config: dict[str, Any], arguments: argparse.Namespace) -> Table:
     task: Task = build(config["task"], "task")
     optimizer = build(config["opt"], "opt")
     unroll = build_unroll(config["unroll"])
-    if not isinstance(optimizer, LearnedOptimizer):
+    if not isinstance(optimizer, LearnedRule):
         raise ConfigError("opt: must be a learned optimizer")
     if arguments.weights is not None:
         load_weights(arguments.weights, optimizer)

@@ -17,13 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2lgd import runtime
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import UserError
-from l2lgd.image_sources import DataConfig
+from l2lgd.meta.rollout import advance, start
 from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.seeding import generator
+from l2lgd.system import runtime
 from l2lgd.tasks.convnet import ConvNetTask
-from l2lgd.unroll import advance, start
 
 BATCH, HELD_OUT_BATCHES = 128, 40
 NAG: dict[str, Any] = {"momentum": 0.9, "nesterov": True}

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from l2lgd.errors import ConfigError, UserError
-from l2lgd.kept_losses import read
-from l2lgd.results import Curves, bootstrap_interval
+from l2lgd.results.curves import Curves, bootstrap_interval
+from l2lgd.results.losses import read
 
 RESAMPLES = 10000
 

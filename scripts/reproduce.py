@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from l2lgd import checkpoint
-from l2lgd.config import build, nearest
-from l2lgd.errors import ConfigError, UserError
-from l2lgd.saved import load_weights
-from l2lgd.weights import SHIPPED
+from l2lgd.config.building import build
+from l2lgd.errors import ConfigError, UserError, nearest
+from l2lgd.meta.state import load_weights
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.storage import checkpoint
 
 MINUTES = {  # on one core of a server, where it was looked at
     "quadratic-lstm": 9,

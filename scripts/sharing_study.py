@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2lgd.plotting import COLORS, HAND_DESIGNED, LABELS, LEARNED, draw_bands
-from l2lgd.results import Band
-from l2lgd.weights import SHIPPED
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.results.curves import Band
+from l2lgd.results.plots import COLORS, HAND_DESIGNED, LABELS, LEARNED, draw_bands
 
 QUADRATICS = ("quadratic", "quadratic_gaussian", "quadratic_rotated", "quadratic_scaled")
 LEARNED_ON = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from torture_words import TINY, VALID, lay_out
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 
 RUN = [*TINY, "meta_steps={}", "validate_every=50", "checkpoint_every=5"]
 COMMAND = [sys.executable, "-m", "l2lgd"]
@@ -77,7 +77,7 @@ def in_process(folder: Path, line: Sequence[str], variables: dict[str, str]) -> 
     for name, stream in (("stdout", 1), ("stderr", 2)):
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, stream)
-    from l2lgd.cli import main as run
+    from l2lgd.cli.main import main as run
 
     status = run(line)
     sys.stdout.flush()

@@ -26,8 +26,8 @@ from torture_common import (
 )
 from torture_words import VALID
 
-from l2lgd import checkpoint
 from l2lgd.errors import CheckpointError
+from l2lgd.storage import checkpoint
 
 
 def damage(folder: Path, times: int, draw: random.Random) -> str:

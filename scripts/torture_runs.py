@@ -29,7 +29,7 @@ from torture_common import (
     same_searches,
 )
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 
 STEPS_A_KILL = 100  # meta-steps that a run has for each kill, so that some are left at the end
 EVALUATION = ["task=quadratic", "task.dimension=9", "num_functions=50", "num_steps=200"]
@@ -266,13 +266,13 @@ def children_of(process: int) -> list[int]:
 
 def long(folder: Path, times: int, draw: random.Random) -> str:
     """Memory, open files and seconds a meta-step, in ten parts of a run."""
-    from l2lgd import runtime
-    from l2lgd.mirrors import About
+    from l2lgd.meta.schedules import Unroll
+    from l2lgd.meta.trainer import MetaSettings, Trainer
     from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
-    from l2lgd.schedules import Unroll
+    from l2lgd.system import runtime
     from l2lgd.tasks.quadratic import QuadraticTask
-    from l2lgd.tracking import RunTracker
-    from l2lgd.trainer import MetaSettings, Trainer
+    from l2lgd.tracking.loggers import About
+    from l2lgd.tracking.tracker import RunTracker
 
     marks: list[tuple[int, int, int, float]] = []
     every = max(1, times // 10)

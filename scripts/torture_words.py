@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.vgg import layer_names
 
 TINY = ["task=quadratic", "num_functions=4", "num_steps=20", "unroll.lengths=[5]", "threads=1"]
@@ -67,7 +67,7 @@ OWN_CONFIGS = [
     b"- 1\n- 2",
     b"just words",
     b"_target_: os.system\ncommand: 'true'",
-    b"_target_: l2lgd.cli.main",
+    b"_target_: l2lgd.cli.main.main",
     b"_target_: l2lgd.__main__.main",
     b"_target_: l2lgd.tasks.base.Task",
     b"_target_: l2lgd.optimizers.bfgs.BFGS",

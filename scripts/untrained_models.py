@@ -36,20 +36,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2lgd import LearnedOptimizer, runtime
-from l2lgd import weights as trained
-from l2lgd.checkpoint import write_atomically
-from l2lgd.data import load_images
+from l2lgd import LearnedOptimizer
+from l2lgd.data.images import load_images
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import DataUnavailable, UserError
-from l2lgd.figures import look
-from l2lgd.image_sources import DataConfig
-from l2lgd.results import versions
+from l2lgd.figures import style as look
+from l2lgd.meta.rollout import advance, start
+from l2lgd.pretrained import weights as trained
+from l2lgd.results.summary import versions
 from l2lgd.seeding import derive_seed, generator
+from l2lgd.storage.files import write_atomically
+from l2lgd.system import runtime
 from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tasks.convnet import ConvNetTask
 from l2lgd.tasks.mixture import PerceptronMixture
 from l2lgd.tasks.quadratic import QuadraticTask
-from l2lgd.unroll import advance, start
 
 STEPS = 500
 FIRST_REPORT_SEED = 100  # so that no number of tuning seeds reaches them

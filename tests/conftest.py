@@ -11,7 +11,7 @@ import torch
 from helpers import SCRIPTS, art_options, l2lgd, python
 from PIL import Image
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.vgg import DEPTHS
 
 if not torch.cuda.is_available():  # read when Triton's kernels are imported

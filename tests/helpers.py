@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from l2lgd.config import build
-from l2lgd.data import Images
-from l2lgd.optimizers.base import LearnedOptimizer, Optimizer
+from l2lgd.config.building import build
+from l2lgd.data.images import Images
+from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.classification import Perceptron
@@ -73,12 +73,12 @@ def optimizer_node(name: str) -> dict[str, Any]:
 def optimizer(name: str, dtype: torch.dtype = torch.float64) -> Any:
     """The optimizer of ``opt=name``."""
     built: Optimizer = build(optimizer_node(name), "opt")
-    return built.to(dtype) if isinstance(built, LearnedOptimizer) else built
+    return built.to(dtype) if isinstance(built, LearnedRule) else built
 
 
 def _is_learned(name: str) -> bool:
     module, _, kind = optimizer_node(name)["_target_"].rpartition(".")
-    return issubclass(getattr(importlib.import_module(module), kind), LearnedOptimizer)
+    return issubclass(getattr(importlib.import_module(module), kind), LearnedRule)
 
 
 OPTIMIZERS = choices("opt")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2lgd import checkpoint
 from l2lgd.errors import CheckpointError, UserError
+from l2lgd.meta.state import load_last, load_weights
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
-from l2lgd.saved import load_last, load_weights
+from l2lgd.storage import checkpoint
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7, dtype=torch.int64)}
 
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import torch
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 from l2lgd.errors import UserError
 
 path = Path(sys.argv[1])

@@ -160,11 +160,11 @@ def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     "program",
     [
         "import l2lgd.cli",
-        "from l2lgd.cli import main; main(['--help'])",
-        "from l2lgd.cli import main; main(['evaluate', '--help'])",
-        "from l2lgd.cli import main; main(['--version'])",
-        "from l2lgd.cli import main; main(['evalaute'])",
-        "from l2lgd.cli import main; main(['-sc', 'query=bash'])",
+        "from l2lgd.cli.main import main; main(['--help'])",
+        "from l2lgd.cli.main import main; main(['evaluate', '--help'])",
+        "from l2lgd.cli.main import main; main(['--version'])",
+        "from l2lgd.cli.main import main; main(['evalaute'])",
+        "from l2lgd.cli.main import main; main(['-sc', 'query=bash'])",
     ],
 )
 def test_what_needs_no_torch_does_not_import_it(program: str, tmp_path: Path) -> None:

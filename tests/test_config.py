@@ -9,9 +9,11 @@ import torch
 from helpers import CONF, OPTIMIZERS, VERBS, choices, composed, node, optimizer_node
 from omegaconf import DictConfig, OmegaConf
 
-from l2lgd.config import SCHEMAS, TaskRecipe, build, differences, nearest, validated
-from l2lgd.errors import ConfigError
-from l2lgd.help import verb_help
+from l2lgd.cli.help import verb_help
+from l2lgd.config.building import build
+from l2lgd.config.differences import differences
+from l2lgd.config.schemas import SCHEMAS, TaskRecipe, validated
+from l2lgd.errors import ConfigError, nearest
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.tasks.base import Task
 
@@ -81,7 +83,7 @@ def test_every_task_builds_under_its_own_name(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", choices("unroll"))
 def test_every_unroll_builds(choice: str) -> None:
-    target = "l2lgd.schedules.Unroll"
+    target = "l2lgd.meta.schedules.Unroll"
     build({"_target_": target, **node("meta_train", "unroll", f"unroll={choice}")}, "unroll")
 
 
@@ -221,9 +223,9 @@ def test_an_allowed_package_may_be_a_target() -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("l2lgd.cli.main", "is not a class"),
-        ("l2lgd.checkpoint.write_atomically", "is not a class"),
-        ("l2lgd.run.Path", r"allow_targets=\[pathlib\]"),
+        ("l2lgd.cli.main.main", "is not a class"),
+        ("l2lgd.storage.files.write_atomically", "is not a class"),
+        ("l2lgd.runs.run.Path", r"allow_targets=\[pathlib\]"),
         ("l2lgd.optimizers.bfgs.BFGS", r"is no Task: .* l2lgd\.tasks\.base\.Task"),
     ],
 )
@@ -234,8 +236,8 @@ def test_only_a_class_of_its_kind_is_built(target: str, said: str) -> None:
 
 def test_what_a_node_holds_is_not_called_either() -> None:
     node = {
-        "_target_": "l2lgd.optimizers.odd.Odd",
-        "optimizer": {"_target_": "l2lgd.cli.main", "arguments": ["--version"]},
+        "_target_": "l2lgd.optimizers.sign_equivariant.SignEquivariant",
+        "optimizer": {"_target_": "l2lgd.cli.main.main", "arguments": ["--version"]},
     }
     with pytest.raises(ConfigError, match=r"^opt\.optimizer\._target_=.*is not a class"):
         build(node, "opt")

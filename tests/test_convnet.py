@@ -8,15 +8,17 @@ from helpers import OPTIMIZEES, optimizer, optimizer_node
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2lgd.config import build
-from l2lgd.data import Images
+from l2lgd.config.building import build
+from l2lgd.data.images import Images
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.image_sources import DataConfig
 from l2lgd.kernels.normalised_pool import normalised_pool, plain
-from l2lgd.schedules import Unroll
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.textbook import textbook
+from l2lgd.meta.rollout import rollout, start
+from l2lgd.meta.schedules import Unroll
 from l2lgd.tasks.convnet import ConvNet, ConvNetTask
 from l2lgd.tasks.images import Classifiers
-from l2lgd.unroll import replay, rollout, start, textbook
 
 B, CLASSES, EPSILON = 3, 4, 1e-3
 

@@ -13,9 +13,9 @@ import torchvision
 from helpers import NO_NETWORK
 from PIL import Image
 
-from l2lgd.data import load_images
+from l2lgd.data.images import load_images
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError, DataUnavailable
-from l2lgd.image_sources import DataConfig
 
 CPU = torch.device("cpu")
 

@@ -9,14 +9,15 @@ import torch
 from helpers import LEARNED, json_lines, optimizer, quadratics
 from torch import Tensor
 
-from l2lgd.diverged import finite_functions, without
-from l2lgd.mirrors import About
-from l2lgd.schedules import META_LOSSES, Unroll
+from l2lgd.meta.diverged import finite_functions, without
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.rollout import rollout, start
+from l2lgd.meta.schedules import META_LOSSES, Unroll
+from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.tasks.base import Split
 from l2lgd.tasks.quadratic import Quadratics, QuadraticTask
-from l2lgd.tracking import RunTracker
-from l2lgd.trainer import MetaSettings, Trainer
-from l2lgd.unroll import replay, rollout, start
+from l2lgd.tracking.loggers import About
+from l2lgd.tracking.tracker import RunTracker
 
 B, SICK = 16, 5
 WITHOUT = [row for row in range(B) if row != SICK]

@@ -21,8 +21,8 @@ import pytest
 from helpers import NO_NETWORK, SCRIPTS, l2lgd, python, served
 from PIL import Image
 
-from l2lgd.arguments import POSITIONAL
-from l2lgd.weights import SHIPPED
+from l2lgd.config.overrides import POSITIONAL
+from l2lgd.pretrained.weights import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "own_package"

@@ -19,12 +19,12 @@ from helpers import environment, json_lines, l2lgd
 from omegaconf import OmegaConf
 from PIL import Image
 
-from l2lgd import checkpoint
-from l2lgd.config import build
-from l2lgd.saved import load_weights
+from l2lgd.config.building import build
+from l2lgd.meta.state import load_weights
+from l2lgd.meta.trainer import Trainer
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.quadratic import QuadraticTask
-from l2lgd.tracking import NullTracker
-from l2lgd.trainer import Trainer
+from l2lgd.tracking.tracker import NullTracker
 
 QUICK = ("task=quadratic", "logger=none", "device=cpu", "threads=1")
 META = (

@@ -13,16 +13,16 @@ import pytest
 from helpers import environment, l2lgd
 from PIL import Image
 
-from l2lgd import checkpoint
 from l2lgd.errors import UserError
-from l2lgd.figures import look as looks
+from l2lgd.figures import style as looks
 from l2lgd.figures.base import Look, Row, Table
 from l2lgd.figures.catalogue import FIGURES, QUADRATIC
 from l2lgd.figures.comparison import TITLES, comparison, published
+from l2lgd.figures.drawing import read
 from l2lgd.figures.evaluations import Evaluations, Plan
-from l2lgd.figures.making import read
-from l2lgd.kept_losses import digest
-from l2lgd.weights import SHIPPED
+from l2lgd.pretrained.weights import SHIPPED, shipped_path
+from l2lgd.results.losses import digest
+from l2lgd.storage import checkpoint
 
 COMMITTED = Path(__file__).parents[1] / "outputs" / "figures"
 SMALL = [f"scale.functions.{name}=1" for name in ("mnist", "mnist_long", "grid", "sharing_mnist")]
@@ -227,7 +227,7 @@ def test_the_committed_figures_are_of_the_shipped_weights(name: str) -> None:
     checked = 0
     for panel in about["panels"].values():
         for optimizer, file in panel["checkpoints"].items():
-            path = SHIPPED.parent.parent / file
+            path = shipped_path(file)
             assert path.is_relative_to(SHIPPED)
             assert digest(checkpoint.load(path)[0]) == panel["weights"][optimizer], file
             checked += 1

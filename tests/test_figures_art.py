@@ -8,7 +8,7 @@ import torch
 from helpers import art_options, l2lgd
 from hydra import initialize_config_module
 
-from l2lgd.figures import look as looks
+from l2lgd.figures import style as looks
 from l2lgd.figures.art import CONTENTS, FOLLOWED
 from l2lgd.figures.base import Content, Evaluated, Look, Request
 from l2lgd.figures.catalogue import FIGURES

@@ -5,14 +5,16 @@ import torch
 from helpers import HAND_DESIGNED, classifiers, node, optimizer, run_steps, updates
 from torch import Tensor
 
-from l2lgd.config import build
+from l2lgd.config.building import build
 from l2lgd.errors import ConfigError
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.textbook import textbook
+from l2lgd.meta.rollout import advance, rollout, start
+from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.bfgs import BFGS
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.hand_designed import HandDesigned
-from l2lgd.schedules import Unroll
-from l2lgd.unroll import advance, replay, rollout, start, textbook
 
 SHAPES = {"a.weight": (3, 2), "a.bias": (2,), "b.weight": (2, 2), "b.bias": (2,)}
 SLICES = {"a.weight": slice(0, 6), "a.bias": slice(6, 8), "b.weight": slice(8, 12)}

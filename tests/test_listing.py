@@ -4,7 +4,7 @@ from pathlib import Path
 
 from helpers import l2lgd
 
-from l2lgd import weights
+from l2lgd.pretrained import weights
 
 
 def test_the_table_has_what_ships_and_where_it_works() -> None:

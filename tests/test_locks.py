@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from helpers import environment, l2lgd
 
-from l2lgd import locks
 from l2lgd.errors import ConfigError
+from l2lgd.storage import locks
 
 LONG = ("task=quadratic", "num_functions=2", "num_steps=10", "unroll.lengths=[5]", "threads=1")
 LONG += ("meta_steps=1000000", "checkpoint_every=1", "logger=none")
 HOLD = """
 import sys, time
 from pathlib import Path
-from l2lgd import locks
+from l2lgd.storage import locks
 
 locks.hold(Path(sys.argv[1]))
 print("held", flush=True)

@@ -10,14 +10,14 @@ from helpers import json_lines, l2lgd
 from PIL import Image
 
 from l2lgd.errors import ConfigError
-from l2lgd.mirrors import About, Mirror, Wandb
-from l2lgd.tracking import RunTracker
+from l2lgd.tracking.loggers import About, Logger, Wandb
+from l2lgd.tracking.tracker import RunTracker
 
 TINY = ("task=quadratic", "meta_steps=2", "num_functions=2", "num_steps=10", "threads=1")
 TINY += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2")
 
 
-class Broken(Mirror):
+class Broken(Logger):
     """Fails at the second thing it is told."""
 
     id = "known"

@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers import classifiers, node, quadratics
 
-from l2lgd.config import build
+from l2lgd.config.building import build
 from l2lgd.errors import ConfigError
+from l2lgd.meta.rollout import rollout, start
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.seeding import generator
 from l2lgd.tasks.mixture import Padded, PerceptronMixture, Rescaled
-from l2lgd.unroll import rollout, start
 
 
 def mixture(**changes: Any) -> PerceptronMixture:

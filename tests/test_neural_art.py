@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2lgd import checkpoint
+from l2lgd.data.photographs import read_picture
 from l2lgd.errors import ConfigError, DataUnavailable
-from l2lgd.photographs import read_picture
 from l2lgd.seeding import generator
+from l2lgd.storage import checkpoint
 from l2lgd.tasks import neural_art
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.neural_art import NeuralArtTask

@@ -7,13 +7,14 @@ import pytest
 import torch
 from helpers import node
 
-from l2lgd import checkpoint, kept_losses
-from l2lgd.config import build
+from l2lgd.config.building import build
+from l2lgd.meta.rollout import rollout, start
 from l2lgd.optimizers.base import Optimizer
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.results import losses as kept_losses
 from l2lgd.seeding import generator
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.neural_art import Paintings, chunks
-from l2lgd.unroll import rollout, start
-from l2lgd.weights import SHIPPED
 
 RESULTS = Path(__file__).parents[1] / "outputs" / "results"
 TASKS = ("neural_art", "neural_art_large")

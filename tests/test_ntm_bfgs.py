@@ -9,10 +9,12 @@ from helpers import quadratics, tensors_of, updates
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.textbook import textbook
+from l2lgd.meta.rollout import rollout, start
+from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.ntm_bfgs import NTMBFGS
-from l2lgd.schedules import Unroll
-from l2lgd.unroll import replay, rollout, start, textbook
 
 SHARING: dict[str, Any] = {
     "gac": lambda **o: CoordinatewiseLSTM(averaging_cells=2, hidden_size=5, **o),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.hand_designed import HandDesigned
-from l2lgd.optimizers.odd import Odd
+from l2lgd.optimizers.sign_equivariant import SignEquivariant
 
 N = 6
 
@@ -44,4 +44,4 @@ def test_it_is_half_the_difference_of_two_optimizers() -> None:
 
 def test_only_a_learned_optimizer_can_be_inside() -> None:
     with pytest.raises(ConfigError, match="learned"):
-        Odd(HandDesigned("SGD", 0.1))
+        SignEquivariant(HandDesigned("SGD", 0.1))

@@ -15,13 +15,14 @@ from helpers import (
     updates,
 )
 
-from l2lgd.image_sources import DataConfig
-from l2lgd.schedules import Unroll
+from l2lgd.data.sources import DataConfig
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.rollout import rollout, start
+from l2lgd.meta.schedules import Unroll
+from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.seeding import generator
 from l2lgd.tasks.classification import ClassificationTask
-from l2lgd.tracking import NullTracker
-from l2lgd.trainer import MetaSettings, Trainer
-from l2lgd.unroll import replay, rollout, start
+from l2lgd.tracking.tracker import NullTracker
 
 all_of_them = pytest.mark.parametrize("name", OPTIMIZERS)
 learned_ones = pytest.mark.parametrize("name", LEARNED)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from l2lgd.data.photographs import find_painting, find_photographs, read_picture, write_picture
 from l2lgd.errors import ConfigError, DataUnavailable, UserError
-from l2lgd.photographs import find_painting, find_photographs, read_picture, write_picture
 
 GREEN = (20, 200, 40)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2lgd.plotting import plot_curves, plot_search
-from l2lgd.results import Band
+from l2lgd.results.curves import Band
+from l2lgd.results.plots import plot_curves, plot_search
 
 NOTHING = np.full(20, math.nan)
 GOOD = Band(np.linspace(3, 0.1, 20), np.linspace(2.9, 0.08, 20), np.linspace(3.1, 0.2, 20))

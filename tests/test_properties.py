@@ -11,15 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from l2lgd import checkpoint, kept_losses
-from l2lgd.arguments import HYDRA_FLAGS, ordered
-from l2lgd.cli import VERBS
-from l2lgd.config import build
+from l2lgd.cli.main import VERBS
+from l2lgd.config.building import build
+from l2lgd.config.overrides import HYDRA_FLAGS, ordered
 from l2lgd.errors import CheckpointError, ConfigError, UserError
+from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.figures.base import Table
-from l2lgd.sweeps import Sweep
-from l2lgd.tracking import _lines_up_to
-from l2lgd.tuning import TunedRates
+from l2lgd.results import losses
+from l2lgd.runs.sweeps import Sweep
+from l2lgd.storage import checkpoint
+from l2lgd.tracking.metrics import lines_up_to
 
 MANY = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -56,7 +57,7 @@ TARGETS = sorted(
 
 @MANY
 @given(
-    target=st.sampled_from([*TARGETS, "os.system", "l2lgd.cli.main", "l2lgd.nothing.Here"])
+    target=st.sampled_from([*TARGETS, "os.system", "l2lgd.cli.main.main", "l2lgd.nothing.Here"])
     | VALUES,
     options=st.dictionaries(
         st.sampled_from(["name", "dimension", "num_layers", "p", "data", "optimizer", "mode"])
@@ -82,7 +83,7 @@ def test_what_is_outside_the_package_is_not_even_imported(target: str) -> None:
 def test_any_bytes_are_refused_as_a_checkpoint(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "losses.safetensors"
     path.write_bytes(content)
-    for read in (checkpoint.load, lambda _: kept_losses.read(tmp_path)):
+    for read in (checkpoint.load, lambda _: losses.read(tmp_path)):
         with pytest.raises(CheckpointError):
             read(path)
 
@@ -96,7 +97,7 @@ def test_any_metadata_come_back_or_are_refused(metadata: dict, tmp_path: Path) -
     assert json.dumps(found, sort_keys=True) == json.dumps(metadata, sort_keys=True)
     (tmp_path / "losses.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(CheckpointError):
-        kept_losses.read(tmp_path)
+        losses.read(tmp_path)
 
 
 @MANY
@@ -139,5 +140,5 @@ def test_any_end_of_the_metrics_is_dropped(
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) for step in sorted(steps)]
     path.write_bytes("".join(line + "\n" for line in lines).encode() + b"\x00" + content)
-    kept = _lines_up_to(path, 5)
+    kept = lines_up_to(path, 5)
     assert kept[: len(lines)] == lines

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import HAND_DESIGNED, LEARNED, optimizer, quadratics, run_steps
 
-from l2lgd.proposals import Proposals, proposals
+from l2lgd.evaluation.proposals import Proposals, proposals
 from l2lgd.tasks.base import Optimizee
 
 STEPS, ASKED = 6, 3

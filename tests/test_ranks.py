@@ -11,13 +11,14 @@ import torch
 from helpers import OPTIMIZEES, json_lines, l2lgd, python
 from torch import Tensor
 
-from l2lgd import checkpoint, ranks
+from l2lgd.meta.schedules import Unroll
+from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
-from l2lgd.ranks import Ranks
-from l2lgd.schedules import Unroll
+from l2lgd.storage import checkpoint
+from l2lgd.system import ranks
+from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Optimizee, Task
-from l2lgd.tracking import NullTracker
-from l2lgd.trainer import MetaSettings, Trainer
+from l2lgd.tracking.tracker import NullTracker
 
 NUM_FUNCTIONS = 5  # not the same for two processes
 

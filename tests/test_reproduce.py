@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import SCRIPTS, l2lgd, python
 
-from l2lgd import checkpoint
+from l2lgd.storage import checkpoint
 
 SCRIPT = str(SCRIPTS / "reproduce.py")
 SHORT = ("num_functions=2", "meta_steps=6", "validate_every=3", "validation_functions=2")

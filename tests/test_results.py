@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from l2lgd.results import (
-    Band,
-    Curves,
-    band,
-    bootstrap_interval,
-    summarize,
-    write_curves,
-    write_summary,
-)
+from l2lgd.results.curves import Band, Curves, band, bootstrap_interval, summarize, write_curves
+from l2lgd.results.summary import write_summary
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers import python
 
+from l2lgd.config.messages import explanation
 from l2lgd.errors import ConfigError
-from l2lgd.explanations import explanation
-from l2lgd.runtime import pick_device, set_deterministic, set_threads
 from l2lgd.seeding import derive_seed, generator
+from l2lgd.system.runtime import pick_device, set_deterministic, set_threads
 
 
 def test_auto_takes_cuda_where_there_is_one() -> None:
@@ -59,6 +59,6 @@ def test_deterministic_kernels_are_asked_for_and_a_lack_of_them_is_explained() -
 
 
 def test_what_is_not_asked_for_imports_nothing() -> None:
-    program = "from l2lgd import runtime; runtime.set_deterministic(False)"
+    program = "from l2lgd.system import runtime; runtime.set_deterministic(False)"
     ran = python("-c", f"import sys; {program}; sys.exit('torch._inductor' in sys.modules)")
     assert ran.returncode == 0, ran.stderr

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2lgd.errors import ConfigError
-from l2lgd.schedules import DECAYS, Unroll, decay_factor
+from l2lgd.meta.schedules import DECAYS, Unroll, decay_factor
 
 
 def test_lengths_share_the_training_in_equal_parts_in_their_order() -> None:

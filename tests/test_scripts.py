@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers import SCRIPTS, python
 
-from l2lgd.kept_losses import KeptLosses
-from l2lgd.results import Curves
+from l2lgd.results.curves import Curves
+from l2lgd.results.losses import KeptLosses
 
 AGREEMENT = "meta_gradient_agreement.py"
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from helpers import l2lgd, node
 
-from l2lgd import checkpoint
-from l2lgd.config import build
-from l2lgd.tracking import NullTracker
-from l2lgd.trainer import Trainer
-from l2lgd.weights import SHIPPED
+from l2lgd.config.building import build
+from l2lgd.meta.trainer import Trainer
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.storage import checkpoint
+from l2lgd.tracking.tracker import NullTracker
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,9 @@ import pytest
 from helpers import NO_NETWORK, l2lgd
 from PIL import Image
 
-from l2lgd.arguments import ordered
+from l2lgd.config.overrides import ordered
+from l2lgd.data.photographs import read_picture
 from l2lgd.errors import ConfigError
-from l2lgd.photographs import read_picture
 
 SMALL = ("task.content_layers=[conv2_2]", "size=20", "num_steps=3")
 

@@ -14,11 +14,11 @@ import pytest
 from helpers import environment, l2lgd
 from hydra.errors import MissingConfigException
 
-from l2lgd import checkpoint
+from l2lgd.config.messages import explanation
 from l2lgd.errors import ConfigError
-from l2lgd.explanations import explanation
-from l2lgd.sweeps import Sweep
-from l2lgd.weights import SHIPPED
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.runs.sweeps import Sweep
+from l2lgd.storage import checkpoint
 
 TINY = ("task=quadratic", "logger=none", "meta_steps=2", "num_functions=2", "num_steps=10")
 TINY += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2", "threads=1")

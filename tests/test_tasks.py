@@ -13,10 +13,10 @@ from helpers import CONF, choices, node, run_steps
 from torch import nn
 from torch.nn import functional
 
-from l2lgd.config import build
-from l2lgd.data import ImageSplits, load_images
+from l2lgd.config.building import build
+from l2lgd.data.images import ImageSplits, load_images
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError, DataUnavailable
-from l2lgd.image_sources import DataConfig
 from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.tasks.base import Optimizee, Task
 from l2lgd.tasks.classification import ACTIVATIONS, ClassificationTask

@@ -15,13 +15,14 @@ from helpers import node, python
 from torch import Tensor, nn
 
 import l2lgd
-from l2lgd import checkpoint, weights
-from l2lgd.config import build
+from l2lgd.config.building import build
 from l2lgd.errors import CheckpointError, ConfigError, UserError
 from l2lgd.optimizers import base
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
+from l2lgd.pretrained import weights
+from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
 from l2lgd.seeding import generator
-from l2lgd.torch_optimizer import LearnedOptimizer
+from l2lgd.storage import checkpoint
 
 Make = Callable[..., torch.optim.Optimizer]
 
@@ -665,7 +666,9 @@ def test_classes_outside_the_package_need_leave(tmp_path: Path) -> None:
         LearnedOptimizer(model().parameters(), weights=str(file))
 
 
-@pytest.mark.parametrize("opt", [{"_target_": "l2lgd.cli.main", "arguments": []}, "main", None])
+@pytest.mark.parametrize(
+    "opt", [{"_target_": "l2lgd.cli.main.main", "arguments": []}, "main", None]
+)
 def test_a_file_of_weights_cannot_have_anything_called(opt: object, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     checkpoint.save(file, CoordinatewiseLSTM().state_dict(), {"opt": opt})
@@ -679,7 +682,7 @@ def test_names_of_weights_are_those_of_files() -> None:
     assert "mnist-lstm" in found
     assert found.index("quadratic-lstm") < found.index("sharing/mnist-lstm")
     assert {weights.find(name).metadata["licence"] for name in found} == {"Apache-2.0"}
-    assert all(isinstance(weights.load(name), base.LearnedOptimizer) for name in found[:3])
+    assert all(isinstance(weights.load(name), base.LearnedRule) for name in found[:3])
 
 
 PEAK = """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import json_lines
 
-from l2lgd.mirrors import About
-from l2lgd.tracking import RunTracker
+from l2lgd.tracking.loggers import About
+from l2lgd.tracking.tracker import RunTracker
 
 LABELS = ("outer", "inner")
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from helpers import optimizer
 
-from l2lgd import checkpoint
 from l2lgd.errors import ConfigError, Diverged, UserError
+from l2lgd.meta.rollout import rollout, start
+from l2lgd.meta.schedules import Unroll
+from l2lgd.meta.state import can_go_on, load_weights
+from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.hand_designed import HandDesigned
-from l2lgd.saved import can_go_on, load_weights
-from l2lgd.schedules import Unroll
 from l2lgd.seeding import generator
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.quadratic import QuadraticTask
-from l2lgd.trainer import MetaSettings, Trainer
-from l2lgd.unroll import rollout, start
 
 SETTINGS = {
     "meta_steps": 30,

@@ -11,11 +11,12 @@ import pytest
 import torch
 from helpers import node
 
-from l2lgd.config import build
-from l2lgd.contestants import task_options
+from l2lgd.config.building import build
 from l2lgd.errors import UserError
-from l2lgd.tuning import Search, TunedRates, grid_search, random_search
-from l2lgd.weights import SHIPPED
+from l2lgd.evaluation.keys import task_options
+from l2lgd.evaluation.rate_search import Search, grid_search, random_search
+from l2lgd.evaluation.tuned_rates import TunedRates
+from l2lgd.pretrained.weights import SHIPPED
 
 KEY = {"task_name": "quadratic", "optimizer_name": "adam", "num_steps": 100}
 

@@ -9,9 +9,12 @@ import torch
 from helpers import LEARNED, OPTIMIZEES, classifiers, optimizer, quadratics, run_steps, tensors_of
 from torch import Tensor
 
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.textbook import textbook
+from l2lgd.meta.rollout import Position, Record, rollout, start
+from l2lgd.meta.schedules import LOSS_WEIGHTS, META_LOSSES, Unroll
+from l2lgd.optimizers.base import BLOCK_SIZE
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
-from l2lgd.schedules import LOSS_WEIGHTS, META_LOSSES, Unroll
-from l2lgd.unroll import BLOCK_SIZE, Position, Record, replay, rollout, start, textbook
 
 T, U = 8, 5  # the second unroll has only 3 steps
 Gradients = dict[str, Tensor]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from l2lgd.figures import look as looks
+from l2lgd.figures import style as looks
 from l2lgd.figures.base import (
     Content,
     Evaluated,
@@ -16,7 +16,7 @@ from l2lgd.figures.base import (
     Row,
     Table,
 )
-from l2lgd.results import summarize
+from l2lgd.results.curves import summarize
 
 UNITS = tuple(range(5, 55, 5))
 OPTIMIZERS = ("lstm", "adam", "nag")

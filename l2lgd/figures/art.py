@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2lgd import checkpoint
-from l2lgd.config import build
+from l2lgd.config.building import build
+from l2lgd.data.photographs import to_bytes
 from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.figures import look as looks
+from l2lgd.evaluation.proposals import proposals
+from l2lgd.figures import style as looks
 from l2lgd.figures.base import (
     Content,
     Evaluated,
@@ -27,14 +28,13 @@ from l2lgd.figures.base import (
     Row,
     Table,
 )
+from l2lgd.meta.rollout import advance, start
+from l2lgd.meta.state import load_weights
 from l2lgd.optimizers.base import Optimizer
-from l2lgd.photographs import to_bytes
-from l2lgd.proposals import proposals
-from l2lgd.saved import load_weights
+from l2lgd.pretrained.weights import shipped_path
 from l2lgd.seeding import generator
+from l2lgd.storage import checkpoint
 from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
-from l2lgd.unroll import advance, start
-from l2lgd.weights import SHIPPED
 
 CONTENTS = 6  # photographs that are shown
 STRIP = (0, 8, 32, 128)  # steps
@@ -89,9 +89,7 @@ class Setting:
     def optimizer(self, name: str) -> Optimizer:
         result = self.summary["results"][name]
         if result["learning_rate"] is None:
-            path = Path(result["checkpoint"])
-            if path.is_relative_to("l2lgd/shipped"):
-                path = SHIPPED / path.relative_to("l2lgd/shipped")
+            path = shipped_path(result["checkpoint"])
             learned: Any = build(checkpoint.load(path)[1]["opt"], "opt")
             load_weights(path, learned)
             return learned  # type: ignore[no-any-return]

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from l2lgd import kept_losses
 from l2lgd.errors import UserError
-from l2lgd.results import Band, Curves
+from l2lgd.results import losses
+from l2lgd.results.curves import Band, Curves
 
 # options that change nothing in a figure
 NOT_OF_NUMBERS = ("reuse=", "hydra.", "logger=", "workers=")
@@ -115,7 +115,7 @@ class Evaluated:
 
     @functools.cached_property
     def _losses(self) -> tuple[dict[str, Curves], dict[str, dict[str, Any]]]:
-        return kept_losses.read(self.folder)
+        return losses.read(self.folder)
 
     @property
     def curves(self) -> dict[str, Curves]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from l2lgd.figures import look as looks
+from l2lgd.figures import style as looks
 from l2lgd.figures.base import (
     Content,
     Evaluated,
@@ -17,7 +17,7 @@ from l2lgd.figures.base import (
     Table,
     rows_of,
 )
-from l2lgd.results import band
+from l2lgd.results.curves import band
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 ACROSS = 3  # panels, so that they can be read at the width of a page

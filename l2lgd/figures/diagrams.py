@@ -118,7 +118,7 @@ def _tint(of: str, share: float) -> tuple[float, ...]:
     """So much of an optimizer's colour in the curves, the rest white."""
     from matplotlib.colors import to_rgb
 
-    from l2lgd.plotting import COLORS  # brings torch
+    from l2lgd.results.plots import COLORS
 
     return tuple(1 - share * (1 - part) for part in to_rgb(COLORS[of]))
 

@@ -19,13 +19,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from l2lgd import launch
-from l2lgd.checkpoint import write_atomically
 from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
-from l2lgd.kept_losses import FILE, read
-from l2lgd.results import versions
-from l2lgd.weights import SHIPPED
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.results.losses import FILE, read
+from l2lgd.results.summary import versions
+from l2lgd.storage.files import write_atomically
+from l2lgd.system import launch
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Compiled code for what the pure PyTorch path does too, tested against it."""
+"""Compiled arithmetic."""

@@ -1,0 +1,1 @@
+"""Rules, which are learned, and hand-designed optimizers."""

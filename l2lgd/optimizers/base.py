@@ -131,7 +131,7 @@ class TunedOptimizer(Optimizer):
         return self.learning_rate
 
 
-class LearnedOptimizer(nn.Module, Optimizer):
+class LearnedRule(nn.Module, Optimizer):
     """An optimizer m with weights φ, in the paper's words [g_t; h_{t+1}] = m(∇_t, h_t, φ)."""
 
     def phi(self) -> list[nn.Parameter]:

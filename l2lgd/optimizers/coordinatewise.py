@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import coordinatewise as kernel
-from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks, map_state
+from l2lgd.optimizers.base import LearnedRule, coordinate_blocks, map_state
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
 
 OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
@@ -31,7 +31,7 @@ class LSTMState(NamedTuple):
     cell: tuple[Tensor, ...]  # L × (H, B·n)
 
 
-class CoordinatewiseLSTM(LearnedOptimizer):
+class CoordinatewiseLSTM(LearnedRule):
     """A forget-gate LSTM of a few units, then a linear layer to one number a coordinate.
 
     Args:
@@ -239,7 +239,7 @@ class CoordinatewiseLSTM(LearnedOptimizer):
         if weight.device.type == "cpu":
             return kernel if kernel.is_available() else None
         if weight.device.type == "cuda" and weight.dtype == torch.float32:
-            from l2lgd.kernels import coordinatewise_triton  # Triton is slow to import
+            from l2lgd.kernels import coordinatewise_triton
 
             return coordinatewise_triton if coordinatewise_triton.fits(self._settings) else None
         return None

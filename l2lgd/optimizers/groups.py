@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import BLOCK_SIZE, LearnedOptimizer, Optimizer, State
+from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, State
 
 Columns = slice | Tensor  # the coordinates of a group, a slice where they lie together
 
@@ -48,7 +48,7 @@ class Part(NamedTuple):
         return own.to(tensor.device) if isinstance(own, Tensor) else own
 
 
-class Grouped(LearnedOptimizer):
+class Grouped(LearnedRule):
     """Several optimizers, each for its own parameters of an optimizee.
 
     An optimizer that is used by several groups has the same weights for all of them, and their
@@ -78,7 +78,7 @@ class Grouped(LearnedOptimizer):
                     f"groups: {group.match} uses {group.use}, and optimizers has only "
                     f"{', '.join(optimizers)}"
                 )
-        learned = {n: m for n, m in optimizers.items() if isinstance(m, LearnedOptimizer)}
+        learned = {n: m for n, m in optimizers.items() if isinstance(m, LearnedRule)}
         if not learned:
             raise ConfigError("optimizers: none of them is a learned one")
         self.learned = nn.ModuleDict(learned)
@@ -121,7 +121,7 @@ class Grouped(LearnedOptimizer):
     ) -> Sequence[Tensor]:
         total = _Sum(self.phi())
         for part, own in zip(self._parts(gradients.shape[1:]), state, strict=True):
-            if isinstance(part.optimizer, LearnedOptimizer):
+            if isinstance(part.optimizer, LearnedRule):
                 product = part.optimizer.vector_jacobian_product
                 found = product(part.of(gradients), own, part.of(cotangents))
                 total.add(part.optimizer, found)
@@ -162,7 +162,7 @@ class Grouped(LearnedOptimizer):
         found = {}
         for name, columns in self._columns(gradient.shape[-1]).items():
             member = self._members[name]
-            if isinstance(member, LearnedOptimizer):
+            if isinstance(member, LearnedRule):
                 own = member.input_statistics(gradient[..., columns])
                 found |= {f"{name}_{key}": value for key, value in own.items()}
         return found
@@ -187,8 +187,8 @@ class Grouped(LearnedOptimizer):
             )
         return use
 
-    def _learned(self) -> Iterator[LearnedOptimizer]:
-        return (m for m in self._members.values() if isinstance(m, LearnedOptimizer))
+    def _learned(self) -> Iterator[LearnedRule]:
+        return (m for m in self._members.values() if isinstance(m, LearnedRule))
 
     def _parts(self, shape: torch.Size | tuple[int, ...]) -> list[Part]:
         """All of (B, n), cut as the optimizers want it."""

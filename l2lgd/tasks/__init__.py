@@ -1,0 +1,1 @@
+"""Tasks: distributions over optimizees."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.image_sources import DataConfig
 from l2lgd.tasks.images import ImageTask, Network
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

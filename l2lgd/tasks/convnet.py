@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.image_sources import DataConfig
 from l2lgd.kernels.normalised_pool import normalised_pool
 from l2lgd.tasks.images import ImageTask, Network
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from l2lgd.data import Images, load_images
+from l2lgd.data.images import Images, load_images
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.image_sources import DataConfig
 from l2lgd.seeding import derive_seed, generator
 from l2lgd.tasks.base import Optimizee, Split, Task
 

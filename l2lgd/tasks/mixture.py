@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.image_sources import DataConfig
 from l2lgd.tasks.base import Optimizee, Split
 from l2lgd.tasks.classification import ACTIVATIONS, Perceptron
 from l2lgd.tasks.images import ImageTask

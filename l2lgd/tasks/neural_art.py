@@ -21,8 +21,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from l2lgd.data.photographs import find_painting, find_photographs, read_picture
 from l2lgd.errors import ConfigError
-from l2lgd.photographs import find_painting, find_photographs, read_picture
 from l2lgd.tasks.base import Optimizee, Split, Task
 from l2lgd.tasks.vgg import TORCHVISION, VGG, VGGConfig, load_vgg
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from l2lgd import checkpoint
+from l2lgd.data.sources import download_timeout
 from l2lgd.errors import CheckpointError, ConfigError, DataUnavailable, one_line
-from l2lgd.image_sources import download_timeout
+from l2lgd.storage import checkpoint
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the convolutions of each block
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions of each block

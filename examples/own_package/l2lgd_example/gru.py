@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import LearnedOptimizer, coordinate_blocks
+from l2lgd.optimizers.base import LearnedRule, coordinate_blocks
 from l2lgd.optimizers.preprocessing import log_sign
 
 
-class Gru(LearnedOptimizer):
+class Gru(LearnedRule):
     """One GRU of a few units for every coordinate, then a linear layer to its update.
 
     Args:

@@ -1,0 +1,151 @@
+"""What is done with the words of a command line before Hydra sees them.
+
+``resume=`` and ``rerun=`` stand for the words of an earlier run or sweep, and under torchrun all
+processes but the first keep off its folder.
+"""
+
+import atexit
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from l2lgd.config.overrides import quoted
+from l2lgd.errors import ConfigError
+from l2lgd.system import launch
+
+
+def words_of(verb: str, overrides: list[str]) -> list[str] | None:
+    """The words that Hydra gets in place of those that were typed; None where nothing is left.
+
+    Raises:
+        ConfigError: they ask for what cannot be done.
+    """
+    if path_option(overrides, "rerun") is not None:
+        return _of_rerun(verb, overrides)
+    return _of_this_process(verb, _with_folder(verb, overrides))
+
+
+def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
+    """For ``rerun=FOLDER``: what a sweep has left undone, by the launcher that it had."""
+    from l2lgd.runs import sweeps
+
+    folder = path_option(overrides, "rerun")
+    assert folder is not None
+    sweep = sweeps.Sweep.read(folder)
+    if sweep.verb != verb:
+        raise ConfigError(f"rerun={folder} is a sweep of l2lgd {sweep.verb}, not of {verb}")
+    flags = [o for o in overrides if o.startswith("-") and o not in ("--multirun", "-m")]
+    own = [o for o in overrides if not o.startswith(("-", "rerun="))]
+    of_hydra = [o for o in own if o.lstrip("+").startswith("hydra")]
+    changes = [o for o in own if o not in of_hydra]
+    if any(o.lstrip("+").startswith("resume=") for o in changes):
+        raise ConfigError("rerun= goes on with the jobs of a sweep; leave resume= out")
+    _hold(folder)
+    sweeps.started.append(folder)
+    allowed = [o for job in sweep.jobs for o in job.overrides]
+    jobs = sweeps.again(sweep, changes)
+    if not jobs:
+        return None
+    allow_packages_here([*allowed, *changes])
+    sweeps.run_only(jobs)
+    where = f"hydra.sweep.dir={quoted(folder)}"
+    return ["--multirun", *flags, *sweep.overrides, *of_hydra, where]
+
+
+def allow_packages_here(overrides: list[str]) -> None:
+    """Let packages that are allowed be found in the working directory, too."""
+    allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
+    if allowed and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def _with_folder(verb: str, overrides: list[str]) -> list[str]:
+    """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
+    folder = path_option(overrides, "resume") if verb == "meta-train" else None
+    _hold(folder)
+    if folder is None:
+        _refuse_to_sweep_over(path_option(overrides, "hydra.sweep.dir"))
+        return overrides
+    stored = folder / ".hydra" / "overrides.yaml"
+    if not stored.is_file():
+        raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
+    if {"-m", "--multirun"} & set(overrides):
+        raise ConfigError("resume= goes on with one run; leave --multirun out")
+    import yaml
+
+    from l2lgd.config.messages import one_line
+
+    own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    file = stored
+    try:
+        before = yaml.safe_load(file.read_text("utf-8"))
+        if not isinstance(before, list):
+            raise TypeError("it is no list of options")
+        file = stored.with_name("hydra.yaml")
+        of_hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        before = [*_own_configs(of_hydra), *(str(override) for override in before)]
+    except (yaml.YAMLError, ValueError, OSError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read ({one_line(error)}); begin a new run, initial_weights= takes "
+            "the best weights of this one"
+        ) from error
+    where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    where.append("hydra.output_subdir=null")
+    return [*before, *own, *where]
+
+
+def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
+    """The words by which an earlier run was told where the user's own configs are."""
+    sources = of_hydra["runtime"]["config_sources"]
+    folders = [s["path"] for s in sources if s["provider"] == "command-line"]
+    search = [o for o in of_hydra["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
+    return [*(f"--config-dir={folder}" for folder in folders), *search]
+
+
+def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
+    """Under torchrun: all processes but the first keep off the run folder and the terminal."""
+    if launch.size() == 1:
+        return overrides
+    if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
+        raise ConfigError("torchrun shares one meta-train between processes, and nothing else")
+    if launch.rank() == 0:
+        return overrides
+    where = []
+    if path_option(overrides, "resume") is None:
+        scratch = tempfile.mkdtemp(prefix="l2lgd-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        where = [f"hydra.run.dir={scratch}"]
+    return [*overrides, *where, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+
+
+def path_option(overrides: list[str], option: str) -> Path | None:
+    values = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{option}=")]
+    if not values or values[-1] in ("", "null"):
+        return None
+    return Path(values[-1].strip("'\"")).expanduser()
+
+
+def _hold(folder: Path | None) -> None:
+    """Before Hydra writes into a folder that is there already; new ones are held by the run."""
+    from l2lgd.storage import locks
+
+    if folder is not None and folder.is_dir() and launch.rank() == 0:
+        locks.hold(folder)
+
+
+def _refuse_to_sweep_over(folder: Path | None) -> None:
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"hydra.sweep.dir={folder} is a file; choose another folder")
+    if any(folder.glob("*/.hydra")):
+        raise ConfigError(
+            f"{folder} already holds a sweep; run what it has left undone with rerun={folder}, or "
+            "choose another hydra.sweep.dir"
+        )
+    if "${" not in str(folder):
+        from l2lgd.storage.files import check_writable
+
+        check_writable(folder / "sweep.json")

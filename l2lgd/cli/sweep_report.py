@@ -1,0 +1,34 @@
+"""What is said at the end of a sweep: the ranking, and what is left to do."""
+
+import shlex
+import sys
+
+from l2lgd.system.terminal import say
+
+
+def after_sweep(gave_up: Exception | None = None) -> str:
+    """Show the ranking of a sweep that this process has run; what to say of jobs that are left.
+
+    Args:
+        gave_up: what ended the sweep before its jobs did.
+    """
+    sweeps = sys.modules.get("l2lgd.runs.sweeps")
+    if sweeps is None or not sweeps.started or not (sweeps.started[-1] / sweeps.SWEEP).is_file():
+        return ""
+    sweep = sweeps.Sweep.read(sweeps.started[-1])
+    if gave_up is not None and not any(job.begun for job in sweep.jobs):
+        return ""  # nothing was run: what went wrong says so itself
+    from l2lgd.config.messages import one_line
+    from l2lgd.runs import ranking
+
+    ranking.show(sweep)
+    left = sweep.left()
+    if not left:
+        return ""
+    for job in left:
+        said = job.error or "did not end"
+        say(f"job {job.number} ({shlex.join(job.overrides)}): {said}")
+    if gave_up is not None and not any(job.error for job in left):
+        say(f"the launcher gave up: {one_line(gave_up)}")
+    command = shlex.join(["l2lgd", sweep.verb, f"rerun={sweep.folder}"])
+    return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"

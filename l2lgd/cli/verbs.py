@@ -1,0 +1,16 @@
+"""The verbs, and what each does in a line."""
+
+VERBS = {
+    "meta-train": "meta-train a learned optimizer on a task",
+    "evaluate": "compare a trained optimizer with tuned hand-designed ones",
+    "tune": "search learning rates, or what else search= names",
+    "figures": "draw the figures of the paper, evaluating what is missing",
+    "stylize": "paint a photograph in the style of another picture",
+}
+
+PLAIN = {  # verbs without a config
+    "optimizers": "list the trained optimizers that ship, or tell all about one",
+    "new": "write the two files of a task or an optimizer of your own",
+}
+
+MODULES = {"optimizers": "listing", "new": "scaffold"}  # where those are, as functions

@@ -1,0 +1,1 @@
+"""Configs: schemas, objects built from them, words and messages."""

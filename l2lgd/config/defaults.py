@@ -1,0 +1,102 @@
+"""What a task recommends, merged into a config while Hydra composes it.
+
+The order is: the verb's own defaults and its groups, what the task recommends, the experiment, what
+was typed. Hydra has no place between the groups and the experiment, so its composition is wrapped.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig, OmegaConf
+
+from l2lgd.config.old_names import recommended_of
+
+RECOMMENDED = "recommended"  # key of a task's YAML
+SAME = ("num_steps", "meta_decay", "meta_average", "validate_every", "validation_functions")
+FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are called there
+    "meta_train": {
+        name: name for name in (*SAME, "num_functions", "meta_steps", "meta_learning_rate")
+    },
+    "evaluate": {name: name for name in ("num_steps", "tune_functions")},
+    "tune": {name: name for name in SAME}
+    | {"num_functions": "tune_functions", "meta_steps": "tune_meta_steps"},
+    "stylize": {"num_steps": "num_steps"},
+}
+# Choices whose options a task may fill in, and the part of ``recommended`` that they take.
+OPEN_CHOICES = {"unroll/task": "unroll", "opt/lstm": "opt"}
+BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
+
+
+def may_be_recommended(verb: str, option: str) -> bool:
+    """Can a task have another default for an option of a verb, or of an open choice?"""
+    return option in FILLED.get(verb, ())
+
+
+def install() -> None:
+    """Have Hydra compose configs so from now on, in this process."""
+    original = ConfigLoaderImpl._compose_config_from_defaults_list
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def composed(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> DictConfig:
+        place = _place(defaults)
+        config = original(self, defaults[:place], repo)
+        task = config.get("task")
+        if isinstance(task, DictConfig):
+            load = functools.partial(self._load_single_config, repo=repo)
+            _fill(config, recommended_of(task), defaults[:place], load)
+        if defaults[place:]:
+            config.merge_with(original(self, defaults[place:], repo))
+        return config
+
+    ConfigLoaderImpl._compose_config_from_defaults_list = composed  # type: ignore[method-assign]
+
+
+def _place(defaults: Sequence[Any]) -> int:
+    """Behind the verb's own options, and the choice of what is searched."""
+    own = [
+        k
+        for k, default in enumerate(defaults)
+        if default.primary or (default.config_path or "").startswith(BEFORE_THE_TASK)
+    ]
+    return max(own, default=len(defaults) - 1) + 1
+
+
+def _fill(
+    config: DictConfig, recommended: Mapping[str, Any], defaults: Sequence[Any], load: Any
+) -> None:
+    verb = next((d.config_path for d in defaults if d.primary and d.config_path in FILLED), None)
+    if verb is None or not recommended:
+        return
+    names = FILLED[verb]
+    if config.get("search") == "meta_learning_rate":  # it meta-trains
+        names = names | {"num_functions": "num_functions"}
+    for option, name in names.items():
+        if name in recommended:
+            config[option] = recommended[name]
+    for package, part, key in _open(defaults, load):
+        if key in recommended.get(part, {}):
+            OmegaConf.update(config, f"{package}.{key}", recommended[part][key])
+
+
+def _open(defaults: Sequence[Any], load: Any) -> Iterator[tuple[str, str, str]]:
+    """Options that have the value of an open choice: package, part of what is recommended, name."""
+    for k, default in enumerate(defaults):
+        part = OPEN_CHOICES.get(default.config_path or "")
+        if part is None:
+            continue
+        package = default.package
+        later = [load(default=other).config for other in defaults[k + 1 :] if other.config_path]
+        for key in OmegaConf.select(load(default=default).config, package):
+            option = f"{package}.{key}"
+            if not any(_sets(other, option) for other in later):
+                yield package, part, key
+
+
+def _sets(config: DictConfig, option: str) -> bool:
+    parent, _, key = option.rpartition(".")
+    node = OmegaConf.select(config, parent) if isinstance(config, DictConfig) else None
+    return isinstance(node, DictConfig) and key in node

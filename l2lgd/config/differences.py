@@ -1,0 +1,29 @@
+"""Options in which two configs differ."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
+    """``key: stored → now`` for every option that differs, those in ``ignore`` left out."""
+    flat = []
+    for config in (stored, now):
+        plain = OmegaConf.to_container(config, resolve=True)
+        flat.append(_flattened({k: v for k, v in dict(plain).items() if k not in set(ignore)}))
+    before, after = flat
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def _flattened(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

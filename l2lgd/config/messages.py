@@ -1,0 +1,79 @@
+"""Errors in one line, for the person at the terminal."""
+
+import shlex
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from l2lgd.errors import UserError, is_disk_full, nearest
+
+OF_HYDRA = ("Config group override", "Unable to configure", "Invalid defaults list")  # ValueErrors
+OF_PLUGINS = ("joblib", "submitit_slurm", "submitit_local")  # launchers of packages of their own
+
+
+def explanation(error: BaseException) -> str | None:
+    """What went wrong and the way out, or None for what is a defect of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and choice in OF_PLUGINS:
+            return f"hydra/launcher={choice} is not installed: pip install 'l2lgd[sweeps]'"
+        if group and error.options:
+            return f"there is no {group}={choice}{nearest(choice, error.options)}"
+        return one_line(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable_override(error.override)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _misspelt_option(error) or one_line(error)
+    if isinstance(error, ValueError) and str(error).startswith(OF_HYDRA):
+        return one_line(error)
+    if isinstance(error, YAMLError | UnicodeDecodeError):
+        return f"a YAML file cannot be read: {one_line(error)}"
+    if isinstance(error, RecursionError):
+        return "a YAML file refers to itself, or is nested too deeply"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        return "a path begins with ~ and the name of a user who is not there"
+    if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error).lower():
+        return f"a number is too large: {one_line(error).partition('. ')[0]}"
+    if is_disk_full(error):
+        return "the disk is full; free some space, or choose another hydra.run.dir"
+    if isinstance(error, OSError) and "temporary directory" in str(error):  # of tempfile
+        return "the disk is full, or no temporary folder is writable; free some space or set TMPDIR"
+    if isinstance(error, OSError) and error.filename:
+        return f"could not use {error.filename}: {error.strerror}"
+    if isinstance(error, RuntimeError) and "deterministic" in str(error):  # PyTorch's
+        return f"{one_line(error).partition('. ')[0]}; leave deterministic=true out"
+    allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    if allocator or out_of_memory:
+        return "out of memory; take a smaller num_functions or shorter unroll.lengths"
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error, or of its cause, without line breaks."""
+    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
+    return " ".join(text.split())
+
+
+def _unreadable_override(override: str) -> str:
+    """Most often a value has characters that mean something to Hydra, such as ~ or parentheses."""
+    name, _, value = override.partition("=")
+    if not (name and value):
+        return f"{override} cannot be read; options are given as name=value"
+    quoted = shlex.quote(f'{name}="{value}"')
+    return f"{override} cannot be read; a value with special characters takes quotes: {quoted}"
+
+
+def _misspelt_option(error: BaseException) -> str | None:
+    """The nearest option to one that does not exist."""
+    cause = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException) or cause.full_key is None:
+        return None
+    if not isinstance(cause.parent_node, DictConfig) or cause.key in cause.parent_node:
+        return None
+    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+    return f"there is no option {cause.full_key}{nearest(str(cause.key), known)}"

@@ -1,0 +1,114 @@
+"""What people type, as Hydra's parser wants it."""
+
+import re
+from pathlib import Path
+
+from l2lgd.errors import ConfigError
+
+HYDRA_FLAGS = {  # and whether a value must follow
+    "--multirun": False,
+    "-m": False,
+    "--run": False,
+    "-r": False,
+    "--cfg": True,
+    "-c": True,
+    "--resolve": False,
+    "--package": True,
+    "-p": True,
+    "--info": False,
+    "-i": False,
+    "--config-dir": True,
+    "-cd": True,
+    "--config-path": True,
+    "-cp": True,
+    "--config-name": True,
+    "-cn": True,
+    "--hydra-help": False,
+}
+LONG_FLAGS = {
+    "-c": "--cfg",
+    "-p": "--package",
+    "-cd": "--config-dir",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+}
+GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
+NO_NAME = r"([-+.\de]+|[-+]?inf|(?i:true|false|nan))"  # Hydra reads it as a number or truth value
+CFG_KINDS = ("job", "hydra", "all")
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
+SHORT = {"stylize": {"-o": "output"}}
+WORDS = {"stylize": "content.jpg style.jpg -o painted.png"}  # an example of both, for people
+
+
+def ordered(verb: str, arguments: list[str]) -> list[str]:
+    """Hydra's flags, then options with their names.
+
+    Raises:
+        ConfigError: a flag does not exist or lacks its value, or there are too many words.
+    """
+    return _flags_first(_named(verb, arguments))
+
+
+def quoted(value: object) -> str:
+    """As the value of an option, whatever characters it has."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _named(verb: str, arguments: list[str]) -> list[str]:
+    names, short = list(POSITIONAL.get(verb, ())), SHORT.get(verb, {})
+    found, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if HYDRA_FLAGS.get(word) and rest:
+            found.append(word)
+            word = rest.pop(0)
+        elif word in short:
+            if not rest:
+                raise ConfigError(f"{word} needs a value")
+            word = f"{short[word]}={quoted(rest.pop(0))}"
+        elif names and not word.startswith("-") and ("=" not in word or Path(word).is_file()):
+            word = f"{names.pop(0)}={quoted(word)}"
+        found.append(word)
+    return found
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser wants its flags before the overrides; people put them anywhere."""
+    from l2lgd.errors import nearest
+
+    flags, overrides, rest = [], [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            _check(word)
+            overrides.append(word)
+            continue
+        flag, given, _ = word.partition("=")
+        if flag not in HYDRA_FLAGS:
+            raise ConfigError(f"there is no flag {flag}{nearest(flag, HYDRA_FLAGS)}")
+        if HYDRA_FLAGS[flag] and not given:
+            if not rest:
+                raise ConfigError(f"{flag} needs a value")
+            word = f"{LONG_FLAGS.get(flag, flag)}={rest.pop(0)}"
+            if word.startswith("--cfg=") and word.removeprefix("--cfg=") not in CFG_KINDS:
+                raise ConfigError(f"{word}{nearest(word.removeprefix('--cfg='), CFG_KINDS)}")
+        elif given and flag in LONG_FLAGS:
+            word = word.replace(flag, LONG_FLAGS[flag], 1)
+        elif flag in ("--info", "-i") and not given and rest and rest[0] in INFO_KINDS:
+            word = f"--info={rest.pop(0)}"
+        flags.append("--info=all" if word in ("--info", "-i") else word)
+    return [*flags, *overrides]
+
+
+def _check(override: str) -> None:
+    """Raise ConfigError for what Hydra has no good answer to."""
+    if override.startswith("="):
+        raise ConfigError(f"{override} cannot be read; options are given as name=value")
+    group = rf"\+?({'|'.join(GROUPS)})=['\"]?"
+    if re.fullmatch(group + NO_NAME, override) or override == "search=null":
+        raise ConfigError(f"there is no {override}; l2lgd VERB --help lists the choices")
+    if re.match(group + r"(.*[,/\\['\"])?(\.\.|/)", override):  # run folders have these names
+        raise ConfigError(f"{override}: choices are names, l2lgd VERB --help lists them")
+    if override.startswith("hydra.job.name=") and re.search(r"[/\\]", override):
+        raise ConfigError(f"{override}: it names the log file, in the run folder")

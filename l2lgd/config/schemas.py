@@ -1,0 +1,195 @@
+"""The schema of each verb."""
+
+import dataclasses
+from typing import Any
+
+from omegaconf import DictConfig
+
+from l2lgd.config.typed import typed
+from l2lgd.errors import ConfigError
+
+
+@dataclasses.dataclass
+class Verb:
+    """Options that every verb has."""
+
+    task: Any
+    opt: Any
+    unroll: Any
+    logger: Any
+    seed: int
+    device: str
+    deterministic: bool
+    threads: int | None
+    data_dir: str
+    num_functions: int
+    num_steps: int
+    allow_targets: list[str]
+
+
+@dataclasses.dataclass
+class MetaTraining:
+    """Options of a meta-training, which tune has too."""
+
+    meta_steps: int
+    meta_learning_rate: float
+    meta_decay: str
+    meta_clip: float | None
+    meta_average: float
+    validate_every: int
+    validation_functions: int
+    checkpoint_every: int
+    initial_weights: str | None
+
+
+@dataclasses.dataclass
+class MetaTrain(MetaTraining, Verb):
+    """``l2lgd meta-train``."""
+
+    resume: str | None
+
+
+@dataclasses.dataclass
+class Evaluate(Verb):
+    """``l2lgd evaluate``."""
+
+    checkpoint: str | None
+    split: str
+    baselines: list[str]
+    tuned_dir: str
+    tune_functions: int
+    tune_seed: int
+    reuse: list[str]
+    weights_dir: str | None
+
+
+@dataclasses.dataclass
+class Tune(MetaTraining, Verb):
+    """``l2lgd tune``."""
+
+    search: str
+    checkpoint: str | None
+    baselines: list[str]
+    tuned_dir: str
+    trials: int
+    lowest_rate: float
+    highest_rate: float
+
+
+@dataclasses.dataclass
+class Stylize(Verb):
+    """``l2lgd stylize``."""
+
+    content: str | None
+    style: str | None
+    output: str | None
+    size: int
+    checkpoint: str | None
+    beside: str | None
+    learning_rate: float | None
+
+
+@dataclasses.dataclass
+class FunctionCounts:
+    """Functions that each kind of figure is a mean over."""
+
+    quadratic: int
+    mnist: int
+    mnist_long: int
+    grid: int
+    cifar: int
+    neural_art: int
+    sharing: int
+    sharing_mnist: int
+
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            if count < 1:
+                raise ConfigError(f"{name}={count}: must be at least 1")
+
+
+@dataclasses.dataclass
+class Scale:
+    """How large the evaluations of figures are."""
+
+    functions: FunctionCounts
+
+
+@dataclasses.dataclass
+class Drawing:
+    """How figures are drawn."""
+
+    overlay: str
+    style: str
+
+
+@dataclasses.dataclass
+class Figures:
+    """``l2lgd figures``."""
+
+    scale: Scale
+    figure: Any
+    figures: Drawing
+    seed: int
+    device: str
+    threads: int
+    workers: int | None
+    data_dir: str
+    tuned_dir: str
+    weights_dir: str | None
+    vgg: str
+    reuse: list[str]
+    of: list[str]
+
+
+@dataclasses.dataclass
+class TaskRecipe:
+    """``task.recipe``: what a task recommends, where the command line says nothing else."""
+
+    num_functions: int | None = None
+    num_steps: int | None = None
+    tune_functions: int | None = None
+    meta_steps: int | None = None
+    tune_meta_steps: int | None = None
+    meta_learning_rate: float | None = None
+    meta_decay: str | None = None
+    meta_average: float | None = None
+    validate_every: int | None = None
+    validation_functions: int | None = None
+    unroll_lengths: list[int] | None = None
+    horizons: list[int] | None = None
+    loss_weights: str | None = None
+    second_derivatives: bool | None = None
+    second_derivatives_from: float | None = None
+    smoothing: float | None = None
+    difference: float | None = None
+    restart_above: float | None = None
+    output_scale: float | None = None
+    initial_output: float | None = None
+    preprocessing: str | None = None
+    weights_of: list[str] | None = None  # tasks whose shipped weights do for this one
+    loss_label: str | None = None  # of the axis
+
+
+SCHEMAS: dict[str, type] = {
+    "meta_train": MetaTrain,
+    "evaluate": Evaluate,
+    "tune": Tune,
+    "stylize": Stylize,
+    "figures": Figures,
+}
+
+
+def validated(config: DictConfig, verb: str) -> Any:
+    """The composed config with the types of the verb's schema, interpolations resolved.
+
+    Raises:
+        ConfigError: an option that does not exist, is missing, or has the wrong type.
+    """
+    task = config.get("task")
+    recipe = task.get("recipe") if isinstance(task, DictConfig) else None
+    if recipe is not None:
+        if not isinstance(recipe, DictConfig):
+            raise ConfigError(f"task.recipe={recipe}: must be options with their values")
+        typed(recipe, TaskRecipe, "task.recipe.")
+    return typed(config, SCHEMAS[verb], "")

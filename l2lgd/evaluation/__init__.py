@@ -1,0 +1,1 @@
+"""Comparisons: optimizers made ready, learning rates tuned, proposals along a path."""

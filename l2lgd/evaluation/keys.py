@@ -1,0 +1,63 @@
+"""What a tuned rate, or the losses of an evaluation, depend on."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.results.losses import digest
+from l2lgd.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def tuning_key(
+    run: Run, name: str, node: dict[str, Any], num_functions: int, seed: int
+) -> dict[str, Any]:
+    """What a tuned learning rate depends on."""
+    optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
+    return {
+        "task_name": run.task_name,
+        "task": task_options(run.config["task"], run.task.not_in_keys),
+        "data": same_images(run.task.data_description()),
+        "optimizer_name": name,
+        "optimizer": optimizer,
+        "num_steps": run.options.num_steps,
+        "num_functions": num_functions,
+        "seed": seed,
+    }
+
+
+def losses_key(
+    run: Run, name: str, node: dict[str, Any], optimizer: Optimizer, rate: float | None
+) -> dict[str, Any]:
+    """What the losses of an evaluation depend on, as JSON has it."""
+    options = run.options
+    key = {
+        "task_name": run.task_name,
+        "task": task_options(run.config["task"], run.task.not_in_keys),
+        "data": same_images(run.task.data_description()),
+        "optimizer_name": name,
+        "optimizer": {**node, "learning_rate": rate},
+        "split": options.split,
+        "num_functions": options.num_functions,
+        "num_steps": options.num_steps,
+        "seed": options.seed,
+        "device": run.device.type,
+    }
+    if isinstance(optimizer, LearnedRule):
+        key["weights"] = digest(optimizer.state_dict())
+    found: dict[str, Any] = json.loads(json.dumps(key))
+    return found
+
+
+def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
+    """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
+    left_out = ("recipe", *others)
+    return {k: v for k, v in node.items() if k not in left_out and v is not None}
+
+
+def same_images(data: dict[str, object] | None) -> dict[str, object] | None:
+    """What tells data apart: the same images from another place are the same data."""
+    return data and {key: value for key, value in data.items() if key != "source"}

@@ -1,0 +1,128 @@
+"""Learned optimizers made ready for a comparison: their weights loaded."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from l2lgd.errors import CheckpointError, ConfigError, nearest
+from l2lgd.meta.state import described, load_weights
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.pretrained.weights import SHIPPED, shipped_label
+from l2lgd.runs.run import Run
+from l2lgd.tasks.base import Split
+
+log = logging.getLogger(__name__)
+
+
+def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
+    """The config of a choice of the group ``opt``, as composed for this run's task.
+
+    Args:
+        said: where the name was given, for the message; in ``baselines`` by default.
+
+    Raises:
+        ConfigError: there is no such choice.
+    """
+    hydra = HydraConfig.get()
+    search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
+    loader = GlobalHydra.instance().config_loader()
+    known = loader.get_group_options("opt", config_name=hydra.job.config_name, overrides=search)
+    if name not in known:
+        said = said or f"baselines=[{name}]"
+        raise ConfigError(f"{said}: there is no opt={name}{nearest(name, known)}")
+    overrides = [f"task={run.task_name}", f"opt={name}", *search]
+    composed = compose(hydra.job.config_name, overrides=overrides)
+    node: Any = OmegaConf.to_container(composed.opt, resolve=True)
+    return node
+
+
+class Trained(NamedTuple):
+    """A learned optimizer with its weights, and where they come from."""
+
+    optimizer: LearnedRule
+    file: str
+    options: dict[str, Any]  # its config
+    metadata: dict[str, Any]  # of the file
+
+
+def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
+    """A learned optimizer with the weights of ``checkpoint=``, or those that ship.
+
+    Its options are those it was trained with, which the checkpoint carries, except for those
+    that the command line sets.
+
+    Raises:
+        CheckpointError: there are no such weights, they are another optimizer's, or not readable.
+    """
+    label = run.options.checkpoint if name == run.opt_name else None
+    if label is None:
+        recipe = run.config["task"].get("recipe") or {}
+        stems = recipe.get("weights_of", [run.task_name])
+        own = getattr(run.options, "weights_dir", None)  # an option of evaluate
+        folder = Path(own).expanduser() if own else SHIPPED
+        candidates = (folder / f"{stem}-{name}.safetensors" for stem in stems)
+        shipped = next((path for path in candidates if path.is_file()), None)
+        if shipped is None:
+            raise CheckpointError(
+                f"no trained weights {f'in {own}' if own else 'ship'} for task={run.task_name} "
+                f"opt={name}; run l2lgd meta-train task={run.task_name} opt={name} and evaluate it "
+                f"with opt={name} checkpoint=FILE"
+            )
+        label = str(shipped) if own else shipped_label(shipped)
+        path = shipped
+    else:
+        path = Path(label).expanduser()
+    metadata = described(path)
+    if metadata.get("opt_name", name) != name:
+        raise CheckpointError(
+            f"{path} holds weights of opt={metadata['opt_name']}, not of opt={name}; give opt="
+            f"{metadata['opt_name']}"
+        )
+    options = metadata.get("opt", node)
+    if name == run.opt_name:
+        options = _with_given(options, node)
+    optimizer = run.build_optimizer(options, f"{path}: opt")
+    if not isinstance(optimizer, LearnedRule):
+        raise CheckpointError(f"{path} does not hold a learned optimizer")
+    load_weights(path, optimizer)
+    ancestor: dict[str, Any] | None = metadata
+    while ancestor:
+        _warn_of_shared_images(run, path, ancestor.get("data"), split)
+        ancestor = ancestor.get("begun_from")
+    return Trained(optimizer, label, options, metadata)
+
+
+def _with_given(options: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """``options``, those that the command line sets as in ``node``."""
+    changed, given = OmegaConf.create(options), OmegaConf.create(node)
+    for override in HydraConfig.get().overrides.task:
+        name = override.lstrip("+").partition("=")[0]
+        if name.startswith("opt."):
+            key = name.removeprefix("opt.")
+            OmegaConf.update(changed, key, OmegaConf.select(given, key), force_add=True)
+    plain: Any = OmegaConf.to_container(changed)
+    return dict(plain)
+
+
+def _warn_of_shared_images(
+    run: Run, path: Path, trained_on: dict[str, Any] | None, split: Split
+) -> None:
+    """Splits are disjoint within a source, but the embedded digits train full MNIST too."""
+    now = run.task.data_description()
+    if not trained_on or not now or trained_on["source"] == now["source"]:
+        return
+    on_embedded = now["source"] == "embedded"  # none of which is a test image of full MNIST
+    if on_embedded or (trained_on["source"] == "embedded" and split != "test"):
+        log.warning(
+            "NOT HELD OUT: %s was meta-trained on %s from %s, this evaluation uses %s; the "
+            "embedded digits are training images of full MNIST, so images are shared",
+            path.name,
+            trained_on["name"],
+            trained_on["source"],
+            now["source"],
+        )

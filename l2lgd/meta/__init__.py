@@ -1,0 +1,1 @@
+"""Meta-training: rollout, estimators of the meta-gradient, trajectories, schedules, trainer."""

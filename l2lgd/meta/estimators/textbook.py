@@ -1,0 +1,75 @@
+"""Backpropagation through the unrolled loop, the reference that replay is tested against."""
+
+import torch
+from torch import Tensor
+
+from l2lgd.meta.estimators.objective import MetaObjective, TypicalSize, rule_of
+from l2lgd.meta.rollout import Position, Record
+from l2lgd.optimizers.base import map_state
+
+
+def textbook(
+    at: Position,
+    num_steps: int,
+    objective: MetaObjective,
+    second_derivatives: bool = False,
+    smoothing: float = 0.0,
+) -> tuple[Tensor, Record, Position]:
+    """Backpropagation through the unrolled loop; the same result as rollout and replay.
+
+    The reference for the fast way. Holds the graph of the whole unroll in memory.
+
+    Args:
+        smoothing: 0 for exact second derivatives; else the optimizer's derivative with respect to
+            a gradient is averaged over this multiple of the coordinate's typical gradient in this
+            unroll.
+
+    Returns:
+        The meta-loss, and what :func:`rollout` returns; the meta-gradient is added to ``.grad``.
+    """
+    optimizer = rule_of(at.optimizer)
+    first, start_states, states = at.step, at.states, at.states
+    parameters, gradient = at.parameters, at.gradient
+    losses, gradients, squares = [], [at.gradient], []
+    typical = TypicalSize(smoothing)
+    with torch.enable_grad():
+        if second_derivatives:
+            parameters = parameters.detach().requires_grad_()
+        for step in range(first + 1, first + num_steps + 1):
+            update, width = torch.zeros_like(parameters), typical.after(gradient)
+            following = []
+            for block, state in zip(at.blocks, states, strict=True):
+                part = None if width is None else width[block]
+                update[block], state = optimizer.step(gradient[block], state, part)
+                following.append(state)
+            parameters, states = parameters + update, following
+            squares.append(update.detach().square().mean(1))
+            loss = at.optimizee.loss(parameters, step)
+            (gradient,) = torch.autograd.grad(
+                loss.sum(), parameters, create_graph=second_derivatives, retain_graph=True
+            )
+            losses.append(loss)
+            gradients.append(gradient)
+        steps = range(first + 1, first + num_steps + 1)
+        meta_loss = objective(torch.stack(losses), steps).mean(1).sum()
+        meta_loss.backward(inputs=optimizer.phi())
+    record = Record(
+        optimizer,
+        start_states,
+        at.blocks,
+        steps,
+        torch.stack(losses).detach(),
+        torch.stack(gradients).detach(),
+        torch.stack(squares).mean(0),
+    )
+    end = Position(
+        at.optimizee,
+        optimizer,
+        at.blocks,
+        parameters.detach(),
+        [map_state(Tensor.detach, state) for state in states],
+        first + num_steps,
+        losses[-1].detach(),
+        gradient.detach(),
+    )
+    return meta_loss.detach(), record, end

@@ -1,0 +1,119 @@
+"""Rollout: optimizers run on stacked optimizees, without a graph through time."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from l2lgd.optimizers.base import (
+    BLOCK_SIZE,
+    Optimizer,
+    State,
+    tensors_of,
+)
+from l2lgd.tasks.base import Optimizee
+
+STATE_BYTES = 2**29  # for the states of an optimizer along a path
+
+
+@dataclass
+class Position:
+    """Where the optimization of B stacked optimizees stands: at step t, before update g_t."""
+
+    optimizee: Optimizee
+    optimizer: Optimizer  # for the optimizee's parameter tensors
+    blocks: list[tuple[slice, slice]]
+    parameters: Tensor  # θ_t (B, n)
+    states: list[State]  # one a block
+    step: int
+    loss: Tensor  # f(θ_t) (B,)
+    gradient: Tensor  # ∇_t (B, n)
+
+
+@dataclass
+class Record:
+    """What a rollout of U steps leaves behind."""
+
+    optimizer: Optimizer
+    states: list[State]  # at its start, one a block
+    blocks: list[tuple[slice, slice]]
+    steps: range  # t + 1 … t + U
+    losses: Tensor  # f(θ_{t+1}) … f(θ_{t+U}), (U, B)
+    gradients: Tensor  # ∇_t … ∇_{t+U}, (U + 1, B, n)
+    update_squares: Tensor  # mean squares of g_t … g_{t+U−1}, (B,)
+    path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted;
+    # some of them with no states, if these would take too much memory
+    alive: Tensor | None = None  # functions that count (B,); None for all
+
+    @property
+    def update_size(self) -> Tensor:
+        """Root mean square of the updates of functions that count, ()."""
+        return self.of_alive(self.update_squares).mean().sqrt()
+
+    def of_alive(self, values: Tensor, dim: int = 0) -> Tensor:
+        """Those parts of ``values`` along a dimension that are of functions that count."""
+        return values if self.alive is None else values[(slice(None),) * dim + (self.alive,)]
+
+
+def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
+    """The beginning of a trajectory."""
+    parameters = optimizee.initial_parameters
+    optimizer = optimizer.named(optimizee.shapes)
+    blocks = optimizer.blocks(*parameters.shape, block_size)
+    states = [optimizer.initial_state(parameters[block]) for block in blocks]
+    loss, gradient = optimizee.loss_and_gradient(parameters, 0)
+    return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient)
+
+
+@torch.no_grad()
+def advance(at: Position) -> Position:
+    """One step: θ_{t+1} = θ_t + g_t, with loss and gradient there."""
+    parameters = at.parameters.clone()
+    states = []
+    for block, state in zip(at.blocks, at.states, strict=True):
+        update, state = at.optimizer.step(at.gradient[block], state)
+        parameters[block] += update
+        states.append(state)
+    loss, gradient = at.optimizee.loss_and_gradient(parameters, at.step + 1)
+    return Position(
+        at.optimizee, at.optimizer, at.blocks, parameters, states, at.step + 1, loss, gradient
+    )
+
+
+def rollout(
+    at: Position, num_steps: int, keep_path: bool = False, state_bytes: int = STATE_BYTES
+) -> tuple[Record, Position]:
+    """Run ``num_steps`` steps without a graph and record the gradients.
+
+    Args:
+        keep_path: record parameters and states, too, for a replay with second derivatives.
+        state_bytes: where the states of all steps need more, only some √U of them are recorded.
+            The replay computes the others again from the gradients.
+    """
+    begin = at
+    spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
+    path, losses, gradients, squares = [], [], [at.gradient], []
+    for i in range(num_steps):
+        if keep_path:
+            path.append(at if i % spacing == 0 else replace(at, states=[]))
+        before, at = at.parameters, advance(at)
+        losses.append(at.loss)
+        gradients.append(at.gradient)
+        squares.append((at.parameters - before).square().mean(1))
+    record = Record(
+        begin.optimizer,
+        begin.states,
+        begin.blocks,
+        range(begin.step + 1, at.step + 1),
+        torch.stack(losses),
+        torch.stack(gradients),
+        torch.stack(squares).mean(0),
+        path if keep_path else None,
+    )
+    return record, at
+
+
+def _size(states: list[State]) -> int:
+    """Bytes."""
+    return sum(tensor.nbytes for state in states for tensor in tensors_of(state))

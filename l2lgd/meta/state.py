@@ -1,0 +1,208 @@
+"""What a meta-training keeps on disk: trained weights φ, and everything needed to go on."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l2lgd.errors import CheckpointError, one_line
+from l2lgd.meta.trajectories import Trajectory
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.storage import checkpoint
+
+log = logging.getLogger(__name__)
+
+KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
+KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
+ANCESTRY = ("command", "seed", "data", "begun_from")
+
+
+@dataclass
+class MetaProgress:
+    """How far a meta-training is."""
+
+    meta_step: int = 0
+    trajectory: int = 0  # number of the one under way
+    best_validation_loss: float = math.inf
+    best_meta_step: int = 0
+    seconds: float = 0.0  # spent on meta-steps
+    total_seconds: float = 0.0  # with validations
+    coordinate_steps: int = 0
+    skipped: int = 0  # meta-steps without a finite meta-gradient
+    diverged_in_a_row: int = 0  # trajectories, the last ones
+    ratios: list[float] = field(default_factory=list)  # last to first loss of the last ones
+
+
+@dataclass
+class Saved:
+    """Besides the weights and the meta-optimizer's moments, what :func:`save_last` has kept."""
+
+    progress: MetaProgress
+    step: int  # t of the trajectory under way
+    marks: dict[str, Any]  # its ``marks()``
+    tensors: dict[str, Tensor]  # of that trajectory
+    whole: bool  # is it from ``last`` itself, and not from the one before?
+
+
+def save_last(
+    path: Path,
+    optimizer: LearnedRule,
+    averaged: nn.Module,
+    meta_optimizer: torch.optim.Optimizer,
+    progress: MetaProgress,
+    trajectory: Trajectory,
+    everyones: Mapping[str, Tensor],
+    provenance: Mapping[str, Any],
+    keep: bool = True,
+) -> None:
+    """Write everything needed to go on to the same numbers.
+
+    Args:
+        averaged: running mean of the optimizer's weights.
+        everyones: ``trajectory.tensors()`` of each process, as :meth:`Ranks.collect` has them.
+        keep: let what is at ``path`` be the one before; False where that is damaged.
+    """
+    tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
+    for index, state in meta_optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    tensors |= {f"average.{name}": value for name, value in averaged.state_dict().items()}
+    tensors |= {f"trajectory.{name}": value for name, value in everyones.items()}
+    kept = {
+        "progress": asdict(progress),
+        "step": trajectory.position.step,
+        "marks": trajectory.marks(),
+    }
+    if keep:
+        checkpoint.keep_previous(path)
+    checkpoint.save(path, tensors, {**provenance, **kept})
+
+
+def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
+    """The tensors and metadata that :func:`save_last` has written, the last time or before.
+
+    Returns:
+        They, and whether they are those of the last time.
+
+    Raises:
+        CheckpointError: neither is readable, or it is trained weights only.
+    """
+    before, whole = checkpoint.previous(path), True
+    try:
+        tensors, metadata = checkpoint.load(path)
+    except CheckpointError as damage:
+        try:
+            tensors, metadata = checkpoint.load(before)
+        except CheckpointError:
+            raise CheckpointError(
+                f"{damage.args[0].partition('; ')[0]}, and there is no readable {before.name} "
+                "before it; begin a new run, initial_weights= takes the best weights of this one"
+            ) from damage
+        whole = False
+    if "progress" not in metadata:
+        raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
+    return tensors, metadata, whole
+
+
+def can_go_on(path: Path) -> bool:
+    """Has :func:`save_last` ever written there?"""
+    return path.exists() or checkpoint.previous(path).exists()
+
+
+def load_last(
+    path: Path,
+    optimizer: LearnedRule,
+    averaged: nn.Module,
+    meta_optimizer: torch.optim.Optimizer,
+    rank: int,
+) -> Saved:
+    """Undo :func:`save_last`; fills the optimizer, its average and the meta-optimizer.
+
+    Args:
+        rank: whose tensors of the trajectory.
+
+    Raises:
+        CheckpointError: unreadable, or of another optimizer.
+    """
+    tensors, metadata, whole = read_last(path)
+    if not whole:
+        before = checkpoint.previous(path).name
+        log.warning("%s is missing or damaged; going on from %s, the one before it", path, before)
+    _fill(optimizer, _below("phi.", tensors), path)
+    _fill(averaged, _below("average.", tensors), path)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below("adam.", tensors).items():
+        index, _, field = name.partition(".")
+        moments.setdefault(int(index), {})[field] = value
+    meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
+    progress = MetaProgress(**metadata["progress"])
+    own = _below(f"trajectory.{rank}.", tensors)
+    return Saved(progress, metadata["step"], metadata.get("marks", {}), own, whole)
+
+
+def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:
+    """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
+
+    Raises:
+        CheckpointError: unreadable, or of another optimizer.
+    """
+    tensors, metadata = checkpoint.load(path)
+    _fill(optimizer, _below("phi.", tensors) or tensors, path)
+    return metadata
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a file of weights says about itself, of the types that it should be.
+
+    Raises:
+        CheckpointError: unreadable, or it says what meta-training never writes.
+    """
+    _, metadata = checkpoint.load(path)
+    told: Any = metadata
+    while told:
+        wrong = _wrong(told)
+        if wrong:
+            raise CheckpointError(
+                f"{path}: its {wrong} cannot be read; give the path of a file that l2lgd "
+                "meta-train wrote"
+            )
+        told = told.get("begun_from")
+    return metadata
+
+
+def _wrong(metadata: Mapping[str, Any]) -> str | None:
+    """The first of these that is not as it should be."""
+    for key, kind in KINDS.items():
+        if metadata.get(key) is not None and not isinstance(metadata[key], kind):
+            return key
+    if "${" in json.dumps(metadata.get("opt")):  # interpolations are resolved when it is written
+        return "opt"
+    data = metadata.get("data")
+    if data and not all(isinstance(data.get(key), str) for key in ("name", "source")):
+        return "data"
+    return None
+
+
+def ancestry(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights that begin with others say about those, from their metadata."""
+    return {key: metadata.get(key) for key in ANCESTRY}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _fill(optimizer: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        optimizer.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit this optimizer: {one_line(error)}") from error

@@ -1,0 +1,69 @@
+"""The trajectory that a meta-training is in the middle of, and its tensors for a checkpoint."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from l2lgd.meta.rollout import Position, start
+from l2lgd.optimizers.base import LearnedRule, map_state, tensors_of
+from l2lgd.tasks.base import Optimizee
+
+
+@dataclass
+class Trajectory:
+    """B optimizees on their way from θ_0 to θ_T."""
+
+    initial_loss: float  # mean over the functions
+    position: Position
+    lowest: float = math.inf  # mean loss of an unroll so far
+    strayed: bool = False  # far above that
+    diverged: bool = False  # a meta-gradient was not finite
+
+    @property
+    def hopeless(self) -> bool:
+        """Going on is no use."""
+        return self.strayed or self.diverged
+
+    def went_on(self, mean_loss: float, restart_above: float) -> None:
+        """Note the mean loss of an unroll, and whether the trajectory has strayed."""
+        self.lowest = min(self.lowest, mean_loss)
+        self.strayed = mean_loss > restart_above * self.lowest
+
+    @classmethod
+    def begin(cls, optimizer: LearnedRule, optimizee: Optimizee) -> "Trajectory":
+        """At step 0."""
+        position = start(optimizer, optimizee)
+        return cls(position.loss.mean().item(), position)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """θ, f(θ), ∇ and the optimizer's states."""
+        position = self.position
+        states = [tensor for state in position.states for tensor in tensors_of(state)]
+        return {
+            "parameters": position.parameters,
+            "loss": position.loss,
+            "gradient": position.gradient,
+            **{f"state.{index}": tensor for index, tensor in enumerate(states)},
+        }
+
+    def marks(self) -> dict[str, Any]:
+        """How it has fared."""
+        return {name: getattr(self, name) for name in ("lowest", "strayed", "diverged")}
+
+    def restore(self, step: int, marks: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go to where a trajectory of the same functions was when its tensors were taken."""
+        for name, value in marks.items():
+            setattr(self, name, value)
+        position = self.position
+        device = position.parameters.device
+        saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))
+        position.states = [map_state(lambda _: next(saved), state) for state in position.states]
+        position.parameters = tensors["parameters"].to(device)
+        position.loss, position.gradient = (
+            tensors["loss"].to(device),
+            tensors["gradient"].to(device),
+        )
+        position.step = step

@@ -1,0 +1,102 @@
+"""An optimizer that is an odd function: gradients turned round turn the updates round.
+
+Nothing keeps the output of a learned optimizer from having a part that does not depend on the
+gradients' signs, and moves all coordinates together. Where a layer sees numbers that are never
+negative, such as pixels or what a ReLU lets through, such movements add up over hundreds of
+weights: nine tenths of the meta-gradient of a convnet are about a bias of the output, and
+meta-training is at odds with it throughout. Here only the odd part is left: half the difference of
+what an optimizer proposes for the gradients and for their negatives, at twice the cost. It is
+equivariant under reflections: for f(Sθ), S a diagonal of ±1, it does the same, reflected. This is
+not in the paper.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import LearnedRule, State
+
+
+class SignEquivariant(LearnedRule):
+    """The odd part of a learned optimizer m: (m(∇) − m(−∇)) / 2.
+
+    Its state is that of 2B functions, the second half of which see negative gradients.
+
+    Args:
+        optimizer: a learned one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__()
+        if not isinstance(optimizer, LearnedRule):
+            raise ConfigError("optimizer: needs the _target_ of a learned optimizer")
+        self.optimizer = optimizer
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.optimizer.reset_parameters(generator)
+
+    def scale_updates(self, factor: float) -> None:
+        self.optimizer.scale_updates(factor)
+
+    def initial_state(self, parameters: Tensor) -> State:
+        return self.optimizer.initial_state(_both(parameters, 1))
+
+    def step(
+        self, gradient: Tensor, state: State, width: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        doubled = None if width is None else _both(width, 1)
+        update, state = self.optimizer.step(_both(gradient, -1), state, doubled)
+        return _odd_part(update), state
+
+    def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
+        return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state))
+
+    def vector_jacobian_product(
+        self, gradients: Tensor, state: State, cotangents: Tensor
+    ) -> Sequence[Tensor]:
+        product = self.optimizer.vector_jacobian_product
+        return product(_both(gradients, -1), state, _both(cotangents / 2, -1))
+
+    def step_back(
+        self,
+        gradient: Tensor,
+        state: State,
+        cotangent: Tensor,
+        state_cotangent: State | None,
+        width: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Tensor, State]:
+        doubled = None if width is None else _both(width, 1)
+        found, d_gradient, d_state = self.optimizer.step_back(
+            _both(gradient, -1), state, _both(cotangent / 2, -1), state_cotangent, doubled
+        )
+        return found, 2 * _odd_part(d_gradient), d_state
+
+    @property
+    def coordinatewise(self) -> bool:
+        return self.optimizer.coordinatewise
+
+    def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
+        return self.optimizer.blocks(num_functions, n, max(1, size // 2))
+
+    def implementation(self) -> str:
+        return self.optimizer.implementation()
+
+    def input_statistics(self, gradient: Tensor) -> dict[str, float]:
+        return self.optimizer.input_statistics(gradient)
+
+
+def _both(tensor: Tensor, sign: int) -> Tensor:
+    """(…, B, n) → (…, 2B, n), the second half times ``sign``."""
+    return torch.cat((tensor, sign * tensor), dim=-2)
+
+
+def _odd_part(tensor: Tensor) -> Tensor:
+    """(2B, n) → (B, n)"""
+    first, second = tensor.chunk(2)
+    return (first - second) / 2

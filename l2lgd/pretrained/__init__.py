@@ -1,0 +1,1 @@
+"""Trained weights by name, and a trained optimizer in anybody's PyTorch loop."""

@@ -1,0 +1,110 @@
+"""Trained weights by name: those that ship with the package, and files of one's own."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l2lgd.config.building import build
+from l2lgd.errors import CheckpointError, nearest
+from l2lgd.meta.state import described, load_weights
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.optimizers.groups import Grouped
+
+SHIPPED = Path(__file__).parent / "shipped"
+SUFFIX = ".safetensors"
+LABELS = ("l2lgd/pretrained/shipped", "l2lgd/shipped")  # of shipped files, now and before
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A file of trained weights and what it says about itself."""
+
+    name: str
+    path: Path
+    metadata: dict[str, Any]
+
+    def optimizer(self, allow_targets: Iterable[str] = ()) -> LearnedRule:
+        """The learned optimizer with these weights, on the CPU.
+
+        Raises:
+            CheckpointError: the file does not hold a learned optimizer.
+            ConfigError: its class is outside l2lgd and ``allow_targets``.
+        """
+        if "opt" not in self.metadata:
+            raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
+        with torch.device("cpu"):  # wherever the user makes a model
+            optimizer: LearnedRule = build(
+                self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedRule
+            )
+        load_weights(self.path, optimizer)
+        return optimizer
+
+
+def find(label: str) -> Weights:
+    """Trained weights by the name that they ship under, or the path of a file.
+
+    Raises:
+        CheckpointError: there are none, or the file is not one of ours.
+    """
+    path, own = SHIPPED / f"{label}{SUFFIX}", Path(label).expanduser()
+    if label.endswith(SUFFIX) or not path.is_file():
+        path = own
+        if not label.endswith(SUFFIX) and not own.exists():
+            close = nearest(label, names()) if difflib.get_close_matches(label, names()) else ""
+            raise CheckpointError(
+                f"no weights {label} ship with l2lgd{close}; l2lgd optimizers lists them, and the "
+                "path of a .safetensors file does as well"
+            )
+    return Weights(label, path, described(path))
+
+
+def names() -> list[str]:
+    """What ships, those of the study of sharing last."""
+    stems = [p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob(f"*{SUFFIX}")]
+    return sorted(stems, key=lambda stem: ("/" in stem, stem))
+
+
+def load(label: str, allow_targets: Iterable[str] = ()) -> LearnedRule:
+    """The learned optimizer of a label as :func:`find` takes it.
+
+    ``NAME:MEMBER`` is one of several optimizers that were trained together.
+
+    Raises:
+        CheckpointError: there are no such weights, or they have no such member.
+        ConfigError: its class is outside l2lgd and ``allow_targets``.
+    """
+    name, colon, member = label.rpartition(":")
+    if not colon or "/" in member or "\\" in member:  # as in C:\file
+        return find(label).optimizer(allow_targets)
+    whole = find(name).optimizer(allow_targets)
+    known = list(whole.learned) if isinstance(whole, Grouped) else []
+    if member not in known:
+        hint = nearest(member, known) if known else "; they are of a single optimizer"
+        raise CheckpointError(f"weights {name} have no member {member}{hint}")
+    found: Any = whole.learned[member]
+    return found
+
+
+def about() -> dict[str, dict[str, str]]:
+    """For each name what it is for: ``works`` and ``fails``, one line each."""
+    found: dict[str, dict[str, str]] = json.loads((SHIPPED / "about.json").read_text("utf-8"))
+    return found
+
+
+def shipped_label(path: Path) -> str:
+    """What results say of a shipped file, on whatever machine it lies."""
+    return f"{LABELS[0]}/{path.relative_to(SHIPPED).as_posix()}"
+
+
+def shipped_path(label: str) -> Path:
+    """The file of a label, which is its path where it does not ship."""
+    path = Path(label)
+    for folder in LABELS:
+        if path.is_relative_to(folder):
+            return SHIPPED / path.relative_to(folder)
+    return path

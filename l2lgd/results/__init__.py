@@ -1,0 +1,1 @@
+"""Curves, their intervals, and pictures of them."""

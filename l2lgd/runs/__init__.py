@@ -1,0 +1,1 @@
+"""A run and its folder, sweeps and their ranking."""

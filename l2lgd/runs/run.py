@@ -1,0 +1,198 @@
+"""One run of a verb: its folder, its task on its device, and what it says about itself."""
+
+import dataclasses
+import logging
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from l2lgd.config.building import build
+from l2lgd.config.schemas import validated
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.results.summary import versions
+from l2lgd.storage import locks
+from l2lgd.system import launch, runtime
+from l2lgd.system.ranks import local_device
+from l2lgd.tasks.base import Task
+from l2lgd.tracking.loggers import About, Logger
+from l2lgd.tracking.tracker import RunTracker
+
+LICENCE = "Apache-2.0"  # of trained weights
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Run:
+    """What every verb needs."""
+
+    verb: str
+    folder: Path
+    config: dict[str, Any]  # as composed, interpolations resolved
+    options: Any  # the same, typed by the verb's schema
+    task: Task
+    task_name: str
+    opt_name: str
+    device: torch.device
+    threads: int
+    began: float = dataclasses.field(default_factory=time.monotonic)
+
+    @classmethod
+    def prepare(cls, config: DictConfig, verb: str) -> "Run":
+        """Check the config, then set up device, threads and task.
+
+        Raises:
+            ConfigError: an option is unknown, of the wrong type or out of range.
+            DataUnavailable: the task's data cannot be had.
+        """
+        options = validated(config, verb)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        for name in ("num_functions", "num_steps"):
+            if getattr(options, name) < 1:
+                raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")
+        runtime.keep_freed_memory()
+        runtime.set_deterministic(options.deterministic)
+        threads = runtime.set_threads(options.threads)
+        device = runtime.pick_device(local_device(options.device))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # Triton launches on the current one
+        task = build(plain["task"], "task", options.allow_targets, Task)
+        task.setup(options.data_dir, device)
+        hydra = HydraConfig.get().runtime
+        folder, choices = Path(hydra.output_dir), hydra.choices
+        if launch.rank() == 0:
+            locks.hold(folder)
+        return cls(
+            verb.replace("_", "-"),
+            folder,
+            plain,
+            options,
+            task,
+            choices["task"],
+            choices["opt"],
+            device,
+            threads,
+        )
+
+    def build_optimizer(self, node: Mapping[str, Any], path: str = "opt") -> Optimizer:
+        """The optimizer that a config node describes, on the run's device."""
+        optimizer = build(node, path, self.options.allow_targets, Optimizer)
+        if isinstance(optimizer, LearnedRule):
+            optimizer.to(self.device, self.task.dtype)
+        return optimizer
+
+    def tracker(
+        self,
+        labels: tuple[str, str],
+        resume_at: int | None = None,
+        mirror_id: str | None = None,
+        folder: Path | None = None,
+    ) -> RunTracker:
+        """Metrics of this run; to be closed.
+
+        Args:
+            labels: of the outer and the inner progress bar.
+            resume_at, mirror_id: where a run goes on, and what its mirror called it.
+            folder: another one than the run's.
+        """
+        hydra = HydraConfig.get()
+        swept = hydra.mode == RunMode.MULTIRUN
+        about = About(
+            folder or self.folder,
+            f"{self.verb}-{self.task_name}-{self.opt_name}",
+            self.config,
+            Path(hydra.sweep.dir).name if swept else None,
+            mirror_id,
+            resume_at,
+        )
+        mirror = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
+        return RunTracker(about, labels, mirror, quiet=swept)
+
+    def say_what_runs(self, optimizer: LearnedRule) -> None:
+        """Tell the log in what language and where ``opt`` runs."""
+        log.info(
+            "opt=%s in %s on %s, threads=%d",
+            self.opt_name,
+            optimizer.implementation(),
+            self.device,
+            self.threads,
+        )
+
+    def command(self) -> str:
+        """The command line that gives this run, with or without a break."""
+        given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+        return shlex.join([*launch.program(), self.verb, *_own_configs(), *given])
+
+    def evaluation_of(self, weights: Path) -> str:
+        """The command line that evaluates trained weights on this task."""
+        names = [f"task={self.task_name}", f"opt={self.opt_name}", f"checkpoint={weights}"]
+        allowed = ",".join(self.options.allow_targets)
+        names += [f"allow_targets=[{allowed}]"] if allowed else []
+        return shlex.join(["l2lgd", "evaluate", *_own_configs(), *names])
+
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint says about where it comes from."""
+        return {
+            "opt": self.config["opt"],
+            "opt_name": self.opt_name,
+            "task": self.config["task"],
+            "task_name": self.task_name,
+            "data": self.task.data_description(),
+            "command": self.command(),
+            "seed": self.options.seed,
+            "threads": self.threads,
+            "device": str(self.device),
+            "versions": versions(),
+            "licence": LICENCE,
+        }
+
+    def summary(self, split: str, seconds: float | None = None, **found: Any) -> dict[str, Any]:
+        """``summary.json``: what was run, then what was found, then where and how long."""
+        data = self.task.data_description()
+        if data:
+            data = {**data, "num_examples": data["num_examples"][split]}  # type: ignore[index]
+        return {
+            "verb": self.verb,
+            "task": self.task_name,
+            "split": split,
+            "num_functions": self.options.num_functions,
+            "num_steps": self.options.num_steps,
+            "seed": self.options.seed,
+            "data": data,
+            **found,
+            "command": self.command(),
+            "versions": versions(),
+            "device": str(self.device),
+            "threads": self.threads,
+            "seconds": time.monotonic() - self.began if seconds is None else seconds,
+        }
+
+    def caption(self, split: str, band: str = "") -> str:
+        """One line under a picture: what it shows, how many functions, which data."""
+        options = self.options
+        parts = [f"{options.num_functions} {split} functions", f"seed {options.seed}"]
+        if band:
+            parts.insert(1, band)
+        data = self.task.data_description()
+        if data:
+            parts.append(f"data: {data['name']} from {data['source']}")
+            parts += [str(data["note"])] if "note" in data else []
+        return ", ".join([*parts, str(self.device)])
+
+
+def _own_configs() -> list[str]:
+    """The words of a command line that say where else configs are."""
+    hydra = HydraConfig.get()
+    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    found = [word for folder in folders for word in ("--config-dir", os.path.relpath(folder))]
+    return found + [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]

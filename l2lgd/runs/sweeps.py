@@ -1,0 +1,222 @@
+"""Sweeps (``--multirun``): what every job leaves behind, the ranking, and what to run again.
+
+Hydra's launchers run the jobs; here is what they tell. A sweep's folder has ``sweep.json`` with
+the overrides of each job, every job's folder a ``job.json`` that says how it ended, if it did.
+"""
+
+import itertools
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+
+from l2lgd.config.overrides import quoted
+from l2lgd.errors import ConfigError
+from l2lgd.storage.files import write_atomically
+
+SWEEP, JOB, TRACEBACK = "sweep.json", "job.json", "error.txt"
+ASIDE = ".before_"  # in the names of folders that made room
+started: list[Path] = []  # folders of the sweeps that this process has begun
+_instead: list[list[list[str]]] = []  # the batch of jobs that the next sweep is to run
+
+
+@dataclass
+class Job:
+    """One job of a sweep.
+
+    Args:
+        number: also of its folder.
+        overrides: its options.
+        status: completed, failed or unfinished.
+        value: what it reached, lower is better.
+        error: in one line.
+    """
+
+    number: int
+    overrides: list[str]
+    folder: Path
+    status: str = "unfinished"
+    value: float | None = None
+    seconds: float | None = None
+    error: str = ""
+    begun: bool = False  # has it ever been?
+
+    @property
+    def options(self) -> dict[str, str]:
+        pairs = (override.lstrip("+").partition("=") for override in self.overrides)
+        return {name: value for name, _, value in pairs}
+
+
+@dataclass
+class Sweep:
+    """All jobs of a sweep, as far as they are."""
+
+    folder: Path
+    verb: str
+    overrides: list[str]  # of Hydra itself, such as the launcher, after flags
+    jobs: list[Job]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Sweep":
+        """What the folder of a sweep says.
+
+        Raises:
+            ConfigError: there is none, or it cannot be read.
+        """
+        try:
+            plan = json.loads((folder / SWEEP).read_text("utf-8"))
+            planned = [[str(override) for override in own] for own in plan["jobs"]]
+            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(planned)]
+            for path in folder.rglob(JOB):
+                if ASIDE not in path.parent.name:
+                    found = json.loads(path.read_text("utf-8"))
+                    number = found.pop("job")
+                    if number not in range(len(jobs)):
+                        raise ValueError(f"{path}: there is no job {number}")
+                    jobs[number] = Job(number, folder=path.parent, begun=True, **found)
+            _check(plan, jobs)
+            return cls(folder, plan["verb"], plan["hydra"], jobs)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{folder / SWEEP} cannot be read: {error}") from error
+
+    def ranked(self) -> list[Job]:
+        """Those that have reached something, best first, then the others."""
+
+        def rank(job: Job) -> tuple[bool, float]:
+            known = job.value is not None and job.value == job.value
+            return not known, job.value if known and job.value is not None else 0.0
+
+        return sorted(self.jobs, key=rank)
+
+    def left(self) -> list[Job]:
+        """What failed or did not end."""
+        return [job for job in self.jobs if job.status != "completed"]
+
+    def swept(self) -> list[str]:
+        """The options in which jobs differ."""
+        names = dict.fromkeys(name for job in self.jobs for name in job.options)
+        return [n for n in names if len({job.options.get(n) for job in self.jobs}) > 1]
+
+
+def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
+    """Raise ValueError for what no sweep has written: files may have been changed."""
+    for words in (plan["hydra"], *(job.overrides for job in jobs)):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{words} are no options")
+    for job in jobs:
+        for word in job.overrides:
+            if word.lstrip("+~").startswith("hydra"):
+                raise ValueError(f"{word} is no option of a job")
+
+
+class SweepRecord(Callback):
+    """Hydra's callback: writes ``sweep.json`` when a sweep begins, ``job.json`` when a job ends."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        folder = Path(config.hydra.sweep.dir)
+        started.append(folder)
+        if _instead:  # Hydra has no other way, and loads the class anew for every run
+            batches = [_instead.pop()]
+            BasicSweeper.split_arguments = staticmethod(lambda *_: batches)
+            return
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(list(config.hydra.overrides.task))
+        (jobs,) = BasicSweeper.split_arguments(parsed, None)
+        of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        flags = [word for word in sys.argv if word.startswith("--config-dir=")]
+        own = [override for override in of_hydra if not _of_folders(override)]
+        plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": jobs}
+        write_atomically(folder / SWEEP, json.dumps(plan, indent=1).encode())
+
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        self._began = time.monotonic()
+        if _swept(config):
+            folder = Path(config.hydra.runtime.output_dir)
+            if not (folder / JOB).exists():  # it is there when the job is run again
+                write_job(folder, config.hydra.job.num, config.hydra.overrides.task)
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        if not _swept(config):
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        found = json.loads((folder / JOB).read_text("utf-8"))
+        try:
+            found |= {"status": "completed", "value": job_return.return_value}
+            found.pop("error", None)  # of an earlier attempt
+        except Exception as error:  # whatever ended the job
+            found |= {"status": "failed", "error": _explained(error, folder)}
+        found["seconds"] = round(time.monotonic() - self._began, 3)
+        write_atomically(folder / JOB, json.dumps(found, indent=1).encode())
+
+
+def write_job(folder: Path, number: int, overrides: Sequence[str]) -> None:
+    """Note a job of which nothing more is known yet."""
+    found = {"job": number, "overrides": list(overrides), "status": "unfinished"}
+    write_atomically(folder / JOB, json.dumps(found, indent=1).encode())
+
+
+def _swept(config: Any) -> bool:
+    from hydra.types import RunMode
+
+    return bool(config.hydra.mode == RunMode.MULTIRUN)
+
+
+def run_only(jobs: Sequence[Sequence[str]]) -> None:
+    """Have the next sweep run these jobs, which no product of options gives."""
+    _instead[:] = [[list(job) for job in jobs]]
+
+
+def again(sweep: Sweep, changes: Sequence[str]) -> list[list[str]]:
+    """The overrides of all jobs that are left, each in the folder that it had.
+
+    Args:
+        changes: further overrides, for all of them. Without any, a meta-training goes on where it
+            was; with some it begins anew, and its folder is moved aside.
+    """
+    jobs = []
+    for job in sweep.left():
+        if changes and job.folder.exists():
+            _move_aside(job.folder)
+        overrides = [*job.overrides, *changes]
+        write_job(job.folder, job.number, overrides)
+        where = job.folder.relative_to(sweep.folder).as_posix()
+        jobs.append([*overrides, f"hydra.sweep.subdir={quoted(where)}"])
+    return jobs
+
+
+def _move_aside(folder: Path) -> None:
+    places = (folder.with_name(f"{folder.name}{ASIDE}{k}") for k in itertools.count(1))
+    folder.rename(next(place for place in places if not place.exists()))
+
+
+def _of_folders(override: str) -> bool:
+    return override.lstrip("+").startswith(("hydra.sweep.dir=", "hydra.mode="))
+
+
+def _explained(error: Exception, folder: Path) -> str:
+    """In one line; the whole traceback of a defect goes to a file."""
+    from l2lgd.config.messages import explanation
+    from l2lgd.errors import one_line
+
+    known = explanation(error)
+    if known is not None:
+        return known
+    text = "".join(traceback.format_exception(error))
+    write_atomically(folder / TRACEBACK, text.encode())
+    return f"{type(error).__name__}: {one_line(error)} ({folder / TRACEBACK})"

@@ -1,0 +1,1 @@
+"""Files that are whole at any time, checkpoints, locks."""

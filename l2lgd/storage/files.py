@@ -1,0 +1,54 @@
+"""Files that are whole at any time: the old one or the new one."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from l2lgd.errors import UserError, is_disk_full
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file by way of a temporary one in the same folder.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException as error:  # an interruption leaves nothing behind, either
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        if isinstance(error, OSError):
+            raise disk_error(path, error) from error
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Before long work, so that it is not lost for want of a place.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """What to say when a file cannot be written."""
+    if is_disk_full(error):
+        return UserError(f"the disk is full: could not write {path}; free some space and resume")
+    return UserError(f"could not write {path}: {error.strerror or error}")

@@ -1,0 +1,34 @@
+"""Reading ``metrics.jsonl`` of a run to go on with."""
+
+import json
+import logging
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """Whole lines of an earlier run up to a step; what a crash left at the end is dropped.
+
+    What is damaged further up, or missing, is left out with a warning.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    kept, damaged, lost, reached, missing = [], 0, 0, 0, 0
+    for line in lines:
+        try:
+            found = int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            damaged += bool(line.strip())
+            continue
+        if found > step:
+            continue
+        kept.append(line)
+        missing += max(0, found - reached - 1)
+        reached, lost = found, damaged  # those before this line
+    if lost:
+        log.warning("%s: %d damaged lines are left out", path, lost)
+    if missing:
+        log.warning("%s: %d steps are missing", path, missing)
+    if reached < step:
+        log.warning("%s ends at step %d; what came until step %d is lost", path, reached, step)
+    return kept

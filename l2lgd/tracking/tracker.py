@@ -1,0 +1,136 @@
+"""Where numbers go while a run is under way: metrics.jsonl, the terminal, a mirror."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from l2lgd.storage.files import disk_error, write_atomically
+from l2lgd.tracking.bars import Bars
+from l2lgd.tracking.loggers import About, GuardedLogger, Logger
+from l2lgd.tracking.metrics import lines_up_to
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What the trainer tells about a run."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Named numbers at a step."""
+
+    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+        """How far the run is, and how far the trajectory inside it."""
+
+    def steps(self, done: int, total: int) -> None:
+        """How far the trajectory is, when the run is where it was."""
+
+    def flush(self) -> None:
+        """See to it that what was logged outlives the machine."""
+
+
+class NullTracker:
+    """Tells nobody."""
+
+    mirror_id: str | None = None
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+        pass
+
+    def steps(self, done: int, total: int) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def picture(self, name: str, path: Path) -> None:
+        pass
+
+    def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class RunTracker:
+    """``metrics.jsonl`` in the run folder is the truth; a mirror and the terminal show it.
+
+    Args:
+        about: the run; with ``resume_at``, lines up to that step are kept and later ones dropped.
+        labels: of the outer and the inner progress bar.
+        mirror: shows the run elsewhere.
+        quiet: no progress bars, as in a sweep.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        labels: tuple[str, str],
+        mirror: Logger | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._path = about.folder / "metrics.jsonl"
+        kept = [] if about.resume_at is None else lines_up_to(self._path, about.resume_at)
+        write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
+        self._file = self._path.open("a", encoding="utf-8")
+        self._mirror = GuardedLogger(mirror or Logger())
+        self._mirror.tell(lambda own: own.begin(about))
+        console = Console(stderr=True)
+        self._bars = Bars(console, labels) if console.is_terminal and not quiet else None
+
+    @property
+    def mirror_id(self) -> str | None:
+        """To go on with the same run of the mirror later."""
+        return self._mirror.id
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        line = {"step": step, "time": round(time.time(), 3)}
+        line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise disk_error(self._path, error) from error
+        self._mirror.tell(lambda own: own.log(step, values))
+
+    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+        if self._bars:
+            self._bars.update(done, total, inner, inner_total, note)
+
+    def steps(self, done: int, total: int) -> None:
+        if self._bars:
+            self._bars.update_inner(done, total)
+
+    def flush(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise disk_error(self._path, error) from error
+
+    def picture(self, name: str, path: Path) -> None:
+        """A PNG file, for the mirror."""
+        self._mirror.tell(lambda own: own.picture(name, path))
+
+    def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        """A file of trained weights, for the mirror."""
+        self._mirror.tell(lambda own: own.weights(name, path, metadata))
+
+    def close(self) -> None:
+        """Flush and end everything; safe to call twice."""
+        if self._bars:
+            self._bars.stop()
+        with contextlib.suppress(OSError):  # of a line that was reported as not written
+            self._file.close()
+        self._mirror.tell(lambda own: own.close())
+        self._mirror = GuardedLogger(Logger())

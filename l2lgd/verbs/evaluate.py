@@ -1,0 +1,135 @@
+"""``l2lgd evaluate``."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from l2lgd.errors import ConfigError, nearest
+from l2lgd.evaluation.baselines import needs_tuning, tuned
+from l2lgd.evaluation.keys import losses_key
+from l2lgd.evaluation.learned import opt_config, trained
+from l2lgd.meta.trainer import Trainer
+from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
+from l2lgd.results.losses import KeptLosses
+from l2lgd.results.plots import plot_curves
+from l2lgd.results.summary import write_summary
+from l2lgd.runs.run import Run
+from l2lgd.system.terminal import show
+from l2lgd.tasks.base import Split
+
+log = logging.getLogger(__name__)
+
+LONG = 500  # steps, from which on pictures show means of several
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def evaluate(config: DictConfig) -> float:
+    """Compare optimizers on the same functions; returns the final loss of ``opt``."""
+    run = Run.prepare(config, "evaluate")
+    options, split = run.options, run.options.split
+    if split not in SPLITS:
+        raise ConfigError(f"split={split}{nearest(split, SPLITS)}")
+    if options.tune_functions < 1:
+        raise ConfigError(f"tune_functions={options.tune_functions}: must be at least 1")
+    names = list(dict.fromkeys([run.opt_name, *options.baselines]))
+    nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
+    nodes = {run.opt_name: run.config["opt"], **nodes}
+    kept = KeptLosses(run.folder, [Path(folder).expanduser() for folder in options.reuse])
+    curves: dict[str, Curves] = {}
+    results: dict[str, dict[str, Any]] = {}
+    learned = []
+    if options.checkpoint is not None and not _is_learned(run, nodes[run.opt_name]):
+        raise ConfigError(f"checkpoint= is for learned optimizers, opt={run.opt_name} is not one")
+    ready = {  # what lacks its weights fails before anything is begun
+        name: _ready(run, name, node)
+        for name, node in nodes.items()
+        if name == run.opt_name or not needs_tuning(node)
+    }
+    if isinstance(ready[run.opt_name][0], LearnedRule):
+        run.say_what_runs(ready[run.opt_name][0])
+    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
+        trainer = Trainer(run.task, options.seed, tracker)
+        for done, name in enumerate(names):
+            tracker.progress(done, len(names), 0, options.num_steps, name)
+            optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
+            key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
+            earlier = kept.find(name, key)
+            if earlier is None:
+                found = trainer.evaluate(optimizer, split, options.num_functions, options.num_steps)
+            else:
+                found, folder = earlier
+                log.info("%s: losses taken from %s", name, folder)
+                about = {**about, "losses_from": str(folder)}
+            kept.add(name, key, found)
+            curves[name] = found
+            results[name] = summarize(curves[name]) | about
+            if isinstance(optimizer, LearnedRule):
+                learned.append(name)
+        bands = {name: band(c) for name, c in curves.items()}
+        for step in range(options.num_steps + 1):
+            tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
+        write_curves(run.folder / "curves.csv", bands)
+        picture = _picture(run, curves, bands, learned)
+        tracker.picture("curves", picture)
+    write_summary(run.folder / "summary.json", run.summary(split, results=results))
+    _show_results(results, learned)
+    log.info("summary: %s", run.folder / "summary.json")
+    log.info("picture: %s", picture)
+    return curves[run.opt_name].final_loss()
+
+
+def _picture(
+    run: Run, curves: dict[str, Curves], bands: dict[str, Band], learned: list[str]
+) -> Path:
+    """``curves.png``."""
+    path, what = run.folder / "curves.png", "mean and 95 % interval"
+    if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
+        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
+        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
+    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
+    plot_curves(path, bands, learned, run.task_name, label, run.caption(run.options.split, what))
+    return path
+
+
+def _is_learned(run: Run, node: dict[str, Any]) -> bool:
+    return not needs_tuning(node) and isinstance(run.build_optimizer(node), LearnedRule)
+
+
+def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:
+    """An optimizer fit to be evaluated, and where its weights or its learning rate come from."""
+    if needs_tuning(node):
+        optimizer, search = tuned(run, name, node)
+        return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
+    optimizer = run.build_optimizer(node)
+    if isinstance(optimizer, LearnedRule):
+        found = trained(run, name, node, run.options.split)
+        return found.optimizer, {"learning_rate": None, "checkpoint": found.file}
+    return optimizer, {"learning_rate": node.get("learning_rate")}
+
+
+def _show_results(results: dict[str, dict[str, Any]], learned: list[str]) -> None:
+    """The comparison as a table on standard output, best first, what diverged last."""
+    table = Table()
+    for column in ("optimizer", "final loss", "95 % interval", "learning rate", "diverged"):
+        table.add_column(column, justify="left" if column == "optimizer" else "right")
+
+    def rank(name: str) -> tuple[bool, float]:  # a mean over what stayed finite proves nothing
+        mean = results[name]["final_loss"]["mean"]
+        return results[name]["diverged"] > 0, float("inf") if mean is None else mean
+
+    for name in sorted(results, key=rank):
+        result = results[name]
+        loss, rate = result["final_loss"], result["learning_rate"]
+        table.add_row(
+            f"{name} (learned)" if name in learned else name,
+            "–" if loss["mean"] is None else f"{loss['mean']:.4g}",
+            "–" if loss["ci95"] is None else "{:.4g} … {:.4g}".format(*loss["ci95"]),
+            "–" if rate is None else f"{rate:.4g}",
+            str(result["diverged"]),
+        )
+    show(table)

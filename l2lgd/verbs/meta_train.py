@@ -1,0 +1,79 @@
+"""``l2lgd meta-train``."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from l2lgd.errors import ProcessLost
+from l2lgd.results.summary import write_summary
+from l2lgd.runs.run import Run
+from l2lgd.system import launch
+from l2lgd.system.ranks import Ranks, joined
+from l2lgd.tracking.tracker import NullTracker
+from l2lgd.verbs.plan import Recipe
+from l2lgd.verbs.resuming import stored_run
+
+log = logging.getLogger(__name__)
+
+
+def meta_train(config: DictConfig) -> float:
+    """Meta-train; returns the best validation loss, for sweeps to minimise."""
+    run = Run.prepare(config, "meta_train")
+    recipe = Recipe.of(run)
+    stored = stored_run(run, config)
+    resume_at = None if stored is None else stored["progress"]["meta_step"]
+    with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
+        mirror_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
+        labels = ("meta-steps", "trajectory")
+        tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
+        best = run.folder / "checkpoints" / "best.safetensors"
+        with contextlib.closing(tracker):
+            progress = recipe.run(run, tracker, run.folder, stored, ranks)
+            if best.exists():
+                tracker.weights(f"{run.task_name}-{run.opt_name}", best, run.provenance())
+    if not ranks.leads:
+        return progress.best_validation_loss
+    write_summary(
+        run.folder / "summary.json",
+        run.summary(
+            "validation",
+            seconds=progress.total_seconds,
+            training_seconds=progress.seconds,
+            opt=run.opt_name,
+            best_validation_loss=progress.best_validation_loss,
+            best_meta_step=progress.best_meta_step,
+            meta_steps=progress.meta_step,
+            skipped=progress.skipped,
+            processes=ranks.size,
+            coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
+            checkpoint=str(best),
+        ),
+    )
+    if progress.skipped:
+        log.warning(
+            "%d of %d meta-steps had no finite meta-gradient and left the weights as they were",
+            progress.skipped,
+            progress.meta_step,
+        )
+    log.info(
+        "best validation loss %.4g at meta-step %d; to compare it with tuned optimizers:",
+        progress.best_validation_loss,
+        progress.best_meta_step,
+    )
+    log.info("%s", run.evaluation_of(best))
+    return progress.best_validation_loss
+
+
+@contextlib.contextmanager
+def _way_on(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Have what ends a meta-training tell how to go on with it."""
+    where = ranks.of_first(str(folder))
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(launch.resumption(where)) from None
+    except ProcessLost as lost:
+        raise ProcessLost(f"{lost}; to go on: {launch.resumption(where)}") from lost

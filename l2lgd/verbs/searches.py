@@ -1,0 +1,111 @@
+"""The searches of ``l2lgd tune``."""
+
+import contextlib
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from l2lgd.errors import ConfigError, Diverged
+from l2lgd.evaluation.baselines import search_learning_rate
+from l2lgd.evaluation.keys import tuning_key
+from l2lgd.evaluation.learned import opt_config, trained
+from l2lgd.evaluation.rate_search import Search, grid_search, random_search
+from l2lgd.evaluation.tuned_rates import TunedRates
+from l2lgd.meta.state import ancestry
+from l2lgd.meta.trainer import Trainer
+from l2lgd.runs.run import Run
+from l2lgd.seeding import generator
+from l2lgd.storage import checkpoint
+from l2lgd.tracking.tracker import NullTracker
+from l2lgd.verbs.plan import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def _learning_rates(run: Run) -> dict[str, Search]:
+    """Grid search of the learning rate of each of ``baselines=``; keeps what is found."""
+    options, searches = run.options, {}
+    rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
+    nodes = {name: opt_config(run, name) for name in options.baselines}
+    for name, node in nodes.items():
+        if "learning_rate" not in node:
+            raise ConfigError(f"baselines=[{name}]: opt={name} has no learning rate to tune")
+    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
+        for done, (name, node) in enumerate(nodes.items()):
+            tracker.progress(done, len(nodes), 0, options.num_steps, name)
+            search = search_learning_rate(
+                run,
+                node,
+                options.num_functions,
+                options.seed,
+                options.lowest_rate,
+                options.highest_rate,
+            )
+            key = tuning_key(run, name, node, options.num_functions, options.seed)
+            rates.store(key, search, {"command": run.command()})
+            searches[name] = search
+            tracker.log(done, {f"{name}_learning_rate": search.best_rate, name: search.best_loss})
+    return searches
+
+
+def _meta_learning_rate(run: Run) -> dict[str, Search]:
+    """Random search over short meta-trainings, each in a folder of its own."""
+    options = run.options
+    recipe = Recipe.of(run)
+
+    def final_loss(rate: float) -> float:
+        folder = run.folder / f"meta_learning_rate={rate:.3g}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = dataclasses.replace(recipe.settings, meta_learning_rate=rate)
+        trial = dataclasses.replace(recipe, settings=settings)
+        with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
+            try:
+                loss = trial.run(run, own, folder).best_validation_loss
+            except Diverged as error:
+                log.warning("meta learning rate %.3g: %s", rate, error)
+                return float("inf")
+        log.info("meta learning rate %.3g: %.4g", rate, loss)
+        return loss
+
+    draw = generator(options.seed, "meta_learning_rate")
+    found = random_search(
+        final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
+    )
+    return {run.opt_name: found}
+
+
+def _update_scale(run: Run) -> dict[str, Search]:
+    """Grid search of a factor on the updates of trained weights; keeps them times the best."""
+    found = trained(run, run.opt_name, run.config["opt"], "validation")
+    run.say_what_runs(found.optimizer)
+    trainer = Trainer(run.task, run.options.seed, NullTracker())
+
+    def final_loss(factor: float) -> float:
+        scaled = copy.deepcopy(found.optimizer)
+        scaled.scale_updates(factor)
+        functions, steps = run.options.num_functions, run.options.num_steps
+        loss = trainer.evaluate(scaled, "validation", functions, steps).final_loss()
+        log.info("update scale %.3g: %.4g", factor, loss)
+        return loss
+
+    search = grid_search(final_loss, run.options.lowest_rate, run.options.highest_rate)
+    found.optimizer.scale_updates(search.best_rate)
+    weights = run.folder / "checkpoints" / "best.safetensors"
+    about = {
+        "opt": found.options,
+        "begun_from": ancestry(found.metadata),
+        "update_scale": search.best_rate,
+        "validation_loss": search.best_loss,
+    }
+    checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
+    log.info("%s", run.evaluation_of(weights))
+    return {run.opt_name: search}
+
+
+SEARCHES: dict[str, Callable[[Run], dict[str, Search]]] = {  # by what is searched
+    "learning_rate": _learning_rates,
+    "meta_learning_rate": _meta_learning_rate,
+    "update_scale": _update_scale,
+}
