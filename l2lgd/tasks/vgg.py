@@ -49,8 +49,8 @@ class VGGConfig:
     """Which network, with which weights.
 
     ``weights``: ``torchvision`` (downloaded when missing), or a safetensors file, which says itself
-    which network it is of, as ``scripts/hed_weights.py`` writes it. ``pooling``: ``average``, as
-    Gatys et al. recommend, or ``max``, as the network was trained.
+    which network it is of, as ``scripts/tools/hed_weights.py`` writes it. ``pooling``: ``average``,
+    as Gatys et al. recommend, or ``max``, as the network was trained.
     """
 
     network: str = "vgg19"
@@ -173,7 +173,7 @@ def _of_file(
         reason = one_line(error).partition(";")[0]  # its way out is of another kind of file
         raise DataUnavailable(
             f"task.vgg.weights={config.weights} has no weights of VGG ({reason}); "
-            "python scripts/hed_weights.py makes such a file"
+            "python scripts/tools/hed_weights.py makes such a file"
         ) from error
 
 
@@ -181,5 +181,5 @@ def _unavailable(config: VGGConfig, cause: Exception) -> DataUnavailable:
     return DataUnavailable(
         f"the weights of {config.network} are not available ({one_line(cause)}). With "
         "task.vgg.weights=torchvision they are downloaded once; without internet, "
-        "python scripts/hed_weights.py makes a file for task.vgg.weights=FILE"
+        "python scripts/tools/hed_weights.py makes a file for task.vgg.weights=FILE"
     )

@@ -1,0 +1,251 @@
+"""``l2lgd figures``: tables, captions, caching, and the committed results."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import environment, l2lgd
+from PIL import Image
+
+from l2lgd.errors import UserError
+from l2lgd.figures import style as looks
+from l2lgd.figures.base import Look, Row, Table
+from l2lgd.figures.catalogue import FIGURES, QUADRATIC
+from l2lgd.figures.comparison import TITLES, comparison, published
+from l2lgd.figures.drawing import read
+from l2lgd.figures.evaluations import Evaluations, Plan
+from l2lgd.pretrained.weights import SHIPPED, shipped_path
+from l2lgd.results.losses import digest
+from l2lgd.storage import checkpoint
+
+COMMITTED = Path(__file__).parents[2] / "outputs" / "figures"
+SMALL = [f"scale.functions.{name}=1" for name in ("mnist", "mnist_long", "grid", "sharing_mnist")]
+SMALL += ["scale.functions.quadratic=3", "scale.functions.sharing=3", "workers=2"]
+
+
+@pytest.fixture(scope="module")
+def drawn(mnist_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Figure 4 of a few functions, with the paper's curves."""
+    folder = tmp_path_factory.mktemp("figures")
+    ran = _figures(folder, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def _figures(folder: Path, data: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return l2lgd("figures", *SMALL, *options, cwd=folder, L2LGD_DATA=data)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    found = sorted((folder / "outputs" / "figures").glob("figure_*"))
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_a_table_survives_its_csv() -> None:
+    table = Table([Row("a, b", "lstm", 1, 0.5, 0.25, 0.75), Row("c", "adam", 2.5, 3, np.nan, 4)])
+    again = Table.parse(table.csv())
+    assert again[0] == table[0]
+    assert again[1][:4] == table[1][:4]
+    assert np.isnan(again[1].low)
+    assert again.at("c", "adam", 2.5) == 3
+    assert again.at("c", "sgd", 2.5) is None
+
+
+@pytest.mark.parametrize("text", ["", "panel,optimizer\na,b\n", "{}"])
+def test_what_is_no_table_is_refused_or_empty(text: str) -> None:
+    if text.count("\n") == 2:
+        with pytest.raises(UserError, match="not the table"):
+            Table.parse(text)
+    else:
+        assert not Table.parse(text)
+
+
+def test_the_published_values_are_those_of_the_paper() -> None:
+    found = published()
+    assert found["4"].at("mnist", "nag", 200) == 0.25
+    assert found["5"].at("mnist_relu", "lstm", 100) == 2.58
+    assert found["6"].at("layers_2", "adam", 50) == 0.554
+    assert found["7"].at("cifar2", "lstm_sub", 1000) == 0.039
+    assert found["8"].at("neural_art_large", "lstm", 20) == 1.05
+    panels = {panel for table in found.values() for panel in table.panels()}
+    assert panels == {*TITLES, "mnist_200"}
+
+
+def test_ratios_are_to_the_best_tuned_optimizer_at_that_step() -> None:
+    own = [("lstm", 0.2), ("adam", 0.5), ("rmsprop", 0.4), ("sgd", 0.9), ("nag", float("nan"))]
+    table = Table(Row("mnist_40", name, 60, value, value, value) for name, value in own)
+    text = comparison({"5": table})
+    assert "| LSTM | 0.39 → – | 0.23 → 0.2 | 0.19 → – |" in text
+    assert "| **LSTM / best tuned** | 0.3 → – | 0.622 → 0.5 | 0.633 → – |" in text
+    assert "Figure 4" not in text
+
+
+def test_a_figure_comes_with_pdf_csv_and_caption(drawn: Path) -> None:
+    folder = drawn / "outputs" / "figures"
+    with Image.open(folder / "figure_4.png") as picture:
+        assert min(picture.size) > 300
+    assert (folder / "figure_4.pdf").read_bytes().startswith(b"%PDF")
+    table = read("4", folder).table
+    assert table.panels() == ["quadratic", "mnist", "mnist_200"]
+    assert set(table.lines("mnist")) == {"lstm", "sgd", "rmsprop", "adam", "nag"}
+    caption = (folder / "figure_4.md").read_text(encoding="utf-8")
+    for part in ("95 %", "3 test functions", "mnist from", "cpu", "l2lgd evaluate task=mnist"):
+        assert part in caption
+    summary = json.loads(
+        (folder / "evaluations" / "quadratic-3" / "summary.json").read_text(encoding="utf-8")
+    )
+    final = summary["results"]["adam"]["final_loss"]["mean"]
+    assert table.at("quadratic", "adam", 100) == pytest.approx(final, rel=1e-4)
+    assert "0.039 → " in (folder / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_a_second_call_evaluates_nothing_and_draws_the_same(drawn: Path, mnist_dir: str) -> None:
+    before = _files(drawn)
+    again = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert "to make" not in again.stderr
+    assert _files(drawn) == before
+    other = _figures(drawn, mnist_dir, "figure=4", "figures.style=colour_blind")
+    assert "to make" not in other.stderr
+    after = _files(drawn)
+    assert after["figure_4.png"] != before["figure_4.png"]
+    assert after["figure_4.csv"] == before["figure_4.csv"]
+
+
+def test_other_weights_or_functions_are_evaluated_anew(drawn: Path, mnist_dir: str) -> None:
+    weights = drawn / "weights"
+    for path in SHIPPED.glob("mnist-*.safetensors"):
+        tensors, metadata = checkpoint.load(path)
+        changed = {name: 0.9 * tensor for name, tensor in tensors.items()}
+        checkpoint.save(weights / path.name, changed, metadata)
+    before = read("4", drawn / "outputs" / "figures").table
+    checkpoint.save(
+        weights / "quadratic-lstm.safetensors",
+        *checkpoint.load(SHIPPED / "quadratic-lstm.safetensors"),
+    )
+    options = ("figure=4", f"weights_dir={weights}", "hydra.run.dir=other")
+    evaluations = drawn / "outputs" / "figures" / "evaluations"
+    earlier = f"reuse=[{evaluations}/mnist-1,{evaluations}/quadratic-3]"
+    ran = _figures(drawn, mnist_dir, *options, earlier)
+    assert ran.returncode == 0, ran.stderr
+    after = read("4", drawn / "other").table
+    for panel, optimizer, same in (
+        ("quadratic", "lstm", True),
+        ("mnist", "adam", True),
+        ("mnist", "lstm", False),
+    ):
+        equal = before.at(panel, optimizer, 100) == after.at(panel, optimizer, 100)
+        assert equal == same, (panel, optimizer)
+
+
+def test_a_killed_call_goes_on_to_the_same_result(
+    drawn: Path, mnist_dir: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "l2lgd", "figures", *SMALL, "figure=4"]
+    command += ["figures.overlay=paper", "workers=1"]
+    changed = environment(L2LGD_DATA=mnist_dir)
+    with subprocess.Popen(command, cwd=tmp_path, env=changed, stderr=subprocess.DEVNULL) as killed:
+        first = tmp_path / "outputs" / "figures" / "evaluations" / "quadratic-3" / "summary.json"
+        deadline = time.monotonic() + 100
+        while not first.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        killed.kill()
+    assert first.is_file()
+    time.sleep(2)  # the evaluation that was under way ends as well
+    ran = _figures(tmp_path, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert ran.returncode == 0, ran.stderr
+    assert "2 of 3 evaluations to make" in ran.stderr
+    again = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert again.returncode == 0
+    assert _files(tmp_path) == _files(drawn)
+
+
+def test_damaged_losses_are_made_again(drawn: Path, mnist_dir: str) -> None:
+    before = _files(drawn)
+    folder = drawn / "outputs" / "figures" / "evaluations" / "quadratic-3"
+    losses = folder / "losses.safetensors"
+    whole = losses.read_bytes()
+    losses.write_bytes(whole[:-9])
+    ran = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
+    assert ran.returncode == 0, ran.stderr
+    assert "1 of 3 evaluations to make" in ran.stderr
+    assert checkpoint.load(losses)[0]
+    assert _files(drawn) == before
+
+
+def test_evaluations_are_out_of_date_when_what_they_read_changes(tmp_path: Path) -> None:
+    network = tmp_path / "network"
+    network.write_text("one")
+    plan = Plan(tmp_path, {"quadratic": 1}, [], [], [], None, 1, tmp_path, [network])
+    stamps = [Evaluations(plan).stamp(QUADRATIC)]
+    network.write_text("another")
+    stamps.append(Evaluations(plan).stamp(QUADRATIC))
+    elsewhere = dataclasses.replace(plan, data_dir=tmp_path / "elsewhere")
+    stamps.append(Evaluations(elsewhere).stamp(QUADRATIC))
+    assert stamps[0] != stamps[1] != stamps[2]
+    assert Evaluations(elsewhere).stamp(QUADRATIC) == stamps[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["figure=44"], "figure=44"),
+        (["figure=4", "figures.style=pretty"], "figures.style=pretty"),
+        (["figure=4", "figures.overlay=ours"], "figures.overlay=ours"),
+        (["figure=4", "scale.functions.mnist=0"], "scale.functions.mnist=0"),
+        (["figure=4", "weights_dir=nowhere"], "weights_dir=nowhere"),
+        (["figure=4", "workers=-1"], "workers=-1"),
+        (["figure=[]"], "figure=[]"),
+        (["figure=8", "vgg=nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_mistakes_end_in_one_line(options: list[str], said: str, tmp_path: Path) -> None:
+    ran = l2lgd("figures", *SMALL, *options, cwd=tmp_path)
+    assert ran.returncode == 2
+    last = ran.stderr.strip().splitlines()[-1]
+    assert last.startswith("l2lgd: ")
+    assert said in last
+    assert "Traceback" not in ran.stderr
+
+
+def committed() -> list[str]:
+    return [name for name in FIGURES if (COMMITTED / f"figure_{name}.csv").is_file()]
+
+
+def test_every_figure_is_committed() -> None:
+    assert committed() == list(FIGURES)
+
+
+@pytest.mark.parametrize("name", committed())
+def test_the_committed_figures_are_of_the_shipped_weights(name: str) -> None:
+    about: Any = json.loads((COMMITTED / f"figure_{name}.json").read_text(encoding="utf-8"))
+    checked = 0
+    for panel in about["panels"].values():
+        for optimizer, file in panel["checkpoints"].items():
+            path = shipped_path(file)
+            assert path.is_relative_to(SHIPPED)
+            assert digest(checkpoint.load(path)[0]) == panel["weights"][optimizer], file
+            checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize("name", committed())
+def test_drawing_a_committed_figure_again_gives_the_same_picture(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name]
+    again = tmp_path / "again.png"
+    again.write_bytes(looks.encoded(figure.draw(read(name, COMMITTED), Look()), "png", figure.dpi))
+    with Image.open(again) as one, Image.open(COMMITTED / f"figure_{name}.png") as other:
+        pictures = [np.asarray(picture.convert("L"), dtype=float) for picture in (one, other)]
+    assert pictures[0].shape == pictures[1].shape
+    # Not to the byte: fonts are drawn a little differently by other versions of FreeType.
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1.0
+
+
+def test_the_committed_comparison_is_that_of_the_tables() -> None:
+    tables = {name: read(name, COMMITTED).table for name in committed()}
+    assert comparison(tables) == (COMMITTED / "comparison.md").read_text(encoding="utf-8")

@@ -1,0 +1,501 @@
+"""The documentation: the site builds, links lead somewhere, and what pages show to type works.
+
+Commands are run with sizes of a second.
+"""
+
+import importlib.util
+import itertools
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import NO_NETWORK, SCRIPTS, l2lgd, python, served
+from PIL import Image
+
+from l2lgd.config.overrides import POSITIONAL
+from l2lgd.pretrained.weights import SHIPPED
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "own_package"
+SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKED = [path for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (path := ROOT / name).is_file()]
+LINKED += [*SHOWN, *sorted((ROOT / "examples").rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    line: int  # of its first line in the page, from 1
+    language: str
+    lines: list[str]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Those of a page, from top to bottom."""
+    fence, begun = "", Block(0, "", [])
+    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+        mark = re.match(r" *(`{3,}|~{3,}) *([\w+-]*)", line)
+        if mark and not fence:
+            fence, begun = mark[1], Block(number + 1, mark[2], [])
+        elif fence and line.strip() == fence:
+            yield begun
+            fence = ""
+        elif fence:
+            begun.lines.append(line)
+    assert not fence, f"{name_of(page)}:{begun.line}: a block that does not end"
+
+
+# Links
+
+
+def prose(page: Path) -> str:
+    """The text of a page, with spaces in the place of everything that is code."""
+    lines = page.read_text("utf-8").splitlines()
+    for block in blocks(page):
+        for index in range(block.line - 2, block.line + len(block.lines)):
+            lines[index] = ""
+    span = r"(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)"
+    return re.sub(span, lambda m: re.sub(r"[^\n]", " ", m[0]), "\n".join(lines), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What ``#`` may be followed by in a link to a page, as code hosts make it of headings."""
+    text, code = page.read_text("utf-8").splitlines(), set()
+    for block in blocks(page):
+        code |= set(range(block.line - 1, block.line + len(block.lines)))
+    found: dict[str, int] = {}
+    names = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", "\n".join(text)))
+    for number, line in enumerate(text):
+        heading = re.match(r"#{1,6} +(.*?) *#*$", line)
+        if heading is None or number in code:
+            continue
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading[1])
+        slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
+        names.add(f"{slug}-{found[slug]}" if slug in found else slug)
+        found[slug] = found.get(slug, 0) + 1
+    return names
+
+
+def links(page: Path) -> Iterator[tuple[int, str]]:
+    """The line and the target of every link and picture."""
+    text = prose(page)
+    for pattern in (r"\]\(\s*<?([^()\s>]+)", r"^ *\[[^]]+\]: *(\S+)", r"\b(?:src|href)=\"([^\"]+)"):
+        for match in re.finditer(pattern, text, re.MULTILINE):
+            yield text.count("\n", 0, match.start()) + 1, match[1]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for line, target in links(page):
+        if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        if not there.exists():
+            broken.append(f"{name_of(page)}:{line}: there is no {target}")
+        elif anchor and there.suffix == ".md" and anchor not in anchors(there):
+            broken.append(f"{name_of(page)}:{line}: {path or 'the page'} has no heading #{anchor}")
+    assert not broken, "\n".join(broken)
+
+
+# The site and the page that is written
+
+
+def script(name: str) -> ModuleType:
+    """A module of scripts/."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as strictly as can be."""
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
+    folder = tmp_path_factory.mktemp("site")
+    options = ("--strict", "--site-dir", str(folder))  # --quiet would have it overlook warnings
+    ran = python("-m", "mkdocs", "build", *options, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder
+
+
+def test_the_site_has_every_page_and_needs_no_other_host(site: Path) -> None:
+    for page in SHOWN[1:]:
+        html = (site / page.with_suffix(".html").name).read_text("utf-8")
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:[^>]+", html)
+    assert (site / "outputs" / "figures" / "figure_4.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("markdown", "without", "with_repository"),
+    [
+        ("[a](method.md#x)", "[a](method.md#x)", "[a](method.md#x)"),
+        ("[a](https://x.org)", "[a](https://x.org)", "[a](https://x.org)"),
+        (
+            "![a](../outputs/figures/figure_4.png)",
+            "![a](outputs/figures/figure_4.png)",
+            "![a](outputs/figures/figure_4.png)",
+        ),
+        ("`[a](../setup.cfg)`", "`[a](../setup.cfg)`", "`[a](../setup.cfg)`"),
+        ("[`setup.cfg`](../setup.cfg)", "`setup.cfg`", "[`setup.cfg`](R/blob/HEAD/setup.cfg)"),
+        ("[set](../setup.cfg#x)", "set (`setup.cfg`)", "[set](R/blob/HEAD/setup.cfg#x)"),
+        ("[a](../nowhere.py)", "[a](../nowhere.py)", "[a](../nowhere.py)"),
+    ],
+)
+def test_links_out_of_the_docs_are_rewritten(
+    markdown: str, without: str, with_repository: str
+) -> None:
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
+    hooks = script("mkdocs_hooks")
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    for address, expected in ((None, without), ("R/", with_repository)):
+        where = {"config_file_path": str(ROOT / "mkdocs.yml"), "docs_dir": str(ROOT / "docs")}
+        config: Any = SimpleNamespace(**where, repo_url=address)
+        assert hooks.on_page_markdown(markdown, page, config, None) == expected
+
+
+def test_the_page_of_the_configuration_is_up_to_date() -> None:
+    reference = script("config_reference")
+    written = reference.PAGE.read_text("utf-8")
+    assert written == reference.page(), "run python scripts/tools/config_reference.py"
+
+
+def test_a_page_that_is_not_up_to_date_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = script("config_reference")
+    monkeypatch.setattr(reference, "PAGE", tmp_path / "configuration.md")
+    monkeypatch.setattr(sys, "argv", ["config_reference.py", "--check"])
+    assert reference.main() == 1
+    assert not reference.PAGE.exists()
+    monkeypatch.setattr(sys, "argv", ["config_reference.py"])
+    assert reference.main() == 0
+    monkeypatch.setattr(sys, "argv", ["config_reference.py", "--check"])
+    assert reference.main() == 0
+
+
+# Code
+
+
+@pytest.fixture(scope="module")
+def variables(small_data: Path) -> dict[str, str]:
+    """Of the environment: small data, the example as if it were installed, no network."""
+    changes = {"L2LGD_DATA": str(small_data), "WANDB_MODE": "disabled", "PYTHONPATH": str(EXAMPLE)}
+    return {**NO_NETWORK, **changes}
+
+
+@pytest.fixture(scope="module")
+def small_data(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir: a few pictures a class for MNIST and CIFAR-10, the gallery for neural art.
+
+    Classes differ in brightness, so that there is something to be learned.
+    """
+    root = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(0)
+    for name, shape in (("mnist", (28, 28)), ("cifar10", (32, 32, 3))):
+        for part, count in (("train", 10), ("test", 3)):
+            for label in range(10):
+                folder = root / name / part / str(label)
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    pixels = draw.integers(20 * label, 20 * label + 60, shape, dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{index}.png")
+    shutil.copytree(gallery["content"], root / "neural_art" / "content")
+    for style in ("starry_night", "the_scream"):
+        (root / "neural_art" / "style").mkdir(exist_ok=True)
+        shutil.copy(gallery["style"], root / "neural_art" / "style" / f"{style}.png")
+    return root
+
+
+PYTHON = {page: [b for b in blocks(page) if b.language == "python"] for page in SHOWN}
+
+
+@pytest.mark.parametrize("page", [page for page in SHOWN if PYTHON[page]], ids=name_of)
+def test_python_on_a_page_runs(page: Path, variables: dict[str, str], tmp_path: Path) -> None:
+    code = ""
+    for block in PYTHON[page]:  # on the lines of the page, for tracebacks
+        code += "\n" * (block.line - 1 - code.count("\n")) + "\n".join(block.lines) + "\n"
+    ran = served("-c", code, cwd=tmp_path, **variables)
+    assert ran.returncode == 0, f"{name_of(page)}: {ran.stderr}"
+
+
+# Commands
+
+SHELLS = ("", "bash", "sh", "shell", "console")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "l2lgd")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of l2lgd on a page."""
+
+    line: int
+    words: tuple[str, ...]  # after the program
+    folder: str = "."  # where a cd before it leads
+    torchrun: bool = False
+
+
+def commands(page: Path) -> Iterator[Command]:
+    """Those in blocks that are for a shell."""
+    for block in blocks(page):
+        if block.language not in SHELLS:
+            continue
+        folder = "."
+        for line, text in logical_lines(block):
+            for part in re.split(r"\s(?:&&|\|\|?|;|>>?|2>&1|&)(?:\s|$)", text.removeprefix("$ ")):
+                if not re.match(r"([A-Z_]+=\S+ +)*(l2lgd|torchrun|python3? -m l2lgd|cd) ?", part):
+                    continue
+                words = shlex.split(part, comments=True)
+                words = words[next(k for k, word in enumerate(words) if "=" not in word) :]
+                if words[0] == "cd":
+                    folder = words[1]
+                elif words[0] == "torchrun":
+                    after = tuple(words[words.index("l2lgd") + 1 :])
+                    yield Command(line, after, folder, torchrun=True)
+                else:
+                    yield Command(line, tuple(words[words.index("l2lgd") + 1 :]), folder)
+
+
+def logical_lines(block: Block) -> Iterator[tuple[int, str]]:
+    """Lines without those backslashes that go on on the next one, each with its number."""
+    begun, number = "", 0
+    for offset, line in enumerate(block.lines):
+        number = number if begun else block.line + offset
+        begun += line.strip()
+        if begun.endswith("\\"):
+            begun = begun[:-1]
+            continue
+        yield number, begun
+        begun = ""
+
+
+# Sizes that every command gets, in the place of its own.
+ONE_META_STEP = {
+    "meta_steps": "1",
+    "num_functions": "1",
+    "validation_functions": "1",
+    "validate_every": "1",
+    "num_steps": "2",
+    "unroll.lengths": "[2]",
+    "unroll.horizons": "null",
+}
+COUNTS = ("quadratic", "mnist", "mnist_long", "grid", "cifar", "neural_art")
+COUNTS += ("sharing", "sharing_mnist")
+SMALL: dict[str, dict[str, str]] = {
+    "meta-train": {**ONE_META_STEP, "threads": "1", "logger": "none"},
+    "tune": {**ONE_META_STEP, "trials": "1", "threads": "1", "logger": "none"},
+    "evaluate": {
+        **{"num_functions": "1", "num_steps": "2", "tune_functions": "1"},
+        **{"threads": "1", "logger": "none"},
+    },
+    "stylize": {"size": "16", "num_steps": "2", "threads": "1"},
+    "figures": {f"scale.functions.{count}": "1" for count in COUNTS} | {"workers": "1"},
+}
+ONLY_LOOK = {"--help", "-h", "--cfg", "-c", "--info", "-i"}  # what runs nothing
+PLACEHOLDER = re.compile(r"…|\.\.\.|<[^<>]+>|\b(?:FILE|FOLDER|DIR|RUN|PATH)\b")
+PICTURES = (".jpg", ".jpeg", ".png")
+WEIGHTS = ("checkpoint", "initial_weights")
+
+
+@dataclass
+class Stage:
+    """Where the commands of a page run one after the other, and what stands in for placeholders."""
+
+    folder: Path
+    gallery: Mapping[str, str]
+    variables: Mapping[str, str]  # of the environment
+    data: Path
+    made: dict[str, str] = field(default_factory=dict)
+
+    def ready(self, command: Command) -> list[list[str]]:
+        """The words of one command, or two, that are tried in its place."""
+        words = [str(word) for word in command.words]
+        verb = words[0]
+        if verb not in SMALL or ONLY_LOOK & set(words):
+            return [[self._in_place("checkpoint", word, words) for word in words]]
+        words = [self._replaced(word, words) for word in words]
+        if verb == "stylize":
+            self._lay_out_pictures(words)
+        small = self._small(verb, words)
+        if command.torchrun:
+            small["num_functions"] = "2"  # one for each process
+        given = {word.lstrip("+").partition("=")[0] for word in words if "=" in word}
+        going_on = bool({"resume", "rerun"} & given)  # in the sizes that it was begun with
+        added = [f"{k}={v}" for k, v in small.items() if not going_on or k in given]
+        kept = [word for word in words if word.lstrip("+").partition("=")[0] not in small]
+        flags = {"--multirun", "-m"}
+        if flags & set(words):
+            kept = [_swept(word, 2) for word in kept]
+        plain = [word for word in kept if not word.startswith(("hydra/launcher", "hydra.launcher"))]
+        if plain == kept:
+            return [[*kept, *added]]
+        once = [_swept(word, 1) for word in kept if word not in flags]
+        return [[*once, *added, "--cfg", "hydra"], [*plain, *added]]  # composed; run without
+
+    def _small(self, verb: str, words: Sequence[str]) -> dict[str, str]:
+        small = dict(SMALL[verb])
+        if any(word.startswith(("logger.", "logger=tensorboard")) for word in words):
+            small.pop("logger", None)
+        task = " ".join(word for word in words if word.startswith("task="))
+        if verb == "stylize" or "neural_art" in task:
+            small["task.vgg.weights"] = self.gallery["vgg"]
+            small |= {} if verb == "stylize" else {"task.size": "16"}
+        if "cifar" in task:
+            small["task.batch_size"] = "8"
+        return small
+
+    def _replaced(self, word: str, words: Sequence[str]) -> str:
+        name, equals, value = word.partition("=")
+        if not equals:
+            return word
+        if value.startswith("[") and value.endswith("]"):
+            parts = [part for part in value[1:-1].split(",") if part != "…"]
+            inside = [self._in_place(name, part, words) for part in parts]
+            return f"{name}=[{','.join(inside)}]"
+        return f"{name}={self._in_place(name, value, words)}"
+
+    def _in_place(self, name: str, value: str, words: Sequence[str]) -> str:
+        """A value, or in the place of a placeholder what earlier commands left or stands in."""
+        if not PLACEHOLDER.search(value):
+            return value
+        pattern = PLACEHOLDER.sub("*", value)
+        said = bool(pattern.strip("*/")) and not Path(pattern).is_absolute()
+        found = sorted(self.folder.glob(pattern)) if said else []
+        if found:
+            return found[-1].relative_to(self.folder).as_posix()
+        known = {
+            "task.vgg.weights": self.gallery["vgg"],
+            "vgg": self.gallery["vgg"],
+            "task.content": self.gallery["content"],
+            "task.style": self.gallery["style"],
+            "task.data.root": str(self.data / "mnist"),
+            "data_dir": str(self.data),
+            "weights_dir": str(SHIPPED),
+        }
+        if name in WEIGHTS:
+            return str(_weights_for(words))
+        if name in ("resume", "of", "reuse"):
+            return self._run_of("meta-train" if name == "resume" else "evaluate")
+        return known.get(name, value)
+
+    def _run_of(self, verb: str) -> str:
+        """The folder of a small run."""
+        if verb not in self.made:
+            self.made[verb] = f"a_{verb}"
+            small = [f"{name}={value}" for name, value in SMALL[verb].items()]
+            words = [verb, "task=quadratic", *small, f"hydra.run.dir={self.made[verb]}"]
+            ran = l2lgd(*words, cwd=self.folder, **self.variables)
+            assert ran.returncode == 0, ran.stderr
+        return self.made[verb]
+
+    def _lay_out_pictures(self, words: Sequence[str]) -> None:
+        """Write those that a command names."""
+        outputs = [after for word, after in itertools.pairwise(words) if word == "-o"]
+        for word in words:
+            name, equals, value = word.partition("=")
+            path = self.folder / (value if equals else word)
+            wanted = name in POSITIONAL["stylize"] if equals else word not in outputs
+            if wanted and path.suffix in PICTURES and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.open(self.gallery["style"]).save(path)
+
+    def run(self, command: Command) -> tuple[int, str]:
+        """The exit status of a command, and what it said with the words that were tried."""
+        folder = self.folder / command.folder
+        if not folder.exists() and (ROOT / command.folder).is_dir():
+            shutil.copytree(ROOT / command.folder, folder)
+        for words in self.ready(command):
+            run = _torchrun if command.torchrun else l2lgd
+            ran = run(*words, cwd=folder, **self.variables)
+            if ran.returncode:
+                return ran.returncode, f"tried as: l2lgd {shlex.join(words)}\n{ran.stderr}"
+        return 0, ""
+
+
+def _swept(word: str, most: int) -> str:
+    """The first of the numbers that a sweep goes over; names are all tried, if more than one."""
+    name, equals, value = word.partition("=")
+    values = value.split(",")
+    if not equals or value.startswith(("[", "{", "'", '"')) or len(values) == 1:
+        return word
+    numbers = all(re.fullmatch(r"[-+\d.e]+", part) for part in values)
+    return f"{name}={','.join(values[:most] if numbers or most == 1 else values)}"
+
+
+def _weights_for(words: Sequence[str]) -> Path:
+    """Shipped weights that fit the task and the optimizer of a command."""
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    task = options.get("task", "mnist")
+    usual = {"cifar10": "lstm_per_group", "cifar_sub": "lstm_sub"}.get(task, "lstm")
+    opt = options.get("opt", usual)
+    found = sorted(SHIPPED.glob(f"{task}-{opt}.safetensors")) or sorted(
+        SHIPPED.rglob(f"*-{opt}.safetensors")
+    )
+    assert found, f"no shipped weights for {shlex.join(words)}"
+    return found[0]
+
+
+_under_torchrun: dict[tuple[str, ...], CompletedProcess[str]] = {}  # several pages have the same
+
+
+def _torchrun(*words: str, cwd: Path, **variables: str) -> CompletedProcess[str]:
+    if words not in _under_torchrun:
+        _under_torchrun[words] = python(*TORCHRUN, *words, cwd=cwd, **variables)
+    return _under_torchrun[words]
+
+
+COMMANDS = {page: list(commands(page)) for page in SHOWN}
+
+
+def evaluates_figures(command: Command) -> bool:
+    """Is it one that evaluates what figures show, at rates that are tuned for MNIST itself?"""
+    of_own = any(word.startswith("of=") for word in command.words)
+    return command.words[:1] == ("figures",) and not of_own and not ONLY_LOOK & set(command.words)
+
+
+def assert_all_run(page: Path, stage: Stage, chosen: Sequence[Command]) -> None:
+    failed = []
+    for command in chosen:
+        status, said = stage.run(command)
+        if status:
+            typed = f"l2lgd {shlex.join(command.words)}"
+            failed.append(f"{name_of(page)}:{command.line}: {typed}\nstatus {status}, {said}")
+    assert not failed, "\n\n".join(failed)
+
+
+@pytest.fixture
+def stage(
+    variables: dict[str, str], gallery: dict[str, str], small_data: Path, tmp_path: Path
+) -> Stage:
+    return Stage(tmp_path, gallery, variables, small_data)
+
+
+@pytest.mark.parametrize("page", [page for page in SHOWN if COMMANDS[page]], ids=name_of)
+def test_commands_on_a_page_run(page: Path, stage: Stage) -> None:
+    assert_all_run(page, stage, [c for c in COMMANDS[page] if not evaluates_figures(c)])
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in SHOWN if any(map(evaluates_figures, COMMANDS[page]))], ids=name_of
+)
+def test_commands_that_draw_figures_run(page: Path, stage: Stage, mnist_dir: str) -> None:
+    stage.variables = {**stage.variables, "L2LGD_DATA": mnist_dir}
+    assert_all_run(page, stage, [c for c in COMMANDS[page] if evaluates_figures(c)])

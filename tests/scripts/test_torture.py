@@ -1,0 +1,46 @@
+"""scripts/torture in its short form."""
+
+import os
+import shutil
+
+import pytest
+from helpers import SCRIPTS, python
+
+
+def torture(what: str, times: int) -> str:
+    ran = python(str(SCRIPTS / "torture"), what, "--times", str(times))
+    if "can be mounted here" in ran.stderr:
+        pytest.skip("no tmpfs can be mounted here")
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("what", "times", "said"),
+    [
+        ("kills", 3, "weights and metrics are those of a run without a break"),
+        ("damage", 36, "36 damaged checkpoints, all detected"),
+        ("words", 20, "20 bad command lines"),
+        ("values", 20, "20 values"),
+        ("unwritable", 1, "each refused in one line"),
+    ],
+)
+def test_nothing_is_lost(what: str, times: int, said: str) -> None:
+    assert said in torture(what, times)
+
+
+def test_files_of_data_that_are_cut_short_are_refused(mnist_dir: str) -> None:
+    assert "9 files cut short" in torture("data", 9)
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler"
+)
+@pytest.mark.parametrize(
+    ("what", "times", "said"),
+    [("writes", 3, "one line, and then the same results"), ("clock", 1, "it went back")],
+)
+def test_nothing_is_lost_on_a_full_disk_and_where_the_clock_jumps(
+    what: str, times: int, said: str
+) -> None:
+    assert said in torture(what, times)
