@@ -5,11 +5,15 @@ import sys
 from typing import Any
 
 
+def printable(text: object) -> str:
+    """In one line, and with nothing in it that has a meaning for the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+
+
 def say(text: str) -> None:
-    """A line on standard error, in which nothing has a meaning for the terminal."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    """A line on standard error."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def show(table: Any) -> None:
