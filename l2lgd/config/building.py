@@ -13,7 +13,7 @@ from l2lgd.config.old_names import TARGETS
 from l2lgd.config.typed import typed
 from l2lgd.errors import ConfigError, one_line
 
-NOT_FOR_CONSTRUCTORS = ("_target_", "recipe")
+NOT_FOR_CONSTRUCTORS = ("_target_", "recommended", "weights_of", "loss_label")
 
 
 def build(

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from l2lgd.config.schemas import about_task
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
@@ -91,7 +92,7 @@ def _picture(
     if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
         bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
         what = f"means of {FINAL_WINDOW} steps and 95 % interval"
-    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
+    label = about_task(run.config).loss_label
     plot_curves(path, bands, learned, run.task_name, label, run.caption(run.options.split, what))
     return path
 

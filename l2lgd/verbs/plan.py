@@ -32,7 +32,7 @@ def build_unroll(node: Mapping[str, Any]) -> Unroll:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class MetaTrainingPlan:
     """What is meta-trained, and how."""
 
     optimizer: LearnedRule
@@ -40,7 +40,7 @@ class Recipe:
     settings: MetaSettings
 
     @classmethod
-    def of(cls, run: Run) -> "Recipe":
+    def of(cls, run: Run) -> "MetaTrainingPlan":
         """As the config says.
 
         Raises:

@@ -19,7 +19,7 @@ from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
 from l2lgd.tracking.tracker import NullTracker
-from l2lgd.verbs.plan import Recipe
+from l2lgd.verbs.plan import MetaTrainingPlan
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,13 @@ def _learning_rates(run: Run) -> dict[str, Search]:
 def _meta_learning_rate(run: Run) -> dict[str, Search]:
     """Random search over short meta-trainings, each in a folder of its own."""
     options = run.options
-    recipe = Recipe.of(run)
+    plan = MetaTrainingPlan.of(run)
 
     def final_loss(rate: float) -> float:
         folder = run.folder / f"meta_learning_rate={rate:.3g}"
         folder.mkdir(parents=True, exist_ok=True)
-        settings = dataclasses.replace(recipe.settings, meta_learning_rate=rate)
-        trial = dataclasses.replace(recipe, settings=settings)
+        settings = dataclasses.replace(plan.settings, meta_learning_rate=rate)
+        trial = dataclasses.replace(plan, settings=settings)
         with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
             try:
                 loss = trial.run(run, own, folder).best_validation_loss
