@@ -207,7 +207,7 @@ def _bare(verb: str, word: str, rest: Sequence[str]) -> str:
 
 def _hint(verb: str, name: str, value: str) -> str:
     """The option that has that name here, or that does what it does elsewhere, with the value."""
-    if name in _options(verb):
+    if re.split(r"[.@/]", name)[0] in _options(verb):
         found = [name]
     elif ALIASES.get(name) == RATE and verb in RATES:
         return f"; {RATES[verb].format(value)}"

@@ -140,7 +140,7 @@ def test_an_option_of_another_verb_is_unknown() -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"^{name}: "):
+    with pytest.raises(ConfigError, match=f"^{name}(={value})?: "):
         validated(changed("evaluate", **{name: value}), "evaluate")
 
 
@@ -200,7 +200,7 @@ def test_build_checks_names_and_types_against_the_constructor() -> None:
     assert task.dimension == 3
     with pytest.raises(ConfigError, match=r"no option task\.dimensoin; did you mean dimension"):
         build({**QUADRATIC, "dimensoin": 3}, "task")
-    with pytest.raises(ConfigError, match=r"^task\.dimension: .*three"):
+    with pytest.raises(ConfigError, match=r"^task\.dimension=three: "):
         build({**QUADRATIC, "dimension": "three"}, "task")
     with pytest.raises(ConfigError, match=r"^task\.dimension=0: must be at least 1"):
         build({**QUADRATIC, "dimension": 0}, "task")
