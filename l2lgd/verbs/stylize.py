@@ -67,7 +67,7 @@ def _check_pictures(options: Any) -> None:
     """Raise ConfigError where one is not there, before anything is loaded."""
     content = Path(options.content).expanduser()
     if not content.exists():
-        raise ConfigError(f"content={content}: there is no such file")
+        raise ConfigError(f"there is no {content}; give content=FILE, a photograph")
     try:
         find_painting(options.style, Path(options.data_dir).expanduser() / "neural_art" / "style")
     except DataUnavailable as error:

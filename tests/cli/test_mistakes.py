@@ -115,7 +115,7 @@ COMPOSED = {  # mistakes that show only in the composed config, or in what it na
     "figures figure=20": ["figure=20", "4, 5, ", "sharing", "all"],
     "figures threads=0": ["threads=0: must be at least 1"],
     "figures vgg=nope figure=8": ["vgg=nope: no such file"],
-    "stylize nope.jpg x.jpg": ["nope.jpg: there is no such file"],
+    "stylize nope.jpg x.jpg": ["there is no nope.jpg", "content=FILE"],
     "stylize here.jpg x.jpg": ["no picture x.jpg", "give style=FILE"],
     "evaluate task=quadratic checkpoint=run": ["checkpoint=run/checkpoints/best.safetensors"],
     "evaluate task=quadratic checkpoint=mnist-lstn": ["did you mean mnist-lstm?"],
