@@ -396,6 +396,8 @@ class Stage:
             small |= {} if verb == "stylize" else {"task.size": "16"}
         if "cifar" in task:
             small["task.batch_size"] = "8"
+        if "figure=all" in words:
+            small["figure"] = "4"
         return small
 
     def _replaced(self, word: str, words: Sequence[str]) -> str:
