@@ -16,12 +16,12 @@ def summary(thing: Any) -> str:
 
 
 def as_markdown(docstring: str) -> list[str]:
-    """Lines of Markdown, a blank one at the end.
+    """What ``inspect.getdoc`` has, as lines of Markdown, a blank one at the end.
 
     What follows a section without being indented is a paragraph of its own again.
     """
     lines: list[str] = []
-    rest = inspect.cleandoc(docstring)
+    rest = docstring
     while match := SECTION.search(rest):
         lines += paragraphs(rest[: match.start()])
         inside, rest = _indented(rest[match.end() + 1 :])
