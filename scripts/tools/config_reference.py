@@ -144,9 +144,9 @@ def choice_section(group: str, choice: str) -> list[str]:
         paragraphs.append("\n".join(table(found, kind, prefix, filled)))
     task_defaults = conf.recommended(group, choice) if group == "task" else {}
     if task_defaults:
-        rows = [f"| `{name}` | `{conf.compact(v)}` |" for name, v in task_defaults.items()]
+        set_to = [f"{name}={conf.compact(value)}" for name, value in task_defaults.items()]
         said = "The task's defaults for options of the verb and of other groups:"
-        paragraphs.append("\n".join([said, "", "| option | value |", "|---|---|", *rows]))
+        paragraphs.append("\n".join([said, "", "```text", *set_to, "```"]))
     return [line for paragraph in paragraphs if paragraph for line in (paragraph, "")]
 
 

@@ -48,21 +48,25 @@ def pages() -> dict[Path, str]:
     rest = {name: o for name, o in objects.items() if name not in errors}
     lines = names_table(rest)
     names = {thing: name for name, thing in rest.items()}
-    for thing in rest.values():
-        lines += class_section(thing, names) if inspect.isclass(thing) else function_section(thing)
+    for name, thing in rest.items():
+        if inspect.isclass(thing):
+            lines += class_section(thing, names)
+        elif inspect.isfunction(thing):
+            lines += function_section(thing)
+        else:
+            lines += [f"## `{name}`", "", *fenced(f"{name} = {annotation(thing)}")]
     return {PAGE: generated.between_marks(PAGE, lines + error_section(errors))}
 
 
 def public() -> dict[str, Any]:
     """The names and what they stand for."""
     names = dict.fromkeys([*HOMES, *l2lgd.__all__])
-    found = {
+    return {
         name: getattr(l2lgd, name)
         if name in l2lgd.__all__
         else getattr(importlib.import_module(HOMES[name]), name)
         for name in names
     }
-    return {name: o for name, o in found.items() if inspect.isclass(o) or inspect.isfunction(o)}
 
 
 def is_error(thing: Any) -> bool:
@@ -71,11 +75,15 @@ def is_error(thing: Any) -> bool:
 
 def names_table(objects: dict[str, Any]) -> list[str]:
     rows = [
-        f"| [`{name}`](#{name.lower()}) | {docstrings.summary(thing)} |"
-        for name, thing in objects.items()
+        f"| [`{name}`](#{name.lower()}) | {summary(thing)} |" for name, thing in objects.items()
     ]
     errors = "| [errors](#errors) | What goes wrong in a way that a user can put right. |"
     return ["| name | what it is |", "|---|---|", *rows, errors, ""]
+
+
+def summary(thing: Any) -> str:
+    documented = inspect.isclass(thing) or inspect.isfunction(thing)
+    return docstrings.summary(thing) if documented else "A type, for annotations."
 
 
 def class_section(kind: type, names: Mapping[type, str]) -> list[str]:
