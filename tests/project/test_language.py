@@ -14,6 +14,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 GUIDES = [ROOT / "README.md", DOCS / "index.md"]
 GUIDES += sorted(page for room in ("start", "how-to") for page in (DOCS / room).glob("*.md"))
 
+MOST_COLUMNS = 72  # of a command, so that it is read without scrolling sideways
 MOST_WORDS, MEAN_WORDS = 35, 20
 LABEL = 3  # words; a text that is shorter and no sentence names something, and would flatter a mean
 
@@ -118,16 +119,33 @@ def test_a_paragraph_is_one_line(page: Path) -> None:
     assert not wrapped, "\n".join(f"{name_of(page)}:{k}: goes on: {text}" for k, text, _ in wrapped)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_code_names_its_language(page: Path) -> None:
-    fence = ""
-    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+def fenced(markdown: str) -> Iterator[tuple[int, str, str]]:
+    """The lines of blocks of code, each with its number and the language of its block."""
+    fence, language = "", ""
+    for number, line in enumerate(markdown.splitlines(), 1):
         mark = FENCE.match(line)
         if mark and not fence:
-            fence = mark[1]
-            assert mark[2], f"{name_of(page)}:{number}: no language"
+            fence, language = mark[1], mark[2]
         elif fence and line.strip() == fence:
             fence = ""
+        elif fence:
+            yield number, language, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_names_its_language(page: Path) -> None:
+    nameless = [k for k, language, _ in fenced(page.read_text("utf-8")) if not language]
+    assert not nameless, f"{name_of(page)}: blocks without a language, lines {nameless}"
+
+
+@pytest.mark.parametrize("page", GUIDES[1:], ids=name_of)
+def test_commands_fit(page: Path) -> None:
+    wide = [
+        f"{name_of(page)}:{number}: {len(line)} columns"
+        for number, language, line in fenced(page.read_text("utf-8"))
+        if language in ("bash", "text") and len(line) > MOST_COLUMNS
+    ]
+    assert not wide, "\n".join(wide)
 
 
 @pytest.mark.parametrize(
