@@ -15,22 +15,11 @@ import yaml
 
 from l2lgd.cli.help import entries
 from l2lgd.cli.help import shown as shown_default
+from l2lgd.config.options import FILLED, RECOMMENDED
 from l2lgd.meta.schedules import Unroll
 
 CONF = files("l2lgd.conf")
-RECOMMENDED = ("recommended", "recipe")  # the task's defaults for options of others
-NO_OPTIONS = ("defaults", "hydra", "_target_", *RECOMMENDED)
-BESIDE = ("weights_of", "loss_label")  # of a recipe: about the task itself
-OLD_NAMES = {"unroll_lengths": "unroll.lengths"} | {  # of a recipe
-    name: f"{group}.{name}"
-    for group, names in {
-        "unroll": "horizons loss_weights second_derivatives second_derivatives_from smoothing "
-        "difference restart_above",
-        "opt": "output_scale initial_output preprocessing",
-    }.items()
-    for name in names.split()
-}
-SELECT = re.compile(r"\$\{(?:oc\.create:\$\{)?oc\.select:task\.recipe\.\w+,([^}]*)\}+")
+NO_OPTIONS = ("defaults", "hydra", "_target_", RECOMMENDED)
 
 
 class Option(NamedTuple):
@@ -43,12 +32,7 @@ class Option(NamedTuple):
     @property
     def shown(self) -> str:
         """The default as a person reads it."""
-        return shown_default(SELECT.sub(r"\1", self.default))
-
-    @property
-    def from_recipe(self) -> bool:
-        """Does the default itself refer to the task's?"""
-        return SELECT.search(self.default) is not None
+        return shown_default(self.default)
 
 
 def options(text: str) -> Iterator[Option]:
@@ -83,11 +67,7 @@ def recommended(group: str, choice: str) -> dict[str, Any]:
     for key, parent in defaults(text):
         if key == "" and is_choice(group, parent):
             found |= recommended(group, parent)
-    for key in RECOMMENDED:
-        for name, value in _flat(loaded(text).get(key) or {}):
-            if name not in BESIDE:
-                found[OLD_NAMES.get(name, name)] = value
-    return found
+    return found | dict(_flat(loaded(text).get(RECOMMENDED) or {}))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,10 +80,6 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def filled_by_tasks(verb: str) -> set[str]:
     """Options of a verb that a task may have another default for."""
-    try:
-        from l2lgd.config.defaults import FILLED
-    except ImportError:
-        return {o.name for o in options(read(CONF / f"{verb}.yaml")) if o.from_recipe}
     return set(FILLED.get(verb, ()))
 
 

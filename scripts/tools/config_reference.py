@@ -152,7 +152,7 @@ def choice_section(group: str, choice: str) -> list[str]:
 
 def filled_in_choice(group: str, choice: str) -> set[str]:
     """Options of a choice that some task has another default for."""
-    if (group, choice) not in {("unroll", "task"), ("unroll", "recipe"), ("opt", "lstm")}:
+    if (group, choice) not in {("unroll", "task"), ("opt", "lstm")}:
         return set()
     every = (name for task in conf.choices("task") for name in conf.recommended("task", task))
     return {name.partition(".")[2] for name in every if name.startswith(f"{group}.")}

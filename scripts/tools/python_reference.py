@@ -4,7 +4,6 @@ Run as ``python scripts/tools/python_reference.py [--check]``; with ``--check`` 
 and the exit status is 1 if the page is not up to date.
 """
 
-import importlib
 import inspect
 import re
 import sys
@@ -20,18 +19,14 @@ import generated
 import l2lgd
 
 PAGE = generated.DOCS / "reference" / "python.md"
-HOMES = {  # of names that have to be on the page
-    "LearnedOptimizer": "l2lgd.pretrained.learned_optimizer",
-    "LearnedRule": "l2lgd.optimizers.base",
-    "Optimizer": "l2lgd.optimizers.base",
-    "Task": "l2lgd.tasks.base",
-    "Optimizee": "l2lgd.tasks.base",
-    "UserError": "l2lgd.errors",
-    "ConfigError": "l2lgd.errors",
-    "DataUnavailable": "l2lgd.errors",
-    "CheckpointError": "l2lgd.errors",
-    "Diverged": "l2lgd.errors",
-}
+FIRST = (  # the others follow in alphabetical order
+    "LearnedOptimizer",
+    "LearnedRule",
+    "Optimizer",
+    "Task",
+    "Optimizee",
+    "UserError",
+)
 PACKAGES = ("nn", "optim")  # of PyTorch, in the names of types
 WIDTH = 80  # of a signature
 
@@ -60,13 +55,8 @@ def pages() -> dict[Path, str]:
 
 def public() -> dict[str, Any]:
     """The names and what they stand for."""
-    names = dict.fromkeys([*HOMES, *l2lgd.__all__])
-    return {
-        name: getattr(l2lgd, name)
-        if name in l2lgd.__all__
-        else getattr(importlib.import_module(HOMES[name]), name)
-        for name in names
-    }
+    names = dict.fromkeys([*FIRST, *l2lgd.__all__])
+    return {name: getattr(l2lgd, name) for name in names}
 
 
 def is_error(thing: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import NO_NETWORK, SCRIPTS, l2lgd, python, served
+from helpers import NO_NETWORK, l2lgd, python, served
 from PIL import Image
 
 from l2lgd.config.overrides import POSITIONAL
@@ -124,12 +124,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def script(name: str) -> ModuleType:
     """A module of scripts/tools/."""
     return importlib.import_module(name)
-
-
-@pytest.fixture(autouse=True)
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules of scripts/tools/ find each other, as when one of them is run."""
-    monkeypatch.syspath_prepend(SCRIPTS / "tools")
 
 
 @pytest.fixture(scope="module")
