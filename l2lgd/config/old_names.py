@@ -29,7 +29,7 @@ OF_OPT = ("output_scale", "initial_output", "preprocessing")
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """A composed config, interpolations resolved, under today's names."""
-    found = renamed(config)
+    found: dict[str, Any] = renamed(config)
     if isinstance(found.get("task"), dict):
         found["task"] = upgraded_task(found["task"])
     return found

@@ -8,8 +8,9 @@ from typing import Any
 
 from l2lgd.config.building import build
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.schedules import Unroll
-from l2lgd.meta.state import MetaProgress, ancestry, load_weights
+from l2lgd.meta.state import ancestry, load_weights
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained.weights import find

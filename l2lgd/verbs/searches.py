@@ -13,8 +13,8 @@ from l2lgd.evaluation.keys import tuning_key
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.rate_search import Search, grid_search, random_search
 from l2lgd.evaluation.tuned_rates import TunedRates
+from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.state import ancestry
-from l2lgd.meta.trainer import Trainer
 from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
@@ -80,13 +80,13 @@ def _update_scale(run: Run) -> dict[str, Search]:
     """Grid search of a factor on the updates of trained weights; keeps them times the best."""
     found = trained(run, run.opt_name, run.config["opt"], "validation")
     run.say_what_runs(found.optimizer)
-    trainer = Trainer(run.task, run.options.seed, NullTracker())
+    evaluator = Evaluator(run.task, run.options.seed, NullTracker())
 
     def final_loss(factor: float) -> float:
         scaled = copy.deepcopy(found.optimizer)
         scaled.scale_updates(factor)
         functions, steps = run.options.num_functions, run.options.num_steps
-        loss = trainer.evaluate(scaled, "validation", functions, steps).final_loss()
+        loss = evaluator.evaluate(scaled, "validation", functions, steps).final_loss()
         log.info("update scale %.3g: %.4g", factor, loss)
         return loss
 
