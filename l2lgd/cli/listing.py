@@ -1,7 +1,7 @@
 """``l2lgd optimizers``: the trained weights that ship, and what a file says of itself."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from l2lgd.optimizers.base import tensors_of
 from l2lgd.pretrained import weights
 from l2lgd.system.terminal import printable
 
-USAGE = "usage: l2lgd optimizers [NAME or FILE]"
+USAGE = "usage: l2lgd optimizers [NAME|FILE]"
 LICENCE = "They may be used and passed on under the licence {}."
 
 
@@ -72,13 +72,16 @@ def _described(found: weights.Weights) -> str:
         "file": str(found.path),
     }
     said = [(name, printable(value)) for name, value in rows.items() if value not in (None, "")]
-    lines, told, label = columns(said), metadata, "command"
-    for depth in itertools.count(1):
-        if told.get("command"):  # whole, to be pasted
-            lines.append(f"  {label}:\n    {printable(told['command'])}")
-        told, label = told.get("begun_from"), f"begun from ({depth})"
+    lines = columns(said)
+    told: Mapping[str, Any] | None = metadata
+    for depth in itertools.count():
         if not told:
-            return "\n".join(lines)
+            break
+        if told.get("command"):  # whole, to be pasted
+            lines.append(f"  {f'begun from ({depth})' if depth else 'command'}:")
+            lines.append(f"    {printable(told['command'])}")
+        told = told.get("begun_from")
+    return "\n".join(lines)
 
 
 def _data(metadata: dict[str, Any]) -> str | None:

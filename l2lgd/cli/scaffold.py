@@ -12,8 +12,8 @@ from l2lgd.errors import ConfigError, UserError, nearest
 USAGE = """usage: l2lgd new task NAME [FOLDER]
        l2lgd new optimizer NAME [FOLDER]
 
-FOLDER is a Python package of yours in this folder, mine if you give none; its configs go to
-FOLDER/conf."""
+FOLDER is a Python package of yours in this folder, by default mine. Its configs
+go to FOLDER/conf."""
 GROUPS = {"task": "task", "optimizer": "opt"}
 DEFAULT_FOLDER = "mine"
 
@@ -28,8 +28,10 @@ def new(words: Sequence[str]) -> str:
     kind, name, package = (*words, *[""] * 3)[:3]
     usage = f"l2lgd new {kind if kind in GROUPS else 'task'} NAME [FOLDER]"
     if kind not in GROUPS:
-        said = f"there is no new {kind}{nearest(kind, GROUPS)}" if kind else "new needs two words"
-        raise ConfigError(f"{said}; usage: l2lgd new task|optimizer NAME [FOLDER]")
+        problem = (
+            f"there is no new {kind}{nearest(kind, GROUPS)}" if kind else "new needs two words"
+        )
+        raise ConfigError(f"{problem}; usage: l2lgd new task|optimizer NAME [FOLDER]")
     if not name:
         raise ConfigError(f"new {kind}: its NAME is missing; usage: {usage}")
     if len(words) > 3:

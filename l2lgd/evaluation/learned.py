@@ -42,7 +42,7 @@ def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
     defaults.install()  # in a worker of a launcher nobody has
     composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)
-    return node
+    return dict(node)
 
 
 class Trained(NamedTuple):

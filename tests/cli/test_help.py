@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import CONF, l2lgd
 
+from l2lgd.cli import listing, scaffold
 from l2lgd.cli.help import EVERYDAY, overview, verb_help
 from l2lgd.cli.verbs import PLAIN, VERBS
 
@@ -41,8 +42,9 @@ def test_help_fits_a_terminal_and_shows_everyday_options_first(verb: str) -> Non
         assert not line.startswith("   ") or line.startswith("        ")
 
 
-def test_the_overview_fits_a_terminal() -> None:
-    assert max(map(len, overview(VERBS | PLAIN).splitlines())) <= COLUMNS
+def test_the_overview_and_help_of_plain_verbs_fit_a_terminal() -> None:
+    for text in (overview(VERBS | PLAIN), scaffold.USAGE, listing.USAGE):
+        assert max(map(len, text.splitlines())) <= COLUMNS
 
 
 def test_help_says_where_a_task_has_another_default() -> None:
