@@ -46,7 +46,7 @@ def _with_opt(verb: str, overrides: list[str]) -> list[str]:
         name = weights.find(str(label)).metadata.get("opt_name")
     except CheckpointError:
         return overrides  # the verb says so, or that it takes none
-    return [f"opt={name}", *overrides] if re.fullmatch(r"[A-Za-z]\w*", name or "") else overrides
+    return [*overrides, f"opt={name}"] if re.fullmatch(r"[A-Za-z]\w*", name or "") else overrides
 
 
 def _refuse_recommended(overrides: list[str]) -> None:
