@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-
 from l2lgd.storage.files import disk_error, write_atomically
-from l2lgd.tracking.bars import Bars
+from l2lgd.tracking.console import Bars, can_draw
 from l2lgd.tracking.loggers import About, GuardedLogger, Logger
 from l2lgd.tracking.metrics import lines_up_to
 
@@ -71,6 +69,7 @@ class RunTracker:
         labels: of the outer and the inner progress bar.
         mirror: shows the run elsewhere.
         quiet: no progress bars, as in a sweep.
+        stay: whether the bars are left on the screen in the end.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class RunTracker:
         labels: tuple[str, str],
         mirror: Logger | None = None,
         quiet: bool = False,
+        stay: bool = True,
     ) -> None:
         self._path = about.folder / "metrics.jsonl"
         kept = [] if about.resume_at is None else lines_up_to(self._path, about.resume_at)
@@ -86,8 +86,7 @@ class RunTracker:
         self._file = self._path.open("a", encoding="utf-8")
         self._mirror = GuardedLogger(mirror or Logger())
         self._mirror.tell(lambda own: own.begin(about))
-        console = Console(stderr=True)
-        self._bars = Bars(console, labels) if console.is_terminal and not quiet else None
+        self._bars = Bars(labels, stay) if not quiet and can_draw() else None
 
     @property
     def mirror_id(self) -> str | None:
@@ -106,11 +105,12 @@ class RunTracker:
 
     def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
         if self._bars:
-            self._bars.update(done, total, inner, inner_total, note)
+            self._bars.update(0, done, total, **({"note": note} if note else {}))
+            self._bars.update(1, inner, inner_total)
 
     def steps(self, done: int, total: int) -> None:
         if self._bars:
-            self._bars.update_inner(done, total)
+            self._bars.update(1, done, total)
 
     def flush(self) -> None:
         try:
