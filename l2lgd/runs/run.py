@@ -104,7 +104,7 @@ class Run:
         Args:
             labels: of the outer and the inner progress bar.
             resume_at, mirror_id: where a run goes on, and what its mirror called it.
-            folder: another one than the run's.
+            folder: another one than the run's, of a part of it whose bars go when it has ended.
         """
         hydra = HydraConfig.get()
         swept = hydra.mode == RunMode.MULTIRUN
@@ -117,7 +117,7 @@ class Run:
             resume_at,
         )
         mirror = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
-        return RunTracker(about, labels, mirror, quiet=swept)
+        return RunTracker(about, labels, mirror, quiet=swept, stay=folder is None)
 
     def say_what_runs(self, optimizer: LearnedRule) -> None:
         """Tell the log in what language and where ``opt`` runs."""

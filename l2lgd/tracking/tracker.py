@@ -24,8 +24,10 @@ class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Named numbers at a step."""
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
-        """How far the run is, and how far the trajectory inside it."""
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
+        """How far the run is, and how far the trajectory inside it; a note stays until the next."""
 
     def steps(self, done: int, total: int) -> None:
         """How far the trajectory is, when the run is where it was."""
@@ -42,7 +44,9 @@ class NullTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
         pass
 
     def steps(self, done: int, total: int) -> None:
@@ -103,9 +107,11 @@ class RunTracker:
             raise disk_error(self._path, error) from error
         self._mirror.tell(lambda own: own.log(step, values))
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
         if self._bars:
-            self._bars.update(0, done, total, **({"note": note} if note else {}))
+            self._bars.update(0, done, total, **({} if note is None else {"note": note}))
             self._bars.update(1, inner, inner_total)
 
     def steps(self, done: int, total: int) -> None:

@@ -4,15 +4,20 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from l2lgd.errors import ProcessLost
+from l2lgd.meta.state import MetaProgress
+from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.system import launch
 from l2lgd.system.ranks import Ranks, joined
+from l2lgd.tracking.metrics import series
 from l2lgd.tracking.tracker import NullTracker
+from l2lgd.verbs.ending import drawn, say_where
 from l2lgd.verbs.plan import MetaTrainingPlan
 from l2lgd.verbs.resuming import stored_run
 
@@ -34,24 +39,13 @@ def meta_train(config: DictConfig) -> float:
             progress = plan.run(run, tracker, run.folder, stored, ranks)
             if best.exists():
                 tracker.weights(f"{run.task_name}-{run.opt_name}", best, run.provenance())
-    if not ranks.leads:
-        return progress.best_validation_loss
-    write_summary(
-        run.folder / "summary.json",
-        run.summary(
-            "validation",
-            seconds=progress.total_seconds,
-            training_seconds=progress.seconds,
-            opt=run.opt_name,
-            best_validation_loss=progress.best_validation_loss,
-            best_meta_step=progress.best_meta_step,
-            meta_steps=progress.meta_step,
-            skipped=progress.skipped,
-            processes=ranks.size,
-            coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
-            checkpoint=str(best),
-        ),
-    )
+            if not ranks.leads:
+                return progress.best_validation_loss
+            summary = run.folder / "summary.json"
+            write_summary(summary, _summary(run, progress, ranks, best))
+            picture = drawn(run.folder / "training.png", lambda path: _draw(path, run))
+            if picture is not None:
+                tracker.picture("training", picture)
     if progress.skipped:
         log.warning(
             "%d of %d meta-steps had no finite meta-gradient and left the weights as they were",
@@ -64,7 +58,32 @@ def meta_train(config: DictConfig) -> float:
         progress.best_meta_step,
     )
     log.info("%s", run.evaluation_of(best))
+    say_where(("training curve", picture), ("summary", summary), ("run folder", run.folder))
     return progress.best_validation_loss
+
+
+def _summary(run: Run, progress: MetaProgress, ranks: Ranks, best: Path) -> dict[str, Any]:
+    return run.summary(
+        "validation",
+        seconds=progress.total_seconds,
+        training_seconds=progress.seconds,
+        opt=run.opt_name,
+        best_validation_loss=progress.best_validation_loss,
+        best_meta_step=progress.best_meta_step,
+        meta_steps=progress.meta_step,
+        skipped=progress.skipped,
+        processes=ranks.size,
+        coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
+        checkpoint=str(best),
+    )
+
+
+def _draw(path: Path, run: Run) -> None:
+    """The training curve, of all of ``metrics.jsonl``: a run that went on is drawn whole."""
+    found = series(run.folder / "metrics.jsonl", "meta_loss", "validation_loss")
+    title = f"opt={run.opt_name} meta-trained on {run.task_name}"
+    about = f"validated on {run.options.validation_functions}"
+    plot_training(path, *found.values(), title, run.caption("training", about))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from l2lgd.errors import ConfigError, nearest
 from l2lgd.results.plots import plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
+from l2lgd.verbs.ending import drawn, say_where
 from l2lgd.verbs.searches import SEARCHES
 
 log = logging.getLogger(__name__)
@@ -25,19 +26,24 @@ def tune(config: DictConfig) -> float:
         raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
     if not 0 < run.options.lowest_rate < run.options.highest_rate:
         raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
-    searches = SEARCHES[kind](run)
+    found = SEARCHES[kind](run)
+    searches = {name: one.search for name, one in found.items()}
     results = {
         name: {kind: s.best_rate, "validation_loss": s.best_loss, "trials": s.trials}
         for name, s in searches.items()
     }
+    summary = run.folder / "summary.json"
+    write_summary(summary, run.summary("validation", search=kind, results=results))
     trials = {name: search.trials for name, search in searches.items()}
     axis = kind.replace("meta_", "meta-").replace("_", " ")
-    picture = run.folder / "search.png"
-    plot_search(picture, trials, axis, run.task_name, run.caption("validation"))
-    write_summary(
-        run.folder / "summary.json", run.summary("validation", search=kind, results=results)
+    picture = drawn(
+        run.folder / "search.png",
+        lambda path: plot_search(path, trials, axis, run.task_name, run.caption("validation")),
     )
     for name, search in searches.items():
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
-    log.info("picture: %s", picture)
+    what = "scaled weights" if kind == "update_scale" else axis
+    for name, one in found.items():
+        say_where((f"{name}: {what} kept in", one.kept))
+    say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return min(search.best_loss for search in searches.values())
