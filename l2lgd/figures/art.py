@@ -154,17 +154,20 @@ class ImagesFigure(PaperFigure):
     """Images of several settings."""
 
     dpi = IMAGES_DPI
+    painters = PAINTERS
 
     def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
         super().__init__(name, what)
         self._settings = dict(settings)
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return self._settings
+        return {name: one.showing(self.painters) for name, one in self._settings.items()}
 
 
 class PaintingsFigure(ImagesFigure):
     """Content, result and style, in each setting; the table has the losses at the end."""
+
+    painters = PAINTERS[:1]
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table, images = Table(), {}
@@ -198,7 +201,7 @@ class StripFigure(ImagesFigure):
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table, images = Table(), {}
         for name, one in evaluated.items():
-            for painter in PAINTERS:
+            for painter in self.painters:
                 found = painted(one, request, painter)
                 table.append(
                     Row(name, painter, STRIP[-1], float(found["losses"][0]), np.nan, np.nan)
@@ -233,7 +236,7 @@ class ProposalsFigure(PaperFigure):
         self._evaluation, self._coordinate = evaluation, coordinate
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return {"neural_art": self._evaluation}
+        return {"neural_art": self._evaluation.showing(FOLLOWED)}
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         one = evaluated["neural_art"]

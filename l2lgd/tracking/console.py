@@ -9,11 +9,11 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from logging import LogRecord
 from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from l2lgd.system.terminal import printable
 
@@ -84,13 +84,19 @@ class Bars:
     Args:
         labels: of the rows.
         stay: whether they are left on the screen in the end.
+        seconds_left: of the first row, where its steps are too uneven to reckon that from them.
     """
 
-    def __init__(self, labels: Sequence[str], stay: bool = True) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        stay: bool = True,
+        seconds_left: Callable[[], float] | None = None,
+    ) -> None:
         from rich.progress import Progress
 
         self._progress = Progress(
-            *_columns(),
+            *_columns(seconds_left),
             console=console(),
             refresh_per_second=UPDATES_PER_SECOND,
             speed_estimate_period=3600,
@@ -98,19 +104,15 @@ class Bars:
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._rows = [
-            self._progress.add_task(label, total=None, timed=row == 0, note="", seconds_left=None)
+            self._progress.add_task(label, total=None, timed=row == 0, note="")
             for row, label in enumerate(labels)
         ]
         with contextlib.suppress(OSError):  # the terminal is closed
             self._progress.start()
 
-    def update(self, row: int, done: float, total: float, **fields: Any) -> None:
-        """How far a row is.
-
-        Args:
-            fields: ``note``, a text behind the bar; ``seconds_left``, for what is not as even as
-                the time that is left would be reckoned from.
-        """
+    def update(self, row: int, done: int, total: int, note: str | None = None) -> None:
+        """How far a row is; a note, behind the bar, stays until there is another."""
+        fields = {} if note is None else {"note": note}
         with contextlib.suppress(OSError):
             self._progress.update(self._rows[row], completed=done, total=total, **fields)
 
@@ -120,7 +122,7 @@ class Bars:
             self._progress.stop()
 
 
-def _columns() -> list["ProgressColumn"]:
+def _columns(seconds_left: Callable[[], float] | None) -> list["ProgressColumn"]:
     """Label, bar, count, time, note; where the terminal is narrow, the bar gives way."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -130,10 +132,10 @@ def _columns() -> list["ProgressColumn"]:
         def render(self, task: "Task") -> Text:
             if not task.fields["timed"]:
                 return Text()
-            left = task.fields["seconds_left"]
-            if left is None or task.finished:
+            if seconds_left is None or task.finished:
                 return super().render(task)
-            return Text(f"{timedelta(seconds=round(left))}", style="progress.remaining")
+            left = timedelta(seconds=round(seconds_left()))
+            return Text(str(left), style="progress.remaining")
 
     return [
         TextColumn("{task.description}", markup=False),

@@ -111,7 +111,7 @@ class RunTracker:
         self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
     ) -> None:
         if self._bars:
-            self._bars.update(0, done, total, **({} if note is None else {"note": note}))
+            self._bars.update(0, done, total, note)
             self._bars.update(1, inner, inner_total)
 
     def steps(self, done: int, total: int) -> None:
