@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyte
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -179,7 +180,7 @@ def served(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedPr
 def on_terminal(
     *arguments: str, cwd: Path, columns: int, rows: int = 100, **changes: str
 ) -> tuple[int, bytes]:
-    """Run the command on a terminal of that size; its exit status, and all that was written."""
+    """As :func:`served`, on a terminal of that size; exit status, and all that was written."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (rows, columns))
     written = bytearray()
@@ -195,12 +196,19 @@ def on_terminal(
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         variables.pop(name, None)
     try:
-        ran = _server().run(("-m", "l2lgd", *arguments), cwd, variables, Path(os.ttyname(slave)))
+        ran = _server().run(arguments, cwd, variables, Path(os.ttyname(slave)))
     finally:
         os.close(slave)
         reader.join()
         os.close(master)
     return ran.returncode, bytes(written)
+
+
+def screen(written: bytes, columns: int, rows: int = 100) -> list[str]:
+    """What is on a terminal in the end, without blank rows."""
+    terminal = pyte.Screen(columns, rows)
+    pyte.ByteStream(terminal).feed(written)
+    return [row.rstrip() for row in terminal.display if row.strip()]
 
 
 class Server:

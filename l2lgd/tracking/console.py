@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, Task
 
 UPDATES_PER_SECOND = 10
-WIDEST_BAR = 40  # columns
+BAR = (10, 40)  # columns, at least and at most
+BESIDE_BAR = 66  # columns of label, count, time and note in a meta-training
 
 
 @functools.cache
@@ -123,8 +124,14 @@ class Bars:
 
 
 def _columns(seconds_left: Callable[[], float] | None) -> list["ProgressColumn"]:
-    """Label, bar, count, time, note; where the terminal is narrow, the bar gives way."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    """Label, bar, count, time, note; where the terminal is narrow, bar and note give way."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.table import Column
     from rich.text import Text
 
@@ -137,10 +144,14 @@ def _columns(seconds_left: Callable[[], float] | None) -> list["ProgressColumn"]
             left = timedelta(seconds=round(seconds_left()))
             return Text(str(left), style="progress.remaining")
 
+    class Note(ProgressColumn):
+        def render(self, task: "Task") -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
     return [
         TextColumn("{task.description}", markup=False),
-        BarColumn(None, table_column=Column(max_width=WIDEST_BAR)),
+        BarColumn(min(max(console().width - BESIDE_BAR, BAR[0]), BAR[1])),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Time(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", markup=False),
+        Note(),
     ]

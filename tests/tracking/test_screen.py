@@ -4,9 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyte
 import pytest
-from helpers import l2lgd, on_terminal
+from helpers import l2lgd, on_terminal, screen
 
 SMALL = ("task=quadratic", "num_functions=2", "num_steps=20", "logger=none", "threads=1")
 TRAINING = ("validation_functions=2", "validate_every=20", "unroll.lengths=[5]", "meta_steps=100")
@@ -18,7 +17,6 @@ RUNS = {
         *("search=meta_learning_rate", *SMALL, *TRAINING, "meta_steps=20"),
         *("trials=2", "lowest_rate=1e-3", "highest_rate=1e-2"),
     ),
-    "figures": ("figure=4", "workers=2", "threads=1"),
     "stylize": (),
 }
 BARS = {  # that are left in the end, each with what it must have counted to
@@ -37,13 +35,6 @@ ENDS = {  # of the last lines
 }
 BAR = re.compile(r"(?P<label>[\w -]+?) +━+ +(?P<done>\d+)/(?P<total>\d+)(?: +\d+:\d\d:\d\d.*)?")
 RECORD = re.compile(r"\[[^]]*\]\[[^]]*\]\[[A-Z]+\] (.*)")
-
-
-def screen(written: bytes, columns: int) -> list[str]:
-    """The rows of the screen in the end, without blank ones."""
-    terminal = pyte.Screen(columns, 100)
-    pyte.ByteStream(terminal).feed(written)
-    return [row.rstrip() for row in terminal.display if row.strip()]
 
 
 def logged(folder: Path) -> list[str]:
@@ -84,7 +75,7 @@ def test_lines_are_whole_and_bars_end_full(
         words += ["task.content_layers=[conv2_2]", "size=20", "num_steps=3"]
         words += [f"checkpoint={art_weights}", f"task.vgg.weights={gallery['vgg']}"]
     given = {"L2LGD_DATA": str(tmp_path / "data")}
-    status, written = on_terminal(*words, cwd=tmp_path, columns=columns, **given)
+    status, written = on_terminal("-m", "l2lgd", *words, cwd=tmp_path, columns=columns, **given)
     rows = screen(written, columns)
     assert status == 0, rows
     lines = logged(tmp_path / "run")
@@ -114,10 +105,30 @@ def test_a_file_gets_lines_and_no_bars(tmp_path: Path) -> None:
 
 def test_what_a_message_has_for_the_terminal_is_left_out(tmp_path: Path) -> None:
     strange = "run\x1b[2J"
-    words = ("tune", *RUNS["tune"], "baselines=[sgd]", f"hydra.run.dir='{strange}'")
+    words = ("-m", "l2lgd", "tune", *RUNS["tune"], "baselines=[sgd]", f"hydra.run.dir='{strange}'")
     status, written = on_terminal(
         *words, cwd=tmp_path, columns=80, L2LGD_DATA=str(tmp_path / "data")
     )
     assert status == 0
     assert b"\x1b[2J" not in written
     assert screen(written, 80)[-1] == "run folder: run [2J"
+
+
+DRAW = """
+from l2lgd.tracking.console import Bars
+bars = Bars(("outer", "inner"))
+bars.update(0, 3, 10, "a long note, " * 20)
+bars.update(1, 3, 10)
+bars.stop()
+"""
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_bars_have_one_row_each_however_long_the_note(columns: int, tmp_path: Path) -> None:
+    status, written = on_terminal("-c", DRAW, cwd=tmp_path, columns=columns)
+    rows = screen(written, columns)
+    assert status == 0, rows
+    assert len(rows) == 2, rows
+    for row, label in zip(rows, ("outer", "inner"), strict=True):
+        assert re.match(rf"{label} +[━╺╸]+ +3/10", row)
+    assert "a long" in rows[0]
