@@ -154,7 +154,7 @@ class ImagesFigure(PaperFigure):
     """Images of several settings."""
 
     dpi = IMAGES_DPI
-    painters = PAINTERS
+    painters: tuple[str, ...] = PAINTERS
 
     def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
         super().__init__(name, what)

@@ -113,9 +113,10 @@ class Bars:
 
     def update(self, row: int, done: int, total: int, note: str | None = None) -> None:
         """How far a row is; a note, behind the bar, stays until there is another."""
-        fields = {} if note is None else {"note": note}
         with contextlib.suppress(OSError):
-            self._progress.update(self._rows[row], completed=done, total=total, **fields)
+            self._progress.update(self._rows[row], completed=done, total=total)
+            if note is not None:
+                self._progress.update(self._rows[row], note=note)
 
     def stop(self) -> None:
         """Draw them for the last time; safe to call twice."""

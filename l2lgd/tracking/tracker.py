@@ -98,7 +98,7 @@ class RunTracker:
         return self._mirror.id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        line = {"step": step, "time": round(time.time(), 3)}
+        line: dict[str, float | None] = {"step": step, "time": round(time.time(), 3)}
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
             self._file.write(json.dumps(line) + "\n")

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from l2lgd.errors import ProcessLost
-from l2lgd.meta.state import MetaProgress
+from l2lgd.meta.progress import MetaProgress
 from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
@@ -83,7 +83,8 @@ def _draw(path: Path, run: Run) -> None:
     found = series(run.folder / "metrics.jsonl", "meta_loss", "validation_loss")
     title = f"opt={run.opt_name} meta-trained on {run.task_name}"
     about = f"validated on {run.options.validation_functions}"
-    plot_training(path, *found.values(), title, run.caption("training", about))
+    meta_losses, validations = found.values()
+    plot_training(path, meta_losses, validations, title, run.caption("training", about))
 
 
 @contextlib.contextmanager
