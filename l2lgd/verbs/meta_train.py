@@ -31,9 +31,9 @@ def meta_train(config: DictConfig) -> float:
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
-        mirror_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
+        logger_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
-        tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
+        tracker = run.tracker(labels, resume_at, logger_id) if ranks.leads else NullTracker()
         best = run.folder / "checkpoints" / "best.safetensors"
         with contextlib.closing(tracker):
             progress = plan.run(run, tracker, run.folder, stored, ranks)
