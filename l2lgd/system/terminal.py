@@ -5,15 +5,17 @@ import sys
 from typing import Any
 
 
-def printable(text: str, kept: str = "\n\t") -> str:
-    """A text in which nothing has a meaning for the terminal, all but line breaks and tabs."""
-    return "".join(letter if letter.isprintable() or letter in kept else " " for letter in text)
+def printable(text: object, kept: str = "") -> str:
+    """A text in which nothing has a meaning for the terminal, but for the letters ``kept``."""
+    return "".join(
+        letter if letter.isprintable() or letter in kept else " " for letter in str(text)
+    )
 
 
 def say(text: str) -> None:
     """A line on standard error."""
     with contextlib.suppress(OSError):
-        print(printable(text, kept=""), file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def show(table: Any) -> None:

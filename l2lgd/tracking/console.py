@@ -52,7 +52,7 @@ class TerminalLog(logging.Handler):
 
     def emit(self, record: LogRecord) -> None:
         try:
-            text = printable(self.format(record))
+            text = printable(self.format(record), kept="\n\t")
             with contextlib.suppress(OSError):
                 self._show(text)
         except Exception:

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from l2lgd.config.schemas import validated
-from l2lgd.errors import ConfigError, UserError, nearest
+from l2lgd.errors import ConfigError, UserError
 from l2lgd.figures import style as looks
 from l2lgd.figures.base import Look, PaperFigure, Request, Table
 from l2lgd.figures.catalogue import FIGURES
@@ -41,6 +41,8 @@ def figures(config: DictConfig) -> float:
     options = validated(config, "figures")
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers={options.workers}: must be at least 1")
+    if options.threads < 1:
+        raise ConfigError(f"threads={options.threads}: must be at least 1")
     chosen = _chosen(options.figure)
     look = Look(options.figures.style, _overlay(options.figures.overlay))
     looks.style_of(look.style)
@@ -50,6 +52,8 @@ def figures(config: DictConfig) -> float:
     given = HydraConfig.get().overrides.task
     handed_on = [o for o in given if o.partition("=")[0] in HANDED_ON]
     art = [] if options.vgg == "torchvision" else [f"task.vgg.weights={options.vgg}"]
+    if art and not Path(options.vgg).expanduser().is_file():
+        raise ConfigError(f"vgg={options.vgg}: no such file; vgg=torchvision downloads one")
     weights = None
     if options.weights_dir is not None:
         weights = Path(options.weights_dir).expanduser()
@@ -115,7 +119,8 @@ def _chosen(wanted: Any) -> list[PaperFigure]:
         return list(FIGURES.values())
     for name in names:
         if name not in FIGURES:
-            raise ConfigError(f"figure={name}: there is none{nearest(name, ['all', *FIGURES])}")
+            known = ", ".join(FIGURES)
+            raise ConfigError(f"figure={name}: there is none; choose one of {known}, or all")
     return [FIGURES[name] for name in names]
 
 

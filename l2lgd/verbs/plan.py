@@ -13,6 +13,7 @@ from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import ancestry, load_weights
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.base import LearnedRule
+from l2lgd.pretrained.weights import find
 from l2lgd.runs.run import Run
 from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, RunTracker
@@ -83,7 +84,7 @@ class MetaTrainingPlan:
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
         elif initial is not None:
             try:
-                ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
+                ancestor = load_weights(find(initial).path, self.optimizer)
             except CheckpointError as error:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = ancestry(ancestor)

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from l2lgd.config.overrides import WORDS
 from l2lgd.config.schemas import validated
-from l2lgd.data.photographs import write_picture
-from l2lgd.errors import ConfigError, Diverged
+from l2lgd.data.photographs import find_painting, write_picture
+from l2lgd.errors import ConfigError, DataUnavailable, Diverged
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.meta.rollout import advance, start
@@ -34,6 +34,7 @@ def stylize(config: DictConfig) -> float:
     for name in ("content", "style"):
         if getattr(options, name) is None:
             raise ConfigError(f"{name}= is missing; usage: l2lgd stylize {WORDS['stylize']}")
+    _check_pictures(options)
     output = Path(options.output).expanduser() if options.output else None
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
@@ -66,6 +67,17 @@ def stylize(config: DictConfig) -> float:
     pictures = [("picture", path) for path, _ in painters.values()]
     say_where(*pictures, ("summary", summary), ("run folder", run.folder))
     return losses[run.opt_name]
+
+
+def _check_pictures(options: Any) -> None:
+    """Raise ConfigError where one is not there, before anything is loaded."""
+    content = Path(options.content).expanduser()
+    if not content.exists():
+        raise ConfigError(f"there is no {content}; give content=FILE, a photograph")
+    try:
+        find_painting(options.style, Path(options.data_dir).expanduser() / "neural_art" / "style")
+    except DataUnavailable as error:
+        raise ConfigError(str(error).replace("task.style=", "style=")) from error
 
 
 def _hand_designed(run: Run, name: str) -> Optimizer:

@@ -22,10 +22,16 @@ def tune(config: DictConfig) -> float:
         raise ConfigError(f"search={kind}{nearest(kind, SEARCHES)}")
     if run.options.checkpoint is not None and kind != "update_scale":
         raise ConfigError(f"checkpoint= is for search=update_scale, not for search={kind}")
-    if run.options.trials < 1 or not run.options.baselines:
-        raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
-    if not 0 < run.options.lowest_rate < run.options.highest_rate:
-        raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
+    if run.options.trials < 1:
+        raise ConfigError(f"trials={run.options.trials}: must be at least 1")
+    if not run.options.baselines:
+        raise ConfigError("baselines=[]: name at least one optimizer, as in baselines=[adam]")
+    low, high = run.options.lowest_rate, run.options.highest_rate
+    if not 0 < low < high:
+        raise ConfigError(
+            f"lowest_rate={low:g} and highest_rate={high:g}: both must be positive, and the "
+            "highest above the lowest"
+        )
     found = SEARCHES[kind](run)
     searches = {name: one.search for name, one in found.items()}
     results = {
