@@ -8,12 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from l2lgd.config.titles import loss_label
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.meta.trainer import Trainer
 from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.results.captions import of_curves
 from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
 from l2lgd.results.losses import KeptLosses
 from l2lgd.results.plots import plot_curves
@@ -74,9 +76,10 @@ def evaluate(config: DictConfig) -> float:
         for step in range(options.num_steps + 1):
             tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
         write_curves(run.folder / "curves.csv", bands)
-        picture = _picture(run, curves, bands, learned)
+        summary = run.summary(split, results=results)
+        picture = _picture(run, summary, curves, bands, learned)
         tracker.picture("curves", picture)
-    write_summary(run.folder / "summary.json", run.summary(split, results=results))
+    write_summary(run.folder / "summary.json", summary)
     _show_results(results, learned)
     log.info("summary: %s", run.folder / "summary.json")
     log.info("picture: %s", picture)
@@ -84,15 +87,19 @@ def evaluate(config: DictConfig) -> float:
 
 
 def _picture(
-    run: Run, curves: dict[str, Curves], bands: dict[str, Band], learned: list[str]
+    run: Run,
+    summary: dict[str, Any],
+    curves: dict[str, Curves],
+    bands: dict[str, Band],
+    learned: list[str],
 ) -> Path:
     """``curves.png``."""
-    path, what = run.folder / "curves.png", "mean and 95 % interval"
+    path, window = run.folder / "curves.png", 1
     if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
-        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
-        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
-    label = run.config["task"].get("recipe", {}).get("loss_label", "loss")
-    plot_curves(path, bands, learned, run.task_name, label, run.caption(run.options.split, what))
+        window = FINAL_WINDOW
+        bands = {name: band(c, window) for name, c in curves.items()}
+    label = loss_label(run.config["task"])
+    plot_curves(path, bands, learned, run.title(), label, of_curves(summary, window))
     return path
 
 

@@ -5,7 +5,8 @@ import logging
 from omegaconf import DictConfig
 
 from l2lgd.errors import ConfigError, nearest
-from l2lgd.results.plots import plot_search
+from l2lgd.results.captions import of_search
+from l2lgd.results.plots import clipped, plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.verbs.searches import SEARCHES
@@ -33,10 +34,12 @@ def tune(config: DictConfig) -> float:
     trials = {name: search.trials for name, search in searches.items()}
     axis = kind.replace("meta_", "meta-").replace("_", " ")
     picture = run.folder / "search.png"
-    plot_search(picture, trials, axis, run.task_name, run.caption("validation"))
-    write_summary(
-        run.folder / "summary.json", run.summary("validation", search=kind, results=results)
-    )
+    summary = run.summary("validation", search=kind, results=results)
+    meta_trained = kind == "meta_learning_rate"
+    count = run.options.validation_functions if meta_trained else run.options.num_functions
+    caption = of_search(summary, count, axis, any(clipped(trials).values()))
+    plot_search(picture, trials, axis, run.title(), caption)
+    write_summary(run.folder / "summary.json", summary)
     for name, search in searches.items():
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
     log.info("picture: %s", picture)
