@@ -31,6 +31,8 @@ TICKS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 class ArchitectureFigure(PaperFigure):
     """A panel an optimizer; the panels of the table are the numbers of layers."""
 
+    intervals = "bars"
+
     def evaluations(self) -> dict[str, Evaluation]:
         return {
             f"{layers} {units}": _evaluation(layers, units) for layers in TASKS for units in UNITS

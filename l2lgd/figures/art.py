@@ -32,6 +32,8 @@ from l2lgd.meta.rollout import advance, start
 from l2lgd.meta.state import load_weights
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import shipped_path
+from l2lgd.results.captions import sentences
+from l2lgd.results.plots import caption_below
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
 from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
@@ -45,6 +47,9 @@ PAINTERS = ("lstm", "adam")
 ASKED = 32  # steps with a panel each, as in figures 11 to 13
 LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
 ACROSS = 4  # panels
+IMAGE_WIDTH = 1.65  # inches
+GAP = 0.03  # between settings, of the width
+NOTE_POINTS = 10.0  # of text under images, whose resolution is low
 IMAGES_DPI = 76  # at which an image of 128 pixels is about as wide in a figure
 
 
@@ -155,8 +160,10 @@ class ImagesFigure(PaperFigure):
 
     dpi = IMAGES_DPI
 
-    def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
-        super().__init__(name, what)
+    def __init__(
+        self, name: str, what: str, settings: Mapping[str, Evaluation], remark: str = ""
+    ) -> None:
+        super().__init__(name, what, remark)
         self._settings = dict(settings)
 
     def evaluations(self) -> dict[str, Evaluation]:
@@ -164,7 +171,22 @@ class ImagesFigure(PaperFigure):
 
 
 class PaintingsFigure(ImagesFigure):
-    """Content, result and style, in each setting; the table has the losses at the end."""
+    """Content, result and style, in each setting; the table has the losses at the end.
+
+    Args:
+        styles: titles of the settings' styles.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        settings: Mapping[str, Evaluation],
+        remark: str,
+        styles: Mapping[str, str],
+    ) -> None:
+        super().__init__(name, what, settings, remark)
+        self._styles = styles
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table, images = Table(), {}
@@ -178,17 +200,23 @@ class PaintingsFigure(ImagesFigure):
         return Content(table, images)
 
     def draw(self, content: Content, look: Look) -> Any:
+        """Each setting has its style on top, and below it a row a photograph."""
         names = content.table.panels()
         count = int(max(row.at for row in content.table))
-        figure, grid = looks.new(4.95 * len(names), 1.65 * count + 0.3, count, 3 * len(names))
-        for column, name in enumerate(names):
+        figure = looks.blank(IMAGE_WIDTH * 2 * len(names), IMAGE_WIDTH * (count + 1) + 0.5)
+        halves = figure.subfigures(1, len(names), wspace=GAP, squeeze=False)[0]
+        for half, name in zip(halves, names, strict=True):
+            grid = half.add_gridspec(count + 1, 2)
+            style = half.add_subplot(grid[0, :])
+            _show(style, content.images[f"{name} style"], self._styles[name])
             for row in range(count):
-                shown = [f"{name} content {row + 1}", f"{name} result {row + 1}", f"{name} style"]
-                side = content.images[shown[1]].shape[-1]
-                titles = ("content", f"result, {side} × {side}", "style")
-                for k, image in enumerate(shown):
-                    title = titles[k] if row == 0 else ""
-                    _show(grid[row, 3 * column + k], content.images[image], title)
+                result = content.images[f"{name} result {row + 1}"]
+                size = f"{result.shape[-1]} × {result.shape[-1]}"
+                titles = ("content", f"result, {size}") if row == 0 else ("", "")
+                images = content.images[f"{name} content {row + 1}"], result
+                for column, (image, title) in enumerate(zip(images, titles, strict=True)):
+                    _show(half.add_subplot(grid[row + 1, column]), image, title)
+        caption_below(figure, sentences(*content.notes), NOTE_POINTS)
         return figure
 
 
@@ -216,6 +244,7 @@ class StripFigure(ImagesFigure):
                     f"{looks.LABELS[painter]}, {image.shape[-1]} × {image.shape[-1]}, step {step}"
                 )
                 _show(place, image, title)
+        caption_below(figure, sentences(*content.notes), NOTE_POINTS)
         return figure
 
 
@@ -227,9 +256,14 @@ class ProposalsFigure(PaperFigure):
     """
 
     def __init__(
-        self, name: str, what: str, evaluation: Evaluation, coordinate: int | None
+        self,
+        name: str,
+        what: str,
+        evaluation: Evaluation,
+        coordinate: int | None,
+        remark: str = "",
     ) -> None:
-        super().__init__(name, what)
+        super().__init__(name, what, remark)
         self._evaluation, self._coordinate = evaluation, coordinate
 
     def evaluations(self) -> dict[str, Evaluation]:
@@ -276,21 +310,28 @@ class ProposalsFigure(PaperFigure):
     def _draw_responses(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
         names = table.panels()
         rows = -(-len(names) // ACROSS)
-        figure, grid = looks.new(9, 1.6 * rows, rows, ACROSS, sharex=True, sharey=True)
-        # SGD's answers grow without limit; the other two are what is to be seen.
-        limit = max(abs(row.value) for row in table if row.optimizer in FOLLOWED[:2])
+        figure, grid = looks.new(7.6, 1.5 * rows, rows, ACROSS, sharex=True, sharey="row")
+        for first, shown in zip(range(0, len(names), ACROSS), grid, strict=True):
+            shown[0].set_ylim(*_responses_range(table, names[first : first + ACROSS]))
         for panel, name in zip(grid.flat, names, strict=False):
             lines = table.lines(name)
             (true,) = lines.pop("true gradient")[0]
             for opt, (at, response, *_) in lines.items():
                 panel.plot(at, response, color=style.colors[opt], label=looks.LABELS[opt])
             panel.axvline(true, color="0.8", linewidth=1, zorder=0)
-            panel.set_title(name, fontsize=8)
-            panel.set(ylim=(-1.05 * limit, 1.05 * limit), xlim=(at[0], at[-1]))
+            panel.set_title(name, fontsize=9)
+            panel.set_xlim(at[0], at[-1])
         for panel in grid[-1]:
             panel.set_xlabel("gradient")
         figure.supylabel("proposed update")
         return figure, grid
+
+
+def _responses_range(table: Table, panels: Sequence[str]) -> tuple[float, float]:
+    """Updates shown in some panels: those of all but SGD, whose answers grow without limit."""
+    values = [r.value for r in table if r.panel in panels and r.optimizer in FOLLOWED[:2]]
+    room = 0.08 * (max(values) - min(values))
+    return min(values) - room, max(values) + room
 
 
 def _coordinate_names(side: int) -> list[str]:

@@ -69,13 +69,18 @@ def line(style: Style, optimizer: str, learned: bool, points: int) -> dict[str, 
 
 def new(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
     """A matplotlib figure and its axes (rows, columns)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = blank(width, height)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for panel in axes.flat:
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def blank(width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def legend_below(figure: Any, axes: Iterable[Any]) -> None:

@@ -68,5 +68,5 @@ def left_out(diverged: Mapping[str, set[int]], count: int) -> str:
     parts = []
     for name, counts in diverged.items():
         many = " to ".join(str(n) for n in dict.fromkeys([min(counts), max(counts)]))
-        parts.append(f"{many} of {count} of {LABELS.get(name, name)}")
-    return f"means leave out what diverged, {', '.join(parts)}" if parts else ""
+        parts.append(f"{LABELS.get(name, name)}: {many} of {count}")
+    return f"means leave out the functions that diverged ({', '.join(parts)})" if parts else ""

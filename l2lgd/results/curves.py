@@ -110,3 +110,11 @@ def write_curves(path: Path, bands: Mapping[str, Band]) -> None:
     for step, row in enumerate(zip(*columns, strict=True)):
         writer.writerow([step, *(f"{value:.6g}" for value in row)])
     write_atomically(path, text.getvalue().encode())
+
+
+def read_curves(path: Path) -> dict[str, Band]:
+    """What :func:`write_curves` has written."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    values = np.array(lines, dtype=float).T
+    return {header[i]: Band(*values[i : i + 3]) for i in range(1, len(header), 3)}

