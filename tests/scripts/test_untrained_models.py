@@ -125,7 +125,7 @@ def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_picture_needs_all_runs(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="results.json"):
+    with pytest.raises(UserError, match=r"no .*results\.json"):
         STUDY.main(["--redraw", "--results", str(tmp_path)])
     kept = {"protocol": STUDY.Protocol(2, 1, 1)._asdict(), "models": {"digits": {}}, "runs": []}
     (tmp_path / "results.json").write_text(json.dumps(kept), encoding="utf-8")
