@@ -77,12 +77,14 @@ bench: install  ## a meta-step against the textbook loop, seconds and memory (un
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: install  ## check style and formatting
+lint: install  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: install  ## build the documentation's site in build/site
 	$(BIN)/python scripts/tools/config_reference.py
+	$(BIN)/python scripts/tools/package_page.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: install  ## sdist and wheel in dist/

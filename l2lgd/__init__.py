@@ -1,17 +1,64 @@
-"""Learning to learn by gradient descent by gradient descent (Andrychowicz et al., 2016)."""
+"""Learning to learn by gradient descent by gradient descent (Andrychowicz et al., 2016).
 
+Names are imported when they are asked for, as PyTorch takes seconds.
+"""
+
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from l2lgd.errors import (
+        CheckpointError,
+        ConfigError,
+        DataUnavailable,
+        Diverged,
+        ProcessLost,
+        UserError,
+    )
+    from l2lgd.optimizers.base import LearnedRule, Optimizer, TunedOptimizer, coordinate_blocks
+    from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
+    from l2lgd.tasks.base import Optimizee, Split, Task
 
-__all__ = ["LearnedOptimizer"]
+_MODULES = {  # of the names below
+    "l2lgd.errors": (
+        "CheckpointError",
+        "ConfigError",
+        "DataUnavailable",
+        "Diverged",
+        "ProcessLost",
+        "UserError",
+    ),
+    "l2lgd.optimizers.base": ("LearnedRule", "Optimizer", "TunedOptimizer", "coordinate_blocks"),
+    "l2lgd.optimizers.preprocessing": ("log_sign",),
+    "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
+    "l2lgd.tasks.base": ("Optimizee", "Split", "Task"),
+}
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataUnavailable",
+    "Diverged",
+    "LearnedOptimizer",
+    "LearnedRule",
+    "Optimizee",
+    "Optimizer",
+    "ProcessLost",
+    "Split",
+    "Task",
+    "TunedOptimizer",
+    "UserError",
+    "coordinate_blocks",
+    "log_sign",
+]
 
 
 def __getattr__(name: str) -> object:
-    """``l2lgd.LearnedOptimizer``, imported when it is asked for, as PyTorch takes seconds."""
-    if name != "LearnedOptimizer":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return LearnedOptimizer
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

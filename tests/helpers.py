@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from l2lgd.config import defaults
 from l2lgd.config.building import build
 from l2lgd.data.images import Images
 from l2lgd.optimizers.base import LearnedRule, Optimizer
@@ -48,6 +49,7 @@ def choices(group: str) -> list[str]:
 @functools.cache
 def composed(verb: str, *overrides: str) -> Any:
     """A verb's config as the command line composes it."""
+    defaults.install()
     with initialize_config_module("l2lgd.conf", version_base="1.3"):
         return compose(verb, overrides=list(overrides))
 

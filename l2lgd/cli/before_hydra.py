@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from l2lgd.config.old_names import current
+from l2lgd.config.options import FILLED
 from l2lgd.config.overrides import quoted
 from l2lgd.errors import ConfigError
 from l2lgd.system import launch
@@ -22,9 +24,20 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     Raises:
         ConfigError: they ask for what cannot be done.
     """
+    _refuse_recommended(overrides)
+    overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
         return _of_rerun(verb, overrides)
     return _of_this_process(verb, _with_folder(verb, overrides))
+
+
+def _refuse_recommended(overrides: list[str]) -> None:
+    """What a task recommends has been taken, or not, before anything that is typed."""
+    for word in overrides:
+        name = word.lstrip("+~").partition("=")[0]
+        if name.startswith("task.recommended."):
+            option = name.removeprefix("task.recommended.")
+            raise ConfigError(f"{word}: give {option}= itself; it has the last word")
 
 
 def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
@@ -85,7 +98,8 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
             raise TypeError("it is no list of options")
         file = stored.with_name("hydra.yaml")
         of_hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
-        before = [*_own_configs(of_hydra), *(str(override) for override in before)]
+        before = current(map(str, before), FILLED["meta_train"])
+        before = [*_own_configs(of_hydra), *before]
     except (yaml.YAMLError, ValueError, OSError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{file} cannot be read ({one_line(error)}); begin a new run, initial_weights= takes "

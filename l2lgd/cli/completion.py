@@ -27,6 +27,10 @@ def complete(arguments: list[str]) -> int:
         verb = "meta-train"
     import hydra
 
+    from l2lgd.config import defaults
+
+    defaults.install()
+
     def nothing(config: Any) -> None:
         pass
 

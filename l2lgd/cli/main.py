@@ -113,7 +113,10 @@ def _run(verb: str, overrides: list[str]) -> int:
 def _hydra_main(verb: str, overrides: list[str]) -> None:
     import hydra
 
+    from l2lgd.config import defaults
+
     name = verb.replace("-", "_")
+    defaults.install()
 
     def job(config: "DictConfig") -> float:
         from hydra.core.hydra_config import HydraConfig

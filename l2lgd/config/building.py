@@ -5,7 +5,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -13,12 +13,16 @@ from l2lgd.config.old_names import TARGETS
 from l2lgd.config.typed import typed
 from l2lgd.errors import ConfigError, one_line
 
-NOT_FOR_CONSTRUCTORS = ("_target_", "recipe")
+Kind = TypeVar("Kind")
+NOT_FOR_CONSTRUCTORS = ("_target_", "recommended", "weights_of", "loss_label")
 
 
 def build(
-    node: Mapping[str, Any], path: str, allow_targets: Iterable[str] = (), kind: type = object
-) -> Any:
+    node: Mapping[str, Any],
+    path: str,
+    allow_targets: Iterable[str] = (),
+    kind: type[Kind] = object,  # type: ignore[assignment]
+) -> Kind:
     """The object that a ``_target_`` node describes; an argument may be one, or a mapping of them.
 
     A node may come from a file of weights, so what it names is never called unless it is a class
@@ -100,7 +104,7 @@ def _built(described: Mapping[str, Any], path: str, allow_targets: Iterable[str]
 
 def _schema_of(kind: type) -> type:
     """The constructor's signature as a dataclass."""
-    hints = typing.get_type_hints(kind.__init__)
+    hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
     fields: list[tuple[str, Any, Any]] = []
     for parameter in list(inspect.signature(kind).parameters.values()):
         default = parameter.default

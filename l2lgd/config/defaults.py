@@ -11,27 +11,12 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
-from l2lgd.config.old_names import recommended_of
+from l2lgd.config.old_names import upgraded_task
+from l2lgd.config.options import FILLED, RECOMMENDED
 
-RECOMMENDED = "recommended"  # key of a task's YAML
-SAME = ("num_steps", "meta_decay", "meta_average", "validate_every", "validation_functions")
-FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are called there
-    "meta_train": {
-        name: name for name in (*SAME, "num_functions", "meta_steps", "meta_learning_rate")
-    },
-    "evaluate": {name: name for name in ("num_steps", "tune_functions")},
-    "tune": {name: name for name in SAME}
-    | {"num_functions": "tune_functions", "meta_steps": "tune_meta_steps"},
-    "stylize": {"num_steps": "num_steps"},
-}
 # Choices whose options a task may fill in, and the part of ``recommended`` that they take.
 OPEN_CHOICES = {"unroll/task": "unroll", "opt/lstm": "opt"}
 BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
-
-
-def may_be_recommended(verb: str, option: str) -> bool:
-    """Can a task have another default for an option of a verb, or of an open choice?"""
-    return option in FILLED.get(verb, ())
 
 
 def install() -> None:
@@ -46,8 +31,10 @@ def install() -> None:
         config = original(self, defaults[:place], repo)
         task = config.get("task")
         if isinstance(task, DictConfig):
-            load = functools.partial(self._load_single_config, repo=repo)
-            _fill(config, recommended_of(task), defaults[:place], load)
+            recommended = OmegaConf.create(upgraded_task(dict(task))).get(RECOMMENDED)
+            if isinstance(recommended, DictConfig):
+                load = functools.partial(self._load_single_config, repo=repo)
+                _fill(config, recommended, defaults[:place], load)
         if defaults[place:]:
             config.merge_with(original(self, defaults[place:], repo))
         return config

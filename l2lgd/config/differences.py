@@ -5,13 +5,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from l2lgd.config.old_names import upgraded
+
+RECOMMENDED = "task.recommended."  # which has no effect of its own
+
 
 def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
-    """``key: stored → now`` for every option that differs, those in ``ignore`` left out."""
+    """``key: stored → now`` for every option that differs, those in ``ignore`` left out.
+
+    Names of earlier versions are those of today.
+    """
     flat = []
     for config in (stored, now):
-        plain = OmegaConf.to_container(config, resolve=True)
-        flat.append(_flattened({k: v for k, v in dict(plain).items() if k not in set(ignore)}))
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        kept = {k: v for k, v in upgraded(plain).items() if k not in set(ignore)}
+        options = _flattened(kept).items()
+        flat.append({k: v for k, v in options if not k.startswith(RECOMMENDED)})
     before, after = flat
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"

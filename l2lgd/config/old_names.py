@@ -1,4 +1,7 @@
-"""Names in stored configs and weights of earlier versions, and what they are called now."""
+"""Names in configs, weights and commands of earlier versions, and what they are called now."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 TARGETS = {  # of ``_target_``
     "l2lgd.mirrors.Mirror": "l2lgd.tracking.loggers.Logger",
@@ -6,3 +9,83 @@ TARGETS = {  # of ``_target_``
     "l2lgd.mirrors.Wandb": "l2lgd.tracking.loggers.Wandb",
     "l2lgd.optimizers.odd.Odd": "l2lgd.optimizers.sign_equivariant.SignEquivariant",
 }
+CHOICES = {"unroll=recipe": "unroll=task"}
+RECIPE = "recipe"  # key of a task, now ``recommended`` and what stands beside it
+BESIDE = ("weights_of", "loss_label")
+OF_UNROLL = {"unroll_lengths": "lengths"} | {
+    name: name
+    for name in (
+        "horizons",
+        "loss_weights",
+        "second_derivatives",
+        "second_derivatives_from",
+        "smoothing",
+        "difference",
+        "restart_above",
+    )
+}
+OF_OPT = ("output_scale", "initial_output", "preprocessing")
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A composed config, interpolations resolved, under today's names."""
+    found: dict[str, Any] = renamed(config)
+    if isinstance(found.get("task"), dict):
+        found["task"] = upgraded_task(found["task"])
+    return found
+
+
+def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's node, in which a ``recipe`` has become what it is called now."""
+    recipe = node.get(RECIPE)
+    if not isinstance(recipe, Mapping):
+        return dict(node)
+    found = {key: value for key, value in node.items() if key != RECIPE}
+    recommended: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if key in BESIDE:
+            found.setdefault(key, value)
+        else:
+            part, _, name = _place(key).rpartition(".")
+            (recommended.setdefault(part, {}) if part else recommended)[name] = value
+    return found | {"recommended": recommended}
+
+
+def renamed(node: Any) -> Any:
+    """A plain node in which every ``_target_`` has the name of today."""
+    if isinstance(node, Mapping):
+        return {
+            key: TARGETS.get(value, value) if key == "_target_" else renamed(value)
+            for key, value in node.items()
+        }
+    return [renamed(part) for part in node] if isinstance(node, list) else node
+
+
+def current(words: Iterable[str], options: Iterable[str]) -> list[str]:
+    """The words of a command under today's names.
+
+    What was set in a task's recipe comes first, so that the option itself, where it was set too,
+    still has the last word.
+
+    Args:
+        options: those that a task may recommend to the verb.
+    """
+    known, first, rest = set(options), [], []
+    for word in words:
+        name, equals, value = word.lstrip("+").partition("=")
+        key = name.removeprefix(f"task.{RECIPE}.")
+        if key == name or not equals:
+            rest.append(CHOICES.get(word, word))
+        elif key in BESIDE:
+            rest.append(f"++task.{key}={value}")
+        elif "." in _place(key) or key in known:
+            first.append(f"{_place(key)}={value}")
+    flags = [word for word in rest if word.startswith("-")]
+    return [*flags, *first, *(word for word in rest if not word.startswith("-"))]
+
+
+def _place(key: str) -> str:
+    """What a key of a recipe is called below ``recommended``, and as an option."""
+    if key in OF_UNROLL:
+        return f"unroll.{OF_UNROLL[key]}"
+    return f"opt.{key}" if key in OF_OPT else key

@@ -1,10 +1,12 @@
 """The schema of each verb."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from l2lgd.config.old_names import upgraded_task
 from l2lgd.config.typed import typed
 from l2lgd.errors import ConfigError
 
@@ -143,8 +145,31 @@ class Figures:
 
 
 @dataclasses.dataclass
-class TaskRecipe:
-    """``task.recipe``: what a task recommends, where the command line says nothing else."""
+class RecommendedUnroll:
+    """``task.recommended.unroll``: options of ``unroll=task``."""
+
+    lengths: list[int] | None = None
+    horizons: list[int] | None = None
+    loss_weights: str | None = None
+    second_derivatives: bool | None = None
+    second_derivatives_from: float | None = None
+    smoothing: float | None = None
+    difference: float | None = None
+    restart_above: float | None = None
+
+
+@dataclasses.dataclass
+class RecommendedOpt:
+    """``task.recommended.opt``: options of ``opt=lstm``, and of what is made of it."""
+
+    output_scale: float | None = None
+    initial_output: float | None = None
+    preprocessing: str | None = None
+
+
+@dataclasses.dataclass
+class Recommended:
+    """``task.recommended``: options for which a task has defaults of its own."""
 
     num_functions: int | None = None
     num_steps: int | None = None
@@ -156,19 +181,22 @@ class TaskRecipe:
     meta_average: float | None = None
     validate_every: int | None = None
     validation_functions: int | None = None
-    unroll_lengths: list[int] | None = None
-    horizons: list[int] | None = None
-    loss_weights: str | None = None
-    second_derivatives: bool | None = None
-    second_derivatives_from: float | None = None
-    smoothing: float | None = None
-    difference: float | None = None
-    restart_above: float | None = None
-    output_scale: float | None = None
-    initial_output: float | None = None
-    preprocessing: str | None = None
-    weights_of: list[str] | None = None  # tasks whose shipped weights do for this one
-    loss_label: str | None = None  # of the axis
+    unroll: RecommendedUnroll = dataclasses.field(default_factory=RecommendedUnroll)
+    opt: RecommendedOpt = dataclasses.field(default_factory=RecommendedOpt)
+
+
+@dataclasses.dataclass
+class AboutTask:
+    """What a task's YAML says besides the arguments of its constructor.
+
+    Args:
+        weights_of: tasks whose shipped weights do for this one, the best first.
+        loss_label: of the axis in pictures.
+    """
+
+    weights_of: list[str] | None = None
+    loss_label: str = "loss"
+    recommended: Recommended = dataclasses.field(default_factory=Recommended)
 
 
 SCHEMAS: dict[str, type] = {
@@ -186,10 +214,24 @@ def validated(config: DictConfig, verb: str) -> Any:
     Raises:
         ConfigError: an option that does not exist, is missing, or has the wrong type.
     """
-    task = config.get("task")
-    recipe = task.get("recipe") if isinstance(task, DictConfig) else None
-    if recipe is not None:
-        if not isinstance(recipe, DictConfig):
-            raise ConfigError(f"task.recipe={recipe}: must be options with their values")
-        typed(recipe, TaskRecipe, "task.recipe.")
+    about_task(config)
     return typed(config, SCHEMAS[verb], "")
+
+
+def about_task(config: Mapping[str, Any]) -> AboutTask:
+    """What the task's YAML says of itself.
+
+    Raises:
+        ConfigError: an option of ``task.recommended`` that does not exist, or of the wrong type.
+    """
+    task = config.get("task")
+    if not isinstance(task, Mapping | DictConfig):
+        return AboutTask()
+    node = upgraded_task(dict(task))
+    recommended = node.get("recommended", {})
+    if not isinstance(recommended, Mapping | DictConfig):
+        raise ConfigError(f"task.recommended={recommended}: must be options with their values")
+    known = {f.name for f in dataclasses.fields(AboutTask)}
+    told = {key: value for key, value in node.items() if key in known and value is not None}
+    found: AboutTask = typed(OmegaConf.create(told), AboutTask, "task.")
+    return found

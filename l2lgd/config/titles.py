@@ -1,15 +1,14 @@
 """What a task is called in pictures: the words of its YAML file, not its name in the config."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 FIRST_COMMENT = re.compile(r"^# (?!@)(.*)$", re.MULTILINE)
 SOURCE = re.compile(r"\s*\([^()]*\)$")  # "(paper, section 3.2)" at the end
 NOT_THE_FUNCTIONS = re.compile(  # where data and weights are from, which summary.json says
-    r"task\.(name|content|data\.|vgg\.|recipe|recommended|weights_of|loss_label)"
+    r"task\.(name|content|data\.|vgg\.|recommended|recipe|weights_of|loss_label)"
 )
 
 
@@ -29,9 +28,3 @@ def title_of(task: str, overrides: Sequence[str] = (), folders: Sequence[Path] =
     changed = [word for word in overrides if word.startswith("task.")]
     changed = [word for word in changed if not NOT_THE_FUNCTIONS.match(word)]
     return "; ".join([title, *(word.removeprefix("task.") for word in changed)])
-
-
-def loss_label(task: Mapping[str, Any]) -> str:
-    """What a task's config calls its loss."""
-    recipe = task.get("recipe") or {}
-    return str(task.get("loss_label") or recipe.get("loss_label") or "loss")

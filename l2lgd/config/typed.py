@@ -18,7 +18,7 @@ def typed(config: DictConfig, schema: type, prefix: str) -> Any:
     known = [field.name for field in dataclasses.fields(schema)]
     for key in config:
         if key not in known:
-            raise ConfigError(f"there is no option {prefix}{key}{nearest(str(key), known)}")
+            raise ConfigError(f"there is no option {prefix}{key!s}{nearest(str(key), known)}")
     missing = [
         field.name
         for field in dataclasses.fields(schema)

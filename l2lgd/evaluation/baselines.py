@@ -7,7 +7,7 @@ from typing import Any
 from l2lgd.evaluation.keys import tuning_key
 from l2lgd.evaluation.rate_search import Search, grid_search
 from l2lgd.evaluation.tuned_rates import TunedRates
-from l2lgd.meta.trainer import Trainer
+from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
@@ -43,11 +43,11 @@ def search_learning_rate(
     run: Run, node: dict[str, Any], num_functions: int, seed: int, lowest: float, highest: float
 ) -> Search:
     """Grid search on the validation problems; the best final loss wins (section 3 of the paper)."""
-    trainer = Trainer(run.task, seed, NullTracker())
+    evaluator = Evaluator(run.task, seed, NullTracker())
 
     def final_loss(rate: float) -> float:
         optimizer = run.build_optimizer({**node, "learning_rate": rate})
-        curves = trainer.evaluate(optimizer, "validation", num_functions, run.options.num_steps)
+        curves = evaluator.evaluate(optimizer, "validation", num_functions, run.options.num_steps)
         log.debug("learning rate %.4g: %.4g", rate, curves.final_loss())
         return curves.final_loss()
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from l2lgd.config.building import NOT_FOR_CONSTRUCTORS
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.losses import digest
 from l2lgd.runs.run import Run
@@ -54,7 +55,7 @@ def losses_key(
 
 def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
-    left_out = ("recipe", *others)
+    left_out = (*NOT_FOR_CONSTRUCTORS[1:], *others)
     return {k: v for k, v in node.items() if k not in left_out and v is not None}
 
 

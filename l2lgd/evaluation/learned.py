@@ -9,6 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from l2lgd.config import defaults
+from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
@@ -36,6 +38,7 @@ def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
         said = said or f"baselines=[{name}]"
         raise ConfigError(f"{said}: there is no opt={name}{nearest(name, known)}")
     overrides = [f"task={run.task_name}", f"opt={name}", *search]
+    defaults.install()  # in a worker of a launcher nobody has
     composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)
     return node
@@ -61,8 +64,7 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
     """
     label = run.options.checkpoint if name == run.opt_name else None
     if label is None:
-        recipe = run.config["task"].get("recipe") or {}
-        stems = recipe.get("weights_of", [run.task_name])
+        stems = about_task(run.config).weights_of or [run.task_name]
         own = getattr(run.options, "weights_dir", None)  # an option of evaluate
         folder = Path(own).expanduser() if own else SHIPPED
         candidates = (folder / f"{stem}-{name}.safetensors" for stem in stems)

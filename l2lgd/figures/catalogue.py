@@ -63,7 +63,7 @@ def _sharing(task: str, learned: tuple[str, ...], tuned: tuple[str, ...], size: 
     first, *others = learned
     options = (
         f"task={task}",
-        f"task.recipe.weights_of=[sharing/{task}]",
+        f"task.weights_of=[sharing/{task}]",
         f"opt={first}",
         f"baselines=[{','.join([*others, *tuned])}]",
     )

@@ -84,7 +84,8 @@ def step(
     update = torch.empty_like(gradient)
     following = state
     if not in_place:
-        following = tuple(tuple(torch.empty_like(part) for part in parts) for parts in state)
+        hidden, cell = ([torch.empty_like(part) for part in parts] for parts in state)
+        following = (hidden, cell)
     _call(
         "step",
         gradient.dtype,
@@ -210,7 +211,7 @@ def _network(settings: Settings) -> _Network:
     )
 
 
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
+def _pointers(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 

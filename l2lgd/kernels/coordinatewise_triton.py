@@ -6,6 +6,7 @@ of coordinates at a time, which bounds its memory.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 
 import torch
@@ -62,10 +63,11 @@ def replay(
 ) -> None:
     """As the function of the same name for the CPU."""
     num_steps, n = gradients.shape
+    # States of all steps are kept for the way back; slices bound them, whatever n and U are.
     columns = max(BLOCK, SLICE // num_steps)
     for begin in range(0, n, columns):
         part = slice(begin, begin + columns)
-        before = _each(lambda tensor, part=part: tensor[:, part], state)
+        before = _each(operator.itemgetter((slice(None), part)), state)
         d_state = _each(lambda tensor: tensor.new_zeros(tensor.shape), before)
         own = (gradients[:, part], cotangents[:, part])
         _there_and_back(settings, weights, *own, before, d_state, into)
@@ -205,7 +207,7 @@ def _split(settings: Settings, flat: Tensor) -> tuple[list[tuple[Tensor, Tensor]
 
 
 @functools.cache
-def _constants(settings: Settings, index: int) -> tuple:
+def _constants(settings: Settings, index: int) -> tuple[float | bool, ...]:
     """What the kernels of a layer are compiled for."""
     size = settings.hidden_size
     return (

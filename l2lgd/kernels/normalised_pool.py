@@ -75,7 +75,8 @@ class _Compiled(torch.autograd.Function):
         images, offset, channels_last, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants second derivatives
             again = plain(images, offset, ctx.epsilon)
-            return *torch.autograd.grad(again, (images, offset), d_out, create_graph=True), None
+            exact = torch.autograd.grad(again, (images, offset), d_out, create_graph=True)
+            return exact[0], exact[1], None
         d_images, d_offset = torch.empty_like(channels_last), torch.empty_like(offset)
         d_out = d_out.permute(0, 2, 3, 1).contiguous()
         _call(

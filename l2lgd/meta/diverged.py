@@ -17,8 +17,9 @@ from l2lgd.optimizers.base import map_state
 
 def finite_functions(record: Record) -> Tensor | None:
     """Of which functions all losses and gradients are finite, squares too, (B,); None if of all."""
+    # One number decides the usual case: a non-finite value would have made the sum non-finite.
     total = vector_norm(record.gradients) + vector_norm(record.losses)
-    if total.isfinite():  # what is not would have shown
+    if total.isfinite():
         return None
     bound = torch.finfo(record.losses.dtype).max ** 0.5
     largest, loss = record.gradients.abs().amax((0, 2)), record.losses.abs().amax(0)

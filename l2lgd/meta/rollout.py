@@ -60,7 +60,8 @@ def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SI
     """The beginning of a trajectory."""
     parameters = optimizee.initial_parameters
     optimizer = optimizer.named(optimizee.shapes)
-    blocks = optimizer.blocks(*parameters.shape, block_size)
+    num_functions, n = parameters.shape
+    blocks = optimizer.blocks(num_functions, n, block_size)
     states = [optimizer.initial_state(parameters[block]) for block in blocks]
     loss, gradient = optimizee.loss_and_gradient(parameters, 0)
     return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient)

@@ -2,9 +2,8 @@
 
 import json
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import CheckpointError, one_line
+from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.storage import checkpoint
@@ -21,22 +21,6 @@ log = logging.getLogger(__name__)
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
 KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
 ANCESTRY = ("command", "seed", "data", "begun_from")
-
-
-@dataclass
-class MetaProgress:
-    """How far a meta-training is."""
-
-    meta_step: int = 0
-    trajectory: int = 0  # number of the one under way
-    best_validation_loss: float = math.inf
-    best_meta_step: int = 0
-    seconds: float = 0.0  # spent on meta-steps
-    total_seconds: float = 0.0  # with validations
-    coordinate_steps: int = 0
-    skipped: int = 0  # meta-steps without a finite meta-gradient
-    diverged_in_a_row: int = 0  # trajectories, the last ones
-    ratios: list[float] = field(default_factory=list)  # last to first loss of the last ones
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The trainer: meta-trains and evaluates any optimizer on any task."""
+"""The trainer: meta-trains any rule on any task."""
 
 import copy
 import logging
@@ -12,27 +12,23 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from l2lgd.errors import CheckpointError, ConfigError, Diverged
+from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.meta.diverged import finite_functions, without
 from l2lgd.meta.estimators.replay import replay
-from l2lgd.meta.rollout import Record, advance, rollout, start
+from l2lgd.meta.evaluator import Evaluator
+from l2lgd.meta.progress import MetaProgress, given_up, watch
+from l2lgd.meta.rollout import Record, rollout
 from l2lgd.meta.schedules import Unroll, decay_factor
-from l2lgd.meta.state import MetaProgress, load_last, load_weights, save_last
+from l2lgd.meta.state import load_last, load_weights, save_last
 from l2lgd.meta.trajectories import Trajectory
-from l2lgd.optimizers.base import LearnedRule, Optimizer
-from l2lgd.results.curves import Curves
+from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
-from l2lgd.system.ranks import Ranks
-from l2lgd.tasks.base import Split, Task
-from l2lgd.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-FLAT_TRAJECTORIES = 40  # without progress before the user is warned
-FLAT_RATIO = 0.95  # of the loss at the end of a trajectory to the loss at its start
+
 BEST = "best.safetensors"
-MAX_DIVERGED = 20  # trajectories in a row without a finite meta-gradient
 
 
 @dataclass(frozen=True)
@@ -59,37 +55,8 @@ class MetaSettings:
         decay_factor(self.meta_decay, 0.0)
 
 
-class Trainer:
-    """Runs optimizers on a task. All randomness follows from ``seed``.
-
-    Args:
-        ranks: the processes that share the functions.
-    """
-
-    def __init__(self, task: Task, seed: int, tracker: Tracker, ranks: Ranks | None = None) -> None:
-        self.task, self.seed, self.tracker = task, seed, tracker
-        self.ranks = ranks or Ranks()
-
-    def evaluate(
-        self, optimizer: Optimizer, split: Split, num_functions: int, num_steps: int
-    ) -> Curves:
-        """Losses of ``num_functions`` optimizees of ``split`` over T = ``num_steps`` steps.
-
-        The functions, their initial parameters and their minibatches are the same for every
-        optimizer; they depend on the trainer's seed and on the split.
-        """
-        optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
-        own = optimizee.select(self.ranks.share(num_functions))
-        at = start(optimizer, own)
-        # In one piece: many small tensors between large ones keep freed memory from being used.
-        losses = at.loss.new_empty(num_steps + 1, len(at.loss))
-        losses[0] = at.loss
-        for step in range(1, num_steps + 1):
-            at = advance(at)
-            losses[step] = at.loss
-            self.tracker.steps(step, num_steps)
-        everyones = self.ranks.columns(losses, num_functions)
-        return Curves(everyones, optimizee.stochastic)
+class Trainer(Evaluator):
+    """Meta-trains rules on a task, and evaluates them on the way."""
 
     def meta_train(
         self,
@@ -137,7 +104,7 @@ class Trainer:
             horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
             if trajectory.hopeless or trajectory.position.step >= horizon:
                 ratio = self._mean_loss(trajectory) / trajectory.initial_loss
-                _watch(progress, ratio, trajectory.diverged, best)
+                watch(progress, ratio, trajectory.diverged, best)
                 progress.trajectory += 1
                 trajectory = self._begun(optimizer, settings, progress)
             self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
@@ -145,7 +112,7 @@ class Trainer:
             progress.seconds += time.monotonic() - began
             done = progress.meta_step == settings.meta_steps
             if done or progress.meta_step % settings.validate_every == 0:
-                self._validate(averaged.module, settings, folder, provenance, progress)
+                self._validate(_rule_in(averaged), settings, folder, provenance, progress)
             progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 everyones = self.ranks.collect(trajectory.tensors())
@@ -164,9 +131,9 @@ class Trainer:
                     )
                 keep = True
         if resume and not math.isfinite(progress.best_validation_loss):  # its file was damaged
-            self._validate(averaged.module, settings, folder, provenance, progress)
+            self._validate(_rule_in(averaged), settings, folder, provenance, progress)
         if not math.isfinite(progress.best_validation_loss):
-            raise _given_up("every validation diverged", progress, best)
+            raise given_up("every validation diverged", progress, best)
         if self.ranks.leads:
             load_weights(best, optimizer)
         return progress
@@ -259,7 +226,7 @@ class Trainer:
             numbers[name] = meta_loss.new_tensor(value)
         weights = list(optimizer.parameters())
         parts = [*(weight.grad for weight in weights), *numbers.values()]
-        means, count = self.ranks.mean(parts, losses.shape[1])
+        means, count = self.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
         found = iter(means)
         for weight in weights:
             weight.grad = next(found)
@@ -296,48 +263,6 @@ class Trainer:
         log.info("meta-step %d of %d: %s", progress.meta_step, settings.meta_steps, note)
 
 
-def _watch(progress: MetaProgress, ratio: float, diverged: bool, best: Path) -> None:
-    """Look at a trajectory that has reached its end: warn where many end as they began.
-
-    Args:
-        ratio: of its last to its first loss.
-        diverged: a meta-gradient was not finite.
-        best: where the best weights are, if any were.
-
-    Raises:
-        Diverged: so have many in a row.
-    """
-    diverged = diverged or not math.isfinite(ratio)
-    progress.diverged_in_a_row = progress.diverged_in_a_row + 1 if diverged else 0
-    if progress.diverged_in_a_row >= MAX_DIVERGED:
-        what = f"{MAX_DIVERGED} trajectories in a row diverged by meta-step {progress.meta_step}"
-        raise _given_up(what, progress, best)
-    progress.ratios.append(ratio)
-    if len(progress.ratios) == FLAT_TRAJECTORIES:
-        if not sorted(progress.ratios)[FLAT_TRAJECTORIES // 2] < FLAT_RATIO:
-            log.warning(
-                "the meta-loss is flat: half of the last %d trajectories ended above %g of "
-                "their initial loss. Try a smaller opt.output_scale or opt.initial_output, "
-                "another meta_learning_rate (l2lgd tune search=meta_learning_rate) or more "
-                "functions at once; update_size, gradient_size and clipped_inputs in "
-                "metrics.jsonl tell whether updates are too small or drowned in noise",
-                FLAT_TRAJECTORIES,
-                FLAT_RATIO,
-            )
-        progress.ratios.clear()
-
-
-def _given_up(what: str, progress: MetaProgress, best: Path) -> Diverged:
-    """The error of a meta-training that is not worth going on with."""
-    way_out = "begin a new run with a smaller meta_learning_rate or opt.output_scale"
-    if math.isfinite(progress.best_validation_loss):
-        way_out += (
-            f"; the best weights so far, of meta-step {progress.best_meta_step}, are in {best} and "
-            "can be its initial_weights"
-        )
-    return Diverged(f"{what}; {way_out}")
-
-
 def _agree_with(best: Path, optimizer: LearnedRule, progress: MetaProgress) -> None:
     """Believe the file of the best weights, which may be gone, or of a later attempt."""
     try:
@@ -350,3 +275,9 @@ def _agree_with(best: Path, optimizer: LearnedRule, progress: MetaProgress) -> N
     if loss > progress.best_validation_loss:  # it was written anew, after the best had been lost
         progress.best_validation_loss = loss
         progress.best_meta_step = found.get("meta_step", 0)
+
+
+def _rule_in(averaged: AveragedModel) -> LearnedRule:
+    rule = averaged.module
+    assert isinstance(rule, LearnedRule)
+    return rule

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from l2lgd.meta.rollout import Position, start
-from l2lgd.optimizers.base import LearnedRule, map_state, tensors_of
+from l2lgd.optimizers.base import LearnedRule, like_state, tensors_of
 from l2lgd.tasks.base import Optimizee
 
 
@@ -60,7 +60,7 @@ class Trajectory:
         position = self.position
         device = position.parameters.device
         saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))
-        position.states = [map_state(lambda _: next(saved), state) for state in position.states]
+        position.states = [like_state(state, saved) for state in position.states]
         position.parameters = tensors["parameters"].to(device)
         position.loss, position.gradient = (
             tensors["loss"].to(device),

@@ -5,8 +5,8 @@ The update is added to the parameters: θ_{t+1} = θ_t + g_t.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from l2lgd.errors import ConfigError
 
 BLOCK_SIZE = 16384  # coordinates; bounds the memory of a replay, whatever n is
-State = Any  # each optimizer's own: a tensor, or nested tuples of them; nobody else looks inside
+State: TypeAlias = Tensor | tuple["State", ...]  # nobody but its optimizer looks inside
+StateT = TypeVar("StateT")  # an optimizer's own: a tensor, or nested (named) tuples of them
 
 
-class Optimizer(ABC):
+class Optimizer(ABC, Generic[StateT]):
     """What proposes the updates of B stacked optimizees."""
 
     differentiable = True  # are its states tensors, and its steps differentiable by autograd?
@@ -28,20 +29,38 @@ class Optimizer(ABC):
         return False
 
     @abstractmethod
-    def initial_state(self, parameters: Tensor) -> State:
-        """The state before the first step at θ_0 (B, n)."""
+    def initial_state(self, parameters: Tensor) -> StateT:
+        """The state before the first step.
+
+        Args:
+            parameters: θ_0 (B, n); its device and type are those of the state.
+
+        Returns:
+            A tensor, or nested (named) tuples of tensors, as ``torch.zeros_like(parameters)`` for
+            a momentum.
+        """
 
     @abstractmethod
     def step(
-        self, gradient: Tensor, state: State, width: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """∇_t (B, n) and the state → g_t (B, n) and the next state.
+        self, gradient: Tensor, state: StateT, width: Tensor | None = None
+    ) -> tuple[Tensor, StateT]:
+        """One step. It changes neither its arguments nor the optimizer.
 
-        With a width (B, n), the derivative with respect to ∇_t is an average over gradients about
-        as far away, where the true one is too steep to be of use; the values are the same.
+        Momentum, for example, is
+        ``state = 0.9 * state + gradient; return -0.1 * state, state``.
+
+        Args:
+            gradient: ∇_t (B, n).
+            state: h_t, as the step before has returned it.
+            width: (B, n), or None. Where it is given, the derivative with respect to ∇_t is an
+                average over gradients about as far away, as the true one is too steep to be of
+                use; the values are the same. An optimizer may ignore it.
+
+        Returns:
+            The update g_t (B, n), which is added to θ_t, and the next state h_{t+1}.
         """
 
-    def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
+    def step_in_place(self, gradient: Tensor, state: StateT) -> Tensor:
         """The update of :meth:`step`; the next state is written over ``state``. Has no graph."""
         update, following = self.step(gradient, state)
         for kept, new in zip(tensors_of(state), tensors_of(following), strict=True):
@@ -70,11 +89,11 @@ class Optimizer(ABC):
     def step_back(
         self,
         gradient: Tensor,
-        state: State,
+        state: StateT,
         cotangent: Tensor,
-        state_cotangent: State | None,
+        state_cotangent: StateT | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, State]:
+    ) -> tuple[Sequence[Tensor], Tensor, StateT]:
         """The vector–Jacobian product of one step with respect to all that it depends on.
 
         Args:
@@ -86,6 +105,7 @@ class Optimizer(ABC):
             ∂L/∂φ for each weight, ∂L/∂∇_t (B, n) and ∂L/∂h_t, through this step.
         """
         with torch.enable_grad():
+            # Leaves of a graph of this step alone: what is returned is handed to the step before.
             gradient = gradient.detach().requires_grad_()
             state = map_state(lambda part: part.detach().requires_grad_(), state)
             update, following = self.step(gradient, state, width)
@@ -101,15 +121,14 @@ class Optimizer(ABC):
                 [cotangents[k] for k in differentiable],
                 materialize_grads=True,
             )
-        parts = iter(found[len(phi) + 1 :])
-        return found[: len(phi)], found[len(phi)], map_state(lambda _: next(parts), state)
+        return found[: len(phi)], found[len(phi)], like_state(state, found[len(phi) + 1 :])
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
         return {}
 
 
-class TunedOptimizer(Optimizer):
+class TunedOptimizer(Optimizer[StateT]):
     """An optimizer with one learning rate, which is tuned for each problem.
 
     Args:
@@ -131,15 +150,22 @@ class TunedOptimizer(Optimizer):
         return self.learning_rate
 
 
-class LearnedRule(nn.Module, Optimizer):
-    """An optimizer m with weights φ, in the paper's words [g_t; h_{t+1}] = m(∇_t, h_t, φ)."""
+class LearnedRule(nn.Module, Optimizer[StateT]):
+    """A rule: an optimizer m with weights φ, [g_t; h_{t+1}] = m(∇_t, h_t, φ) in the paper."""
 
     def phi(self) -> list[nn.Parameter]:
         return list(self.parameters())
 
     @abstractmethod
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw the initial φ."""
+        """Draw the initial φ, in place.
+
+        ``torch.nn.init.trunc_normal_(self.weight, std=0.1, generator=generator)``, for example;
+        the same generator gives the same φ.
+
+        Args:
+            generator: on the CPU, the only source of randomness.
+        """
 
     def scale_updates(self, factor: float) -> None:
         """Change φ such that every update is ``factor`` times what it would have been.
@@ -150,7 +176,7 @@ class LearnedRule(nn.Module, Optimizer):
         raise ConfigError(f"{type(self).__name__} has no weights that all its updates scale with")
 
     def vector_jacobian_product(
-        self, gradients: Tensor, state: State, cotangents: Tensor
+        self, gradients: Tensor, state: StateT, cotangents: Tensor
     ) -> Sequence[Tensor]:
         """Σ_t ⟨∂L/∂g_t, ∂g_t/∂φ⟩ for each weight, through the recurrence.
 
@@ -172,15 +198,23 @@ class LearnedRule(nn.Module, Optimizer):
         return "PyTorch"
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
     """A state, a tensor or nested tuples of them, with ``function`` applied to each tensor."""
-    if isinstance(state, Tensor):
-        return function(state)
-    parts = [map_state(function, part) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    known: Any = state  # of a type that only its optimizer knows
+    if isinstance(known, Tensor):
+        return function(known)  # type: ignore[return-value]
+    parts = [map_state(function, part) for part in known]
+    made: StateT = type(known)(*parts) if hasattr(known, "_fields") else type(known)(parts)
+    return made
 
 
-def tensors_of(state: State) -> list[Tensor]:
+def like_state(state: StateT, tensors: Iterable[Tensor]) -> StateT:
+    """A state of these tensors, in the order of :func:`tensors_of`."""
+    rest = iter(tensors)
+    return map_state(lambda _: next(rest), state)
+
+
+def tensors_of(state: Any) -> list[Tensor]:
     """The tensors of a state, in the order of :func:`map_state`."""
     if isinstance(state, Tensor):
         return [state]

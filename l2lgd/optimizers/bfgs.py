@@ -26,7 +26,7 @@ class BFGSState(NamedTuple):
     update: np.ndarray | None = None  # g_{t−1} (B, n)
 
 
-class BFGS(TunedOptimizer):
+class BFGS(TunedOptimizer[BFGSState]):
     """θ_{t+1} = θ_t − learning_rate · H_t ∇_t; O(n²) time and memory a function, on the CPU.
 
     For up to 3,000 coordinates.

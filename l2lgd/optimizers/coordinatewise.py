@@ -31,7 +31,7 @@ class LSTMState(NamedTuple):
     cell: tuple[Tensor, ...]  # L × (H, B·n)
 
 
-class CoordinatewiseLSTM(LearnedRule):
+class CoordinatewiseLSTM(LearnedRule[LSTMState]):
     """A forget-gate LSTM of a few units, then a linear layer to one number a coordinate.
 
     Args:
@@ -211,6 +211,7 @@ class CoordinatewiseLSTM(LearnedRule):
             d_state = map_state(torch.clone, state_cotangent)
         flat = (part.reshape(-1).contiguous() for part in (gradient, cotangent))
         d_features = compiled.step_back(self._settings, phi, *flat, state, d_state, total)
+        # The kernel ends at the features: smoothing, which is Python's, is between them and ∇.
         with torch.enable_grad():
             gradient = gradient.detach().requires_grad_()
             features = self._features(gradient, width)

@@ -48,7 +48,7 @@ class Part(NamedTuple):
         return own.to(tensor.device) if isinstance(own, Tensor) else own
 
 
-class Grouped(LearnedRule):
+class Grouped(LearnedRule[tuple[State, ...]]):
     """Several optimizers, each for its own parameters of an optimizee.
 
     An optimizer that is used by several groups has the same weights for all of them, and their
@@ -86,7 +86,7 @@ class Grouped(LearnedRule):
         self._known: dict[str, Columns] | None = None  # where the coordinates have names
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
-        bound = copy.copy(self)  # the same weights
+        bound = copy.copy(self)  # shallow: meta-training has to change the same weights
         bound._known = self._shared_out(shapes)
         return bound
 
@@ -119,8 +119,9 @@ class Grouped(LearnedRule):
     def vector_jacobian_product(
         self, gradients: Tensor, state: tuple[State, ...], cotangents: Tensor
     ) -> Sequence[Tensor]:
-        total = _Sum(self.phi())
+        total = _Sum(self.phi())  # groups may share an optimizer, and so its weights
         for part, own in zip(self._parts(gradients.shape[1:]), state, strict=True):
+            # A hand-designed member has no φ; first order, its updates are constants.
             if isinstance(part.optimizer, LearnedRule):
                 product = part.optimizer.vector_jacobian_product
                 found = product(part.of(gradients), own, part.of(cotangents))
@@ -135,6 +136,7 @@ class Grouped(LearnedRule):
         state_cotangent: tuple[State, ...] | None,
         width: Tensor | None = None,
     ) -> tuple[Sequence[Tensor], Tensor, tuple[State, ...]]:
+        # Here hand-designed members count, too: what they see depends on θ, which φ has moved.
         total, d_gradient, d_state = _Sum(self.phi()), torch.empty_like(gradient), []
         for k, part in enumerate(self._parts(gradient.shape)):
             found, d_own, before = part.optimizer.step_back(
@@ -159,13 +161,17 @@ class Grouped(LearnedRule):
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Those of each learned optimizer, with its name before them."""
-        found = {}
+        found: dict[str, float] = {}
         for name, columns in self._columns(gradient.shape[-1]).items():
             member = self._members[name]
             if isinstance(member, LearnedRule):
                 own = member.input_statistics(gradient[..., columns])
                 found |= {f"{name}_{key}": value for key, value in own.items()}
         return found
+
+    def members(self) -> dict[str, LearnedRule]:
+        """The learned ones, by name."""
+        return {n: m for n, m in self._members.items() if isinstance(m, LearnedRule)}
 
     def member(self, name: str) -> Optimizer:
         """The optimizer of that name."""

@@ -18,7 +18,7 @@ class TorchState(NamedTuple):
     moments: tuple[Tensor, ...]  # what PyTorch's optimizer keeps
 
 
-class HandDesigned(TunedOptimizer):
+class HandDesigned(TunedOptimizer[TorchState]):
     """An optimizer of ``torch.optim`` that treats every coordinate alike and apart.
 
     ``HandDesigned("SGD", 0.1, {"momentum": 0.9, "nesterov": True})`` is the NAG of the paper:
@@ -132,9 +132,7 @@ class HandDesigned(TunedOptimizer):
         optimizer = self.algorithm([parameters], **arguments)
         if moments is not None:
             own = {name: m.clone() for name, m in moments.items()}
-            if (
-                "step" in own
-            ):  # a count, of which PyTorch wants no derivative; powers are taken to it
+            if "step" in own:  # a count: PyTorch takes powers to it, and wants no derivative
                 own["step"] = own["step"].detach().to(parameters.dtype)
             optimizer.state[parameters] = own
         parameters.grad = gradient

@@ -133,14 +133,15 @@ class NTMBFGS(CoordinatewiseLSTM):
         self.head_bias.zero_()
         self.head_weight[self.read_heads : self.read_heads + self.write_heads].zero_()
 
-    def initial_state(self, parameters: Tensor) -> NTMState:
+    # The state is another one than that of the controller, which is why types are ignored.
+    def initial_state(self, parameters: Tensor) -> NTMState:  # type: ignore[override]
         return NTMState(
             super().initial_state(parameters),
             parameters.new_zeros(self.read_heads, *parameters.shape),
             self._memory.initial(parameters, self.write_heads),
         )
 
-    def step(
+    def step(  # type: ignore[override]
         self, gradient: Tensor, state: NTMState, width: Tensor | None = None
     ) -> tuple[Tensor, NTMState]:
         found = self._memory.read(state.memory, state.read)  # M r, (R, B, n)

@@ -20,7 +20,7 @@ from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, State
 
 
-class SignEquivariant(LearnedRule):
+class SignEquivariant(LearnedRule[State]):
     """The odd part of a learned optimizer m: (m(∇) − m(−∇)) / 2.
 
     Its state is that of 2B functions, the second half of which see negative gradients.
@@ -45,7 +45,8 @@ class SignEquivariant(LearnedRule):
         self.optimizer.scale_updates(factor)
 
     def initial_state(self, parameters: Tensor) -> State:
-        return self.optimizer.initial_state(_both(parameters, 1))
+        state: State = self.optimizer.initial_state(_both(parameters, 1))
+        return state
 
     def step(
         self, gradient: Tensor, state: State, width: Tensor | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import Optimizer, State, map_state, tensors_of
+from l2lgd.optimizers.base import Optimizer, State, like_state, map_state, tensors_of
 
 NAME = "recurrent{}"  # of the flat tensors
 
@@ -84,8 +84,7 @@ class Blockwise:
                 part = state[NAME.format(index)][at[index] : at[index] + like.numel()]
                 views.append(part.view(like.shape))
                 at[index] += like.numel()
-            rest = iter(views)
-            yield where, map_state(lambda _, rest=rest: next(rest), template)
+            yield where, like_state(template, views)
 
     def _template(self, block: Tensor) -> State:
         """What the state of a block looks like."""

@@ -82,12 +82,11 @@ def load(label: str, allow_targets: Iterable[str] = ()) -> LearnedRule:
     if not colon or "/" in member or "\\" in member:  # as in C:\file
         return find(label).optimizer(allow_targets)
     whole = find(name).optimizer(allow_targets)
-    known = list(whole.learned) if isinstance(whole, Grouped) else []
+    known = whole.members() if isinstance(whole, Grouped) else {}
     if member not in known:
         hint = nearest(member, known) if known else "; they are of a single optimizer"
         raise CheckpointError(f"weights {name} have no member {member}{hint}")
-    found: Any = whole.learned[member]
-    return found
+    return known[member]
 
 
 def about() -> dict[str, dict[str, str]]:

@@ -44,7 +44,8 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarr
     picks = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     means = values @ picks.T / count
     tail = (1 - confidence) / 2
-    return np.quantile(means, [tail, 1 - tail], axis=-1)
+    interval: np.ndarray = np.quantile(means, [tail, 1 - tail], axis=-1)
+    return interval
 
 
 def summarize(curves: Curves) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from l2lgd.config.old_names import renamed
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.results.curves import Curves
 from l2lgd.storage import checkpoint
@@ -44,7 +45,7 @@ class KeptLosses:
     def find(self, name: str, key: Mapping[str, Any]) -> tuple[Curves, Path] | None:
         """Earlier curves of an optimizer that depend on the same, and their folder."""
         for folder, (curves, about) in self._earlier.items():
-            if about.get(name, {}).get("key") == key:
+            if renamed(about.get(name, {}).get("key")) == key:
                 return curves[name], folder
         return None
 

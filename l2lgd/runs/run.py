@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.building import build
+from l2lgd.config.old_names import upgraded
 from l2lgd.config.schemas import validated
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
@@ -57,7 +58,7 @@ class Run:
             DataUnavailable: the task's data cannot be had.
         """
         options = validated(config, verb)
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        plain = upgraded(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         for name in ("num_functions", "num_steps"):
             if getattr(options, name) < 1:
                 raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")

@@ -133,7 +133,7 @@ class SweepRecord(Callback):
         started.append(folder)
         if _instead:  # Hydra has no other way, and loads the class anew for every run
             batches = [_instead.pop()]
-            BasicSweeper.split_arguments = staticmethod(lambda *_: batches)
+            BasicSweeper.split_arguments = staticmethod(lambda *_: batches)  # type: ignore[method-assign, assignment]
             return
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(list(config.hydra.overrides.task))

@@ -28,11 +28,32 @@ class Optimizee(ABC):
 
     @abstractmethod
     def loss(self, parameters: Tensor, step: int) -> Tensor:
-        """f(θ) on the minibatch of ``step``; (B, n) → (B,), differentiable."""
+        """f(θ) on the minibatch of ``step``, differentiable twice.
+
+        ``((self.matrix @ parameters.unsqueeze(2)).squeeze(2) - self.target).square().sum(1)``, for
+        example.
+
+        Args:
+            parameters: θ (B, n).
+            step: t, which names the minibatch; 0 is that of the initial parameters.
+
+        Returns:
+            One loss for each function (B,), which depends on that function's row of θ alone.
+        """
 
     @abstractmethod
     def select(self, rows: slice) -> Self:
-        """The same functions, only those of ``rows``."""
+        """The same functions, only those of ``rows``.
+
+        ``type(self)(self.matrix[rows], self.target[rows], self.initial_parameters[rows])``, for
+        example.
+
+        Args:
+            rows: of the B functions.
+
+        Returns:
+            Optimizees whose losses are the same numbers as here.
+        """
 
     def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Losses (B,) and ∇f (B, n), both without a graph.
@@ -94,7 +115,20 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Optimizee:
-        """Draw ``num_functions`` optimizees. Splits never share data; generator is on the CPU."""
+        """Draw optimizees, with their initial parameters and minibatches.
+
+        ``Quadratics(torch.rand(num_functions, n, n, generator=generator).to(self.device), …)``,
+        for example.
+
+        Args:
+            split: whose data they are made of; splits never share data.
+            num_functions: B.
+            generator: on the CPU, the only source of randomness, so that every device has the
+                same functions.
+
+        Returns:
+            B stacked functions on ``self.device``, of type ``self.dtype``.
+        """
 
     def data_description(self) -> dict[str, object] | None:
         """Name, source and size of the data in use, or None for a task without data."""

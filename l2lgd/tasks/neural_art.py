@@ -267,7 +267,7 @@ class NeuralArtTask(Task):
         return self._photographs[path]
 
     def data_description(self) -> dict[str, object]:
-        return self._description
+        return dict(self._description)
 
 
 def _crop(photograph: Tensor, size: int, generator: torch.Generator) -> Tensor:

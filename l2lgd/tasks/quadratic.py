@@ -117,5 +117,5 @@ class QuadraticTask(Task):
             exponents = torch.rand(num_functions, 1, 1, generator=generator) - 0.5
             matrices = matrices * self.scale_spread ** (exponents / 2)  # W, the Hessian's root
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
-        where = {"device": self.device, "dtype": self.dtype}
-        return Quadratics(matrices.to(**where), targets.to(**where), initial.to(**where))
+        drawn = (part.to(self.device, self.dtype) for part in (matrices, targets, initial))
+        return Quadratics(*drawn)

@@ -5,7 +5,7 @@ and its features are those after ReLU.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,10 @@ from l2lgd.storage import checkpoint
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the convolutions of each block
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions of each block
-POOLING = {"average": functional.avg_pool2d, "max": functional.max_pool2d}
+POOLING: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "average": functional.avg_pool2d,
+    "max": functional.max_pool2d,
+}
 TORCHVISION = "torchvision"
 
 
@@ -132,8 +135,8 @@ def load_vgg(
         known = ", ".join(layer_names(network))
         raise ConfigError(f"content_layers, style_layers: no {unknown[0]}; {network} has {known}")
     ready = {key: value.to(device, dtype) for key, value in tensors.items()}
-    statistics = (torch.tensor(values, device=device, dtype=dtype) for values in (mean, std))
-    return VGG(network, ready, layers, *statistics, config.pooling), about
+    center, spread = (torch.tensor(v, device=device, dtype=dtype) for v in (mean, std))
+    return VGG(network, ready, layers, center, spread, config.pooling), about
 
 
 def _of_torchvision(

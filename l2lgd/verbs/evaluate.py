@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from l2lgd.config.titles import loss_label
+from l2lgd.config.schemas import about_task
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
 from l2lgd.evaluation.learned import opt_config, trained
-from l2lgd.meta.trainer import Trainer
+from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.captions import of_curves
 from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
@@ -52,17 +52,20 @@ def evaluate(config: DictConfig) -> float:
         for name, node in nodes.items()
         if name == run.opt_name or not needs_tuning(node)
     }
-    if isinstance(ready[run.opt_name][0], LearnedRule):
-        run.say_what_runs(ready[run.opt_name][0])
+    first = ready[run.opt_name][0]
+    if isinstance(first, LearnedRule):
+        run.say_what_runs(first)
     with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
-        trainer = Trainer(run.task, options.seed, tracker)
+        evaluator = Evaluator(run.task, options.seed, tracker)
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
             optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
             key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
             earlier = kept.find(name, key)
             if earlier is None:
-                found = trainer.evaluate(optimizer, split, options.num_functions, options.num_steps)
+                found = evaluator.evaluate(
+                    optimizer, split, options.num_functions, options.num_steps
+                )
             else:
                 found, folder = earlier
                 log.info("%s: losses taken from %s", name, folder)
@@ -98,8 +101,8 @@ def _picture(
     if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
         window = FINAL_WINDOW
         bands = {name: band(c, window) for name, c in curves.items()}
-    label = loss_label(run.config["task"])
-    plot_curves(path, bands, learned, run.title(), label, of_curves(summary, window))
+    label, caption = about_task(run.config).loss_label, of_curves(summary, window)
+    plot_curves(path, bands, learned, run.title(), label, caption)
     return path
 
 

@@ -13,7 +13,7 @@ from l2lgd.runs.run import Run
 from l2lgd.system import launch
 from l2lgd.system.ranks import Ranks, joined
 from l2lgd.tracking.tracker import NullTracker
-from l2lgd.verbs.plan import Recipe
+from l2lgd.verbs.plan import MetaTrainingPlan
 from l2lgd.verbs.resuming import stored_run
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def meta_train(config: DictConfig) -> float:
     """Meta-train; returns the best validation loss, for sweeps to minimise."""
     run = Run.prepare(config, "meta_train")
-    recipe = Recipe.of(run)
+    plan = MetaTrainingPlan.of(run)
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
@@ -31,7 +31,7 @@ def meta_train(config: DictConfig) -> float:
         tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
         best = run.folder / "checkpoints" / "best.safetensors"
         with contextlib.closing(tracker):
-            progress = recipe.run(run, tracker, run.folder, stored, ranks)
+            progress = plan.run(run, tracker, run.folder, stored, ranks)
             if best.exists():
                 tracker.weights(f"{run.task_name}-{run.opt_name}", best, run.provenance())
     if not ranks.leads:

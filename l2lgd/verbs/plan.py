@@ -8,8 +8,9 @@ from typing import Any
 
 from l2lgd.config.building import build
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.schedules import Unroll
-from l2lgd.meta.state import MetaProgress, ancestry, load_weights
+from l2lgd.meta.state import ancestry, load_weights
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.runs.run import Run
@@ -32,7 +33,7 @@ def build_unroll(node: Mapping[str, Any]) -> Unroll:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class MetaTrainingPlan:
     """What is meta-trained, and how."""
 
     optimizer: LearnedRule
@@ -40,7 +41,7 @@ class Recipe:
     settings: MetaSettings
 
     @classmethod
-    def of(cls, run: Run) -> "Recipe":
+    def of(cls, run: Run) -> "MetaTrainingPlan":
         """As the config says.
 
         Raises:

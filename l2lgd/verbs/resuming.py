@@ -19,8 +19,15 @@ from l2lgd.system import launch
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE_ON_RESUME = ("resume", "device", "deterministic", "threads", "data_dir", "logger")
-MAY_CHANGE_ON_RESUME += ("checkpoint_every",)
+MAY_CHANGE_ON_RESUME = (
+    "resume",
+    "device",
+    "deterministic",
+    "threads",
+    "data_dir",
+    "logger",
+    "checkpoint_every",
+)
 
 
 def stored_run(run: Run, config: DictConfig) -> dict[str, Any] | None:

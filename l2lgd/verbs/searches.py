@@ -13,13 +13,13 @@ from l2lgd.evaluation.keys import tuning_key
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.rate_search import Search, grid_search, random_search
 from l2lgd.evaluation.tuned_rates import TunedRates
+from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.state import ancestry
-from l2lgd.meta.trainer import Trainer
 from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
 from l2lgd.tracking.tracker import NullTracker
-from l2lgd.verbs.plan import Recipe
+from l2lgd.verbs.plan import MetaTrainingPlan
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,13 @@ def _learning_rates(run: Run) -> dict[str, Search]:
 def _meta_learning_rate(run: Run) -> dict[str, Search]:
     """Random search over short meta-trainings, each in a folder of its own."""
     options = run.options
-    recipe = Recipe.of(run)
+    plan = MetaTrainingPlan.of(run)
 
     def final_loss(rate: float) -> float:
         folder = run.folder / f"meta_learning_rate={rate:.3g}"
         folder.mkdir(parents=True, exist_ok=True)
-        settings = dataclasses.replace(recipe.settings, meta_learning_rate=rate)
-        trial = dataclasses.replace(recipe, settings=settings)
+        settings = dataclasses.replace(plan.settings, meta_learning_rate=rate)
+        trial = dataclasses.replace(plan, settings=settings)
         with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
             try:
                 loss = trial.run(run, own, folder).best_validation_loss
@@ -80,13 +80,13 @@ def _update_scale(run: Run) -> dict[str, Search]:
     """Grid search of a factor on the updates of trained weights; keeps them times the best."""
     found = trained(run, run.opt_name, run.config["opt"], "validation")
     run.say_what_runs(found.optimizer)
-    trainer = Trainer(run.task, run.options.seed, NullTracker())
+    evaluator = Evaluator(run.task, run.options.seed, NullTracker())
 
     def final_loss(factor: float) -> float:
         scaled = copy.deepcopy(found.optimizer)
         scaled.scale_updates(factor)
         functions, steps = run.options.num_functions, run.options.num_steps
-        loss = trainer.evaluate(scaled, "validation", functions, steps).final_loss()
+        loss = evaluator.evaluate(scaled, "validation", functions, steps).final_loss()
         log.info("update scale %.3g: %.4g", factor, loss)
         return loss
 

@@ -157,7 +157,7 @@ def compare(work: Path, task: str, dimension: int | None) -> tuple[Path, dict[st
         folder,
         f"task={task}",
         *size,
-        f"task.recipe.weights_of=[sharing/{task}]",
+        f"task.weights_of=[sharing/{task}]",
         f"opt={first}",
         f"baselines=[{','.join([*others, *TUNED_ON[task]])}]",
         f"tuned_dir={work / 'tuned'}",

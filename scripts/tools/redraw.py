@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
-from l2lgd.config.titles import loss_label, title_of
+from l2lgd.config.schemas import about_task
+from l2lgd.config.titles import title_of
 from l2lgd.figures.base import Look
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import comparison
@@ -50,10 +50,10 @@ def redraw_evaluation(folder: Path) -> None:
             bands = {name: band(curves[name], window) for name in bands}
     learned = [name for name, result in summary["results"].items() if "checkpoint" in result]
     with initialize_config_module("l2lgd.conf", version_base="1.3"):
-        task: Any = OmegaConf.to_container(compose("evaluate", [f"task={summary['task']}"]).task)
+        label = about_task(compose("evaluate", [f"task={summary['task']}"])).loss_label
     title = title_of(summary["task"], shlex.split(summary["command"]))
     caption = of_curves(summary, window)
-    plot_curves(folder / "curves.png", bands, learned, title, loss_label(task), caption)
+    plot_curves(folder / "curves.png", bands, learned, title, label, caption)
 
 
 def main() -> None:

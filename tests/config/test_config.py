@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd.cli.help import verb_help
 from l2lgd.config.building import build
 from l2lgd.config.differences import differences
-from l2lgd.config.schemas import SCHEMAS, TaskRecipe, validated
+from l2lgd.config.options import FILLED
+from l2lgd.config.schemas import SCHEMAS, Recommended, RecommendedOpt, RecommendedUnroll, validated
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.tasks.base import Task
@@ -165,20 +166,33 @@ def test_an_option_left_out_is_asked_for() -> None:
 
 
 def test_a_task_recommends_only_what_there_is() -> None:
-    used = set()
-    for path in CONF.rglob("*.yaml"):
-        used |= set(re.findall(r"oc\.select:task\.recipe\.(\w+)", path.read_text("utf-8")))
-    known = {field.name for field in dataclasses.fields(TaskRecipe)}
-    assert used | {"weights_of", "loss_label"} == known
-    for recipe, said in (
-        ({"num_step": 3}, r"no option task\.recipe\.num_step; did you mean num_steps"),
-        ({"weights_of": 3}, r"task\.recipe\.weights_of: must be a list"),
-        (7, r"task\.recipe=7"),
+    for recommended, said in (
+        ({"num_step": 3}, r"no option task\.recommended\.num_step; did you mean num_steps"),
+        ({"unroll": {"length": [3]}}, r"no option task\.recommended\.unroll\.length; did you mean"),
+        ({"meta_steps": "many"}, r"task\.recommended\.meta_steps"),
+        (7, r"task\.recommended=7"),
     ):
         changed = OmegaConf.merge(composed("evaluate", "task=quadratic"), {})
-        changed.task.recipe = recipe
+        changed.task.recommended = recommended
         with pytest.raises(ConfigError, match=said):
             validated(changed, "evaluate")
+    changed.task.weights_of = 3
+    changed.task.recommended = {}
+    with pytest.raises(ConfigError, match=r"task\.weights_of: must be a list"):
+        validated(changed, "evaluate")
+
+
+def test_all_that_may_be_recommended_is_an_option_of_some_verb() -> None:
+    known = {field.name for field in dataclasses.fields(Recommended)} - {"unroll", "opt"}
+    assert known == {name for names in FILLED.values() for name in names.values()}
+    for verb, names in FILLED.items():
+        assert set(names) <= {field.name for field in dataclasses.fields(SCHEMAS[verb])}
+    for group, choice, kind in (
+        ("unroll", "task", RecommendedUnroll),
+        ("opt", "lstm", RecommendedOpt),
+    ):
+        options = OmegaConf.load(CONF / group / f"{choice}.yaml")
+        assert {field.name for field in dataclasses.fields(kind)} <= set(options)
 
 
 def test_build_checks_names_and_types_against_the_constructor() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from l2lgd.config.titles import loss_label, title_of
+from l2lgd.config.titles import title_of
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,3 @@ def test_tasks_of_ones_own_have_titles_too(tmp_path: Path) -> None:
     text = "# @package _global_\n# rings of points (mine)\nname: rings\n"
     (tmp_path / "task" / "rings.yaml").write_text(text, encoding="utf-8")
     assert title_of("rings", folders=[tmp_path / "nowhere", tmp_path]) == "rings of points"
-
-
-@pytest.mark.parametrize(
-    ("task", "label"),
-    [({}, "loss"), ({"loss_label": "nats"}, "nats"), ({"recipe": {"loss_label": "nats"}}, "nats")],
-)
-def test_a_loss_has_a_label(task: dict, label: str) -> None:
-    assert loss_label(task) == label

@@ -3,12 +3,16 @@
 Commands are run with sizes of a second.
 """
 
+import functools
 import importlib.util
 import itertools
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,13 +258,15 @@ class Command:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """Those in blocks that are for a shell."""
+    """Those in blocks that are for a shell, and those that make runs for others there."""
     for block in blocks(page):
         if block.language not in SHELLS:
             continue
         folder = "."
         for line, text in logical_lines(block):
             for part in re.split(r"\s(?:&&|\|\|?|;|>>?|2>&1|&)(?:\s|$)", text.removeprefix("$ ")):
+                if part.startswith("make "):
+                    yield from (Command(line, words) for words in made_by(part, "l2lgd"))
                 if not re.match(r"([A-Z_]+=\S+ +)*(l2lgd|torchrun|python3? -m l2lgd|cd) ?", part):
                     continue
                 words = shlex.split(part, comments=True)
@@ -272,6 +278,36 @@ def commands(page: Path) -> Iterator[Command]:
                     yield Command(line, after, folder, torchrun=True)
                 else:
                     yield Command(line, tuple(words[words.index("l2lgd") + 1 :]), folder)
+
+
+PROGRAMS = set(re.findall(r"\$\(BIN\)/(\w+)", (ROOT / "Makefile").read_text("utf-8")))
+NOTE_DOWN = """#!/bin/sh
+for word; do printf '%s\\037' "$word" >> "$0.calls"; done
+echo >> "$0.calls"
+"""
+
+
+@functools.cache
+def made_by(line: str, program: str) -> list[tuple[str, ...]]:
+    """The words after a program in every call of it that a command line of make makes.
+
+    Make runs in earnest, with programs in the place of an installation's that only note that.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in PROGRAMS:
+            path = Path(folder, name)
+            path.write_text(NOTE_DOWN, encoding="utf-8")
+            path.chmod(0o755)
+        Path(folder, ".installed").touch()
+        words = [*shlex.split(line, comments=True), f"BIN={folder}", "RUN_DIR=made"]
+        variables = {**os.environ, "MAKEFLAGS": ""}  # of a make that runs the tests
+        ran = subprocess.run(
+            words, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, f"{line}: {ran.stderr}"
+        calls = Path(folder, f"{program}.calls")
+        noted = calls.read_text("utf-8").splitlines() if calls.exists() else []
+        return [tuple(call.split("\037")[:-1]) for call in noted]
 
 
 def logical_lines(block: Block) -> Iterator[tuple[int, str]]:
@@ -360,6 +396,8 @@ class Stage:
             small |= {} if verb == "stylize" else {"task.size": "16"}
         if "cifar" in task:
             small["task.batch_size"] = "8"
+        if "figure=all" in words:
+            small["figure"] = "4"
         return small
 
     def _replaced(self, word: str, words: Sequence[str]) -> str:

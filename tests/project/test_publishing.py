@@ -1,7 +1,9 @@
 """sdist and wheel: complete, and fit for an empty folder."""
 
+import email
 import json
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -12,22 +14,27 @@ from helpers import python
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("l2lgd", "conf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
-SOURCES += ("MANIFEST.in", "CONTRIBUTING.md")
+SOURCES += ("MANIFEST.in", "CONTRIBUTING.md", "PACKAGE.md", "CITATION.cff")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
+
+
+def copied_to(source: Path) -> Path:
+    """A folder with what packages are built from."""
+    source.mkdir()
+    for name in SOURCES:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=LEFT_OUT)
+        else:
+            shutil.copy(path, source / name)
+    return source
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an sdist and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("built")
-    source = folder / "source"
-    for name in SOURCES:
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, source / name, ignore=LEFT_OUT)
-        else:
-            source.mkdir(exist_ok=True)
-            shutil.copy(path, source / name)
+    source = copied_to(folder / "source")
     where = ("--no-isolation", "--outdir", str(folder / "dist"), str(source))
     ran = python("-m", "build", *where, PYTHONWARNINGS="ignore")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -80,3 +87,19 @@ def test_the_wheel_works_from_an_empty_folder(built: Path, tmp_path: Path) -> No
     assert str(packages) in ran.stdout
     ran = python("-m", "l2lgd", "--version", cwd=empty, **own)
     assert ran.stdout.split()[1] in os.fspath(wheel.name)
+
+
+def test_a_package_index_can_show_the_page(built: Path) -> None:
+    renderer = pytest.importorskip("readme_renderer.markdown", reason="it is of the extra dev")
+    packages = sorted(str(path) for path in (built / "dist").iterdir())
+    ran = python("-m", "twine", "check", "--strict", *packages, PYTHONWARNINGS="ignore")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (wheel,) = (built / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
+        page = email.message_from_bytes(file.read(name)).get_payload()
+    html = renderer.render(page)
+    assert "<table>" in html
+    targets = re.findall(r"(?:src|href)=\"([^\"]+)", html)
+    assert targets
+    assert not [target for target in targets if not target.startswith(("https://", "#"))]

@@ -236,7 +236,7 @@ def test_missing_weights_of_a_baseline_are_noticed_before_anything_is_begun(
     trained: Path, tmp_path: Path
 ) -> None:
     weights = trained / "checkpoints" / "best.safetensors"
-    own = ("task.recipe.weights_of=[none]", "baselines=[sgd,lstm_gac]", "hydra.run.dir=run")
+    own = ("task.weights_of=[none]", "baselines=[sgd,lstm_gac]", "hydra.run.dir=run")
     done = l2lgd("evaluate", *QUICK, f"checkpoint={weights}", *own, cwd=tmp_path)
     assert done.returncode == 2
     assert "no trained weights ship for task=quadratic opt=lstm_gac" in done.stderr

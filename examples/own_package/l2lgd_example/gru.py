@@ -8,12 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import LearnedRule, coordinate_blocks
-from l2lgd.optimizers.preprocessing import log_sign
+from l2lgd import ConfigError, LearnedRule, coordinate_blocks, log_sign
 
 
-class Gru(LearnedRule):
+class Gru(LearnedRule[Tensor]):
     """One GRU of a few units for every coordinate, then a linear layer to its update.
 
     Args:

@@ -8,8 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from l2lgd.errors import ConfigError
-from l2lgd.tasks.base import Optimizee, Split, Task
+from l2lgd import ConfigError, Optimizee, Split, Task
 
 
 class RosenbrockFunctions(Optimizee):

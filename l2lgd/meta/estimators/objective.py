@@ -23,14 +23,16 @@ class TypicalSize:
     """Running root mean square of each coordinate's gradients, times ``smoothing``."""
 
     def __init__(self, smoothing: float) -> None:
-        self._smoothing, self._mean, self._weight = smoothing, 0.0, 0.0
+        self._smoothing, self._weight = smoothing, 0.0
+        self._mean: Tensor | None = None  # of squares (B, n), times the weight
 
     def after(self, gradient: Tensor) -> Tensor | None:
         """The width (B, n) when ``gradient`` (B, n) has been seen; None without smoothing."""
         if not self._smoothing:
             return None
-        keep = TYPICAL_SIZE_DECAY
-        self._mean = keep * self._mean + (1 - keep) * gradient.detach().square()
+        keep, squares = TYPICAL_SIZE_DECAY, gradient.detach().square()
+        before = 0.0 if self._mean is None else self._mean
+        self._mean = keep * before + (1 - keep) * squares
         self._weight = keep * self._weight + (1 - keep)
         return self._smoothing * (self._mean / self._weight).sqrt()
 

@@ -50,6 +50,7 @@ def replay(
         total = _first_order(optimizer, record, weights)
     else:
         total = _along_the_path(optimizer, record, record.path, weights, smoothing, difference)
+    # Added, not assigned: several records may share a meta-step.
     for weight, gradient in zip(optimizer.phi(), total, strict=True):
         weight.grad = gradient if weight.grad is None else weight.grad + gradient
     return meta_loss
@@ -60,8 +61,9 @@ def _first_order(optimizer: LearnedRule, record: Record, weights: Tensor) -> lis
     total = [torch.zeros_like(weight) for weight in optimizer.phi()]
     for (rows, columns), state in zip(record.blocks, record.states, strict=True):
         gradients = record.gradients[:, rows, columns]
+        # g_t moves every later θ_s by the same amount: ∂L/∂g_t = Σ_{s>t} w_s ∇_s.
         weighted = weights[:, rows, None] * gradients[1:]
-        cotangents = weighted.flip(0).cumsum(0).flip(0)  # ∂L/∂g_t, (U, …)
+        cotangents = weighted.flip(0).cumsum(0).flip(0)  # (U, …)
         parts = optimizer.vector_jacobian_product(gradients[:-1], state, cotangents)
         for into, part in zip(total, parts, strict=True):
             into += part
@@ -85,10 +87,12 @@ def _along_the_path(
     d_states: list[State | None] = [None] * len(record.blocks)
     states = _StatesBackwards(path)
     for i in reversed(range(len(path))):
+        # θ_{i+1} = θ_i + g_i passes ∂L/∂θ on as it is; each θ adds what it does by itself: its own
+        # loss in the meta-loss, and the gradient that the optimizer sees there.
         cotangent += weights[i].unsqueeze(1) * record.gradients[i + 1]
         if d_gradient is not None:
             product = _hessian_product(path[i + 1], d_gradient, difference)
-            if record.alive is not None:
+            if record.alive is not None:  # 0 · ∞ is NaN: what diverged has to be taken out
                 product = product.where(record.alive.unsqueeze(1), 0.0)
             cotangent += product
         at, width = path[i], widths[i]
@@ -107,7 +111,11 @@ def _along_the_path(
 
 
 class _StatesBackwards:
-    """The states along a path, asked for from its end to its beginning."""
+    """The states along a path, asked for from its end to its beginning.
+
+    Some √U of them are on record. Between two of these the others are computed again, and held
+    until they have been asked for: √U more at a time, for one more run of the optimizer in all.
+    """
 
     def __init__(self, path: list[Position]) -> None:
         self._path = path
@@ -135,7 +143,9 @@ def _hessian_product(at: Position, vector: Tensor, difference: float) -> Tensor:
     """∇²f(θ_t) v for a vector v (B, n)."""
     if not difference:
         return at.optimizee.hessian_product(at.parameters, at.step, vector)
+    # A step of one length in θ-space for every function, whatever the size of its vector: rounding
+    # decides how small it may be, the kinks of ReLUs how large.
     length = vector.norm(dim=1, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
-    step = difference * at.parameters.norm(dim=1, keepdim=True) / length
+    step: Tensor = difference * at.parameters.norm(dim=1, keepdim=True) / length
     _, gradient = at.optimizee.loss_and_gradient(at.parameters + step * vector, at.step)
     return (gradient - at.gradient) / step

@@ -45,6 +45,8 @@ def textbook(
             parameters, states = parameters + update, following
             squares.append(update.detach().square().mean(1))
             loss = at.optimizee.loss(parameters, step)
+            # Functions are independent: the gradient of their sum is each one's own. Without
+            # create_graph it is a constant, which drops the dashed edges of figure 2.
             (gradient,) = torch.autograd.grad(
                 loss.sum(), parameters, create_graph=second_derivatives, retain_graph=True
             )

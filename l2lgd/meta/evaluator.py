@@ -1,0 +1,42 @@
+"""Evaluation: the losses of any optimizer on functions that a task draws."""
+
+from l2lgd.meta.rollout import advance, start
+from l2lgd.optimizers.base import Optimizer
+from l2lgd.results.curves import Curves
+from l2lgd.seeding import generator
+from l2lgd.system.ranks import Ranks
+from l2lgd.tasks.base import Split, Task
+from l2lgd.tracking.tracker import Tracker
+
+
+class Evaluator:
+    """Runs optimizers on a task. All randomness follows from ``seed``.
+
+    Args:
+        ranks: the processes that share the functions.
+    """
+
+    def __init__(self, task: Task, seed: int, tracker: Tracker, ranks: Ranks | None = None) -> None:
+        self.task, self.seed, self.tracker = task, seed, tracker
+        self.ranks = ranks or Ranks()
+
+    def evaluate(
+        self, optimizer: Optimizer, split: Split, num_functions: int, num_steps: int
+    ) -> Curves:
+        """Losses of ``num_functions`` optimizees of ``split`` over T = ``num_steps`` steps.
+
+        The functions, their initial parameters and their minibatches are the same for every
+        optimizer; they depend on the trainer's seed and on the split.
+        """
+        optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
+        own = optimizee.select(self.ranks.share(num_functions))
+        at = start(optimizer, own)
+        # In one piece: many small tensors between large ones keep freed memory from being used.
+        losses = at.loss.new_empty(num_steps + 1, len(at.loss))
+        losses[0] = at.loss
+        for step in range(1, num_steps + 1):
+            at = advance(at)
+            losses[step] = at.loss
+            self.tracker.steps(step, num_steps)
+        everyones = self.ranks.columns(losses, num_functions)
+        return Curves(everyones, optimizee.stochastic)

@@ -1,0 +1,107 @@
+"""Who has the last word: the verb, the task, the experiment, what is typed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import choices, composed, l2lgd
+from omegaconf import OmegaConf
+
+from l2lgd.config.old_names import current, upgraded_task
+
+
+@pytest.mark.parametrize(
+    ("overrides", "option", "value"),
+    [
+        (("task=quadratic",), "num_steps", 100),  # the verb's
+        (("task=quadratic",), "meta_steps", 8000),  # the task's
+        (("experiment=quadratic_refine",), "meta_steps", 1500),  # the experiment's
+        (("experiment=quadratic_refine", "meta_steps=7"), "meta_steps", 7),  # what is typed
+        (("task=quadratic", "meta_steps=10000"), "meta_steps", 10000),  # though the verb has it too
+        (("task=mnist",), "unroll.lengths", [20, 50, 50, 50, 50, 100, 100, 100]),
+        (("task=mnist", "unroll=paper"), "unroll.lengths", [20]),
+        (("task=mnist", "unroll.lengths=[20]"), "unroll.lengths", [20]),
+        (("experiment=mnist_quick",), "unroll.lengths", [20, 50, 50, 50, 50, 100]),
+        (("experiment=mnist_as_published",), "opt.initial_output", 1.0),
+        (("task=mnist",), "opt.initial_output", 0.0),
+        (("task=mnist", "opt=lstm_odd"), "opt.optimizer.initial_output", 0.0),
+        (("task=cifar10",), "opt.optimizers.rest.optimizer.initial_output", 0.0),
+        (("task=cifar2",), "meta_average", 0.9),  # of the task that it is made from
+    ],
+)
+def test_the_last_word(overrides: tuple[str, ...], option: str, value: object) -> None:
+    assert OmegaConf.select(composed("meta_train", *overrides), option) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "functions", "meta_steps"),
+    [
+        (("task=quadratic",), 400, 500),
+        (("task=quadratic", "search=meta_learning_rate"), 16, 500),
+        (("task=mnist_mixture",), 20, 500),
+    ],
+)
+def test_tune_takes_the_functions_of_what_is_searched(
+    overrides: tuple[str, ...], functions: int, meta_steps: int
+) -> None:
+    config = composed("tune", *overrides)
+    assert (config.num_functions, config.meta_steps) == (functions, meta_steps)
+
+
+def test_an_optimizer_of_ones_own_keeps_what_it_sets(tmp_path: Path) -> None:
+    own = tmp_path / "conf" / "opt"
+    own.mkdir(parents=True)
+    text = "defaults: [lstm, _self_]\noutput_scale: 0.5\n"
+    (own / "mine.yaml").write_text(text, encoding="utf-8")
+    words = ("--config-dir", "conf", "task=neural_art", "opt=mine", "--cfg", "job")
+    done = l2lgd("meta-train", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["opt"]["output_scale"] == 0.5
+
+
+def test_the_config_that_is_shown_has_the_numbers_that_run(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "task=cifar10", "--cfg", "job", cwd=tmp_path)
+    shown = yaml.safe_load(done.stdout)
+    assert (shown["num_steps"], shown["meta_steps"]) == (1000, 160)
+    assert shown["unroll"]["horizons"][0] == 200
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_only_paths_are_interpolated(task: str) -> None:
+    config = OmegaConf.to_container(composed("meta_train", f"task={task}"), resolve=False)
+    assert isinstance(config, dict)
+    open_ones = {k for k, v in config.items() if isinstance(v, str) and "${" in v}
+    assert open_ones == {"data_dir"}
+    assert "${" not in str(config["unroll"]) + str(config["opt"]) + str(config["task"])
+
+
+def test_what_a_task_recommends_is_not_typed(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "task=mnist", "task.recommended.meta_steps=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give meta_steps= itself" in done.stderr
+
+
+def test_a_recipe_of_earlier_versions_is_what_a_task_recommends() -> None:
+    node = {
+        "_target_": "x.Y",
+        "recipe": {"meta_steps": 3, "unroll_lengths": [5], "output_scale": 2.0, "loss_label": "f"},
+    }
+    assert upgraded_task(node) == {
+        "_target_": "x.Y",
+        "loss_label": "f",
+        "recommended": {"meta_steps": 3, "unroll": {"lengths": [5]}, "opt": {"output_scale": 2.0}},
+    }
+
+
+def test_words_of_earlier_versions_mean_what_they_meant() -> None:
+    words = ["--multirun", "meta_steps=5", "unroll=recipe", "task.recipe.meta_steps=3"]
+    words += ["task.recipe.unroll_lengths=[5]", "task.recipe.weights_of=[a]", "seed=1"]
+    assert current(words, ["meta_steps"]) == [
+        "--multirun",
+        "meta_steps=3",
+        "unroll.lengths=[5]",
+        "meta_steps=5",
+        "unroll=task",
+        "++task.weights_of=[a]",
+        "seed=1",
+    ]
