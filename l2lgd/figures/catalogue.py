@@ -1,9 +1,10 @@
 """Which figures there are, and what is evaluated for each panel."""
 
 from l2lgd.figures.architectures import ArchitectureFigure
-from l2lgd.figures.art import PaintingsFigure, ProposalsFigure, StripFigure
+from l2lgd.figures.art import PaintingsFigure, StripFigure
 from l2lgd.figures.base import Evaluation, PaperFigure
 from l2lgd.figures.curves import CurveFigure, Panel
+from l2lgd.figures.proposals import ProposalsFigure
 
 NATS = "cross-entropy (nats)"
 TUNED = ("sgd", "rmsprop", "adam", "nag")

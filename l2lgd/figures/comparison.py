@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 
 from l2lgd.figures.base import Row, Table
-from l2lgd.figures.style import LABELS
+from l2lgd.results.plots import LABELS
 
 TUNED = ("adam", "rmsprop", "sgd", "nag")
 LEARNED = ("lstm", "lstm_per_group", "lstm_sub")

@@ -1,6 +1,6 @@
 """Logarithmic axes with ticks that people can read, and what range of losses they show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     if decades > MANY_DECADES:
         return []
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    steps = FINE_TICKS if decades < 0.6 else TICKS if decades < 1 else (1.0, 2.0, 4.0)
-    steps = steps if decades < FEW_DECADES else (1.0, 3.0)
+    steps: Sequence[float] = (1.0, 3.0)
+    if decades < FEW_DECADES:
+        steps = FINE_TICKS if decades < 0.6 else TICKS if decades < 1 else (1.0, 2.0, 4.0)
     ticks = [float(p * t) for p in powers for t in steps if low <= p * t <= high]
     if len(ticks) >= FEWEST_TICKS:
         return ticks

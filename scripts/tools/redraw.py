@@ -3,7 +3,7 @@
     python scripts/tools/redraw.py
 
 Those of ``outputs/figures`` with their captions, and ``curves.png`` of each evaluation in
-``outputs/results``. The pictures of the studies have ``--redraw`` of their own.
+``outputs/results``. The studies have ``--redraw`` of their own; ``make redraw`` runs all.
 """
 
 import argparse

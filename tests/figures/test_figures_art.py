@@ -10,10 +10,11 @@ from helpers import art_options, l2lgd
 from hydra import initialize_config_module
 
 from l2lgd.figures import style as looks
-from l2lgd.figures.art import ACROSS, CONTENTS, FOLLOWED
+from l2lgd.figures.art import CONTENTS, FOLLOWED
 from l2lgd.figures.base import Content, Evaluated, Look, Request
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.drawing import read
+from l2lgd.figures.proposals import ACROSS
 
 COMMITTED = Path(__file__).parents[2] / "outputs" / "figures"
 COUNT, STEPS = 3, 40
