@@ -35,6 +35,7 @@ def redraw_figures(folder: Path) -> None:
         if path_of(folder, name, "csv").exists():
             write_caption(figure, folder)
             draw(figure, folder, Look())
+            print(path_of(folder, name, "png"))
             tables[name] = table_of(folder, name)
     write_atomically(folder / "comparison.md", comparison(tables).encode())
 
@@ -54,6 +55,7 @@ def redraw_evaluation(folder: Path) -> None:
     title = title_of(summary["task"], shlex.split(summary["command"]))
     caption = of_curves(summary, window)
     plot_curves(folder / "curves.png", bands, learned, title, label, caption)
+    print(folder / "curves.png")
 
 
 def main() -> None:

@@ -41,6 +41,17 @@ def test_intervals_say_over_how_many_functions(counts: dict[str, int], said: str
     assert said in intervals("bands", counts)
 
 
+def test_a_note_names_its_panels_where_others_have_other_data() -> None:
+    def panel(note: dict[str, str] | None) -> dict[str, Any]:
+        return {"num_functions": 100, "diverged": {}, "data": note}
+
+    subset, full = panel({"note": "a subset"}), panel({"name": "mnist"})
+    panels = {"quadratic": panel(None), "mnist": subset, "mnist_200": full}
+    assert caption(FIGURES["4"], {"panels": panels}).endswith("; a subset, in “MNIST”.\n")
+    panels["mnist_200"] = subset
+    assert caption(FIGURES["4"], {"panels": panels}).endswith("; a subset.\n")
+
+
 def test_the_budget_in_the_caption_is_that_of_the_experiments() -> None:
     with initialize_config_module("l2lgd.conf", version_base="1.3"):
         steps: list[Any] = [
