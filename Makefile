@@ -90,6 +90,7 @@ lint: install  ## check style, formatting and types
 docs: install  ## build the documentation's site in build/site
 	$(BIN)/python scripts/tools/config_reference.py
 	$(BIN)/python scripts/tools/package_page.py
+	$(BIN)/python scripts/tools/python_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: install  ## sdist and wheel in dist/

@@ -10,8 +10,7 @@ import pytest
 import l2lgd
 
 PACKAGE = Path(l2lgd.__file__).parent
-# From the top: a room imports from those below it. Rooms on one line do not know each other, but
-# for those of ``BESIDE``, which know the ones they name.
+# From the top: a room imports from those below it. Rooms on one line do not know each other.
 ROOMS = """
 cli
 verbs
@@ -26,7 +25,6 @@ config system
 storage
 errors seeding
 """
-BESIDE = {"runs": {"pretrained"}, "system": {"config"}}
 LEVEL = {room: k for k, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 ROOT = {"__init__", "__main__", "errors", "seeding"}
 FOR_NEITHER = ("hydra", "wandb", "rich", "omegaconf")  # tasks and optimizers
@@ -78,7 +76,7 @@ def test_imports_run_downwards(path: Path) -> None:
             continue
         there = room_of(name)
         below = LEVEL[there] > LEVEL[here]
-        assert there == here or below or there in BESIDE.get(here, ()), name
+        assert there == here or below, name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

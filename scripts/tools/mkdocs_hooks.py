@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 OUTPUTS = "outputs/"
+REFERENCE = "reference/"
 SUFFIXES = (".png", ".svg", ".md", ".csv")  # of what is taken from there
 FENCED = r"^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence)"
 SPAN = r"(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`)"
@@ -71,6 +72,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"`{path}`" if named else f"{text} (`{path}`)"
 
     return PATTERN.sub(rewritten, markdown)
+
+
+def on_page_content(html: str, page: Page, **_: object) -> str:
+    """Let the style sheet know pages of the reference, whose tables are long."""
+    if not page.file.src_uri.startswith(REFERENCE):
+        return html
+    return f'<div class="{REFERENCE.strip("/")}">\n{html}\n</div>'
 
 
 def root_of(config: MkDocsConfig) -> Path:

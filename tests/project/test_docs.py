@@ -4,8 +4,9 @@ Commands are run with sizes of a second.
 """
 
 import functools
-import importlib.util
+import importlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import NO_NETWORK, SCRIPTS, l2lgd, python, served
+from helpers import NO_NETWORK, l2lgd, python, served
 from PIL import Image
 
 from l2lgd.config.overrides import POSITIONAL
@@ -117,17 +118,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken, "\n".join(broken)
 
 
-# The site and the page that is written
+# The site
 
 
 def script(name: str) -> ModuleType:
-    """A module of scripts/."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A module of scripts/tools/."""
+    return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +137,92 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def html_of(site: Path, page: Path) -> str:
+    return (site / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text("utf-8")
+
+
+NEEDED = r"<(?:script|link|img)\b[^>]*?\s(?:src|href)=\"?([^\"\s>]+)"  # by a page, of other files
+
+
 def test_the_site_has_every_page_and_needs_no_other_host(site: Path) -> None:
     for page in SHOWN[1:]:
-        html = (site / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text("utf-8")
-        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:[^>]+", html)
+        folder = (site / page.relative_to(ROOT / "docs")).parent
+        found = re.findall(NEEDED, html_of(site, page))
+        assert found
+        for target in found:
+            assert not re.match(r"\w+:|//", target), f"{name_of(page)}: {target}"
+            assert (folder / target.partition("#")[0]).exists(), f"{name_of(page)}: {target}"
     assert (site / "outputs" / "figures" / "figure_4.png").is_file()
+
+
+def test_style_sheets_of_the_site_need_no_other_host(site: Path) -> None:
+    sheets = sorted(site.rglob("*.css"))
+    assert site / "assets" / "katex" / "katex.min.css" in sheets
+    for sheet in sheets:
+        for target in re.findall(r"url\([\"']?([^\"')]+)", sheet.read_text("utf-8")):
+            if not target.startswith("data:"):
+                assert (sheet.parent / target).is_file(), f"{sheet}: {target}"
+
+
+def test_the_search_knows_every_page_where_pages_are_opened_from_disk(site: Path) -> None:
+    script_of_index = (site / "search" / "search_index.js").read_text("utf-8")
+    index = json.loads(script_of_index.removeprefix("var __index = "))
+    known = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    for page in SHOWN[1:]:
+        assert page.relative_to(ROOT / "docs").with_suffix(".html").as_posix() in known
+    html = (site / "index.html").read_text("utf-8")
+    assert re.search(r"<script src=\"?assets/iframe-worker/shim\.js", html)
+
+
+def test_every_page_leads_to_the_one_before_and_the_next(site: Path) -> None:
+    links = [re.findall(r'rel="?(prev|next)\b', html_of(site, page)) for page in SHOWN[1:]]
+    both = [{"prev", "next"} <= set(found) for found in links]
+    assert both.count(False) == 2, "but for the first page and the last"
+
+
+# Formulas
+
+
+def formulas(page: Path) -> list[str]:
+    """Those of a page, as LaTeX."""
+    return re.findall(r"\$\$.+?\$\$|(?<![\\$\w])\$(?=\S)[^$\n]+?(?<=\S)\$(?!\w)", prose(page), re.S)
+
+
+def test_formulas_are_set(site: Path) -> None:
+    for page in SHOWN[1:]:
+        html = html_of(site, page)
+        assert "arithmatex" not in html, name_of(page)
+        assert html.count('class="katex"') >= len(formulas(page)), name_of(page)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (r'<span class="arithmatex">\(a_{t+1}\)</span>', '<span class="katex">'),
+        (r'<span class="arithmatex">\(|x| &lt; 1\)</span>', "<mo>&lt;</mo>"),
+        ('<div class="arithmatex">\\[\na = b\n\\]</div>', '<span class="katex-display">'),
+    ],
+)
+def test_a_formula_becomes_html_and_mathml(before: str, expected: str) -> None:
+    pytest.importorskip("quickjs", reason="the site needs the extra docs")
+    config: Any = SimpleNamespace(docs_dir=str(ROOT / "docs"))
+    after = script("mkdocs_math").on_post_page(f"<p>{before}</p>", None, config)
+    assert expected in after
+    assert "<math" in after
+    assert "arithmatex" not in after
+
+
+def test_a_formula_that_cannot_be_read_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("quickjs", reason="the site needs the extra docs")
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="page.md"))
+    config: Any = SimpleNamespace(docs_dir=str(ROOT / "docs"))
+    wrong = r'<span class="arithmatex">\(\nosuchthing\)</span>'
+    assert script("mkdocs_math").on_post_page(wrong, page, config) == wrong
+    assert "page.md" in caplog.text
+    assert "nosuchthing" in caplog.text
+
+
+# Links that leave the docs
 
 
 @pytest.mark.parametrize(
@@ -176,24 +253,70 @@ def test_links_out_of_the_docs_are_rewritten(
         assert hooks.on_page_markdown(markdown, page, config, None) == expected
 
 
-def test_the_page_of_the_configuration_is_up_to_date() -> None:
-    reference = script("config_reference")
-    written = reference.PAGE.read_text("utf-8")
-    assert written == reference.page(), "run python scripts/tools/config_reference.py"
+# Pages that scripts write
+
+WRITTEN = ("config_reference", "python_reference")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_pages_that_a_script_writes_are_up_to_date(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--check"])
+    status = script(name).main()
+    assert status == 0, capsys.readouterr().err
 
 
 def test_a_page_that_is_not_up_to_date_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = script("config_reference")
-    monkeypatch.setattr(reference, "PAGE", tmp_path / "configuration.md")
-    monkeypatch.setattr(sys, "argv", ["config_reference.py", "--check"])
-    assert reference.main() == 1
-    assert not reference.PAGE.exists()
-    monkeypatch.setattr(sys, "argv", ["config_reference.py"])
-    assert reference.main() == 0
-    monkeypatch.setattr(sys, "argv", ["config_reference.py", "--check"])
-    assert reference.main() == 0
+    generated = script("generated")
+    right, stale, left = (tmp_path / f"{name}.md" for name in ("right", "stale", "left"))
+    for path in (right, stale, left):
+        path.write_text("text", encoding="utf-8")
+    pages = {right: "text", stale: "other text", tmp_path / "new" / "page.md": "new"}
+
+    def status(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["a_script.py", *words])
+        found: int = generated.run("a_script.py", "", pages, [tmp_path])
+        return found
+
+    assert status("--check") == 1
+    assert stale.read_text(encoding="utf-8") == "text"
+    assert left.exists()
+    assert status() == 0
+    assert {path: path.read_text(encoding="utf-8") for path in pages} == pages
+    assert not left.exists()
+    assert status("--check") == 0
+
+
+def test_options_of_the_reference_have_types_and_meanings() -> None:
+    page = (ROOT / "docs" / "reference" / "verbs" / "meta-train.md").read_text("utf-8")
+    assert "| `threads` | int or null | `null` | CPU threads; null leaves it to PyTorch |" in page
+    assert "| `meta_steps` | int | `10000`, or the task's |" in page
+    tasks = (ROOT / "docs" / "reference" / "groups" / "task.md").read_text("utf-8")
+    of_mnist = tasks.partition("## `task=mnist`")[2].partition("\n## ")[0].splitlines()
+    assert "meta_steps=1400" in of_mnist
+    assert "opt.initial_output=0.0" in of_mnist
+    assert "unroll.lengths=[20,50,50,50,50,100,100,100]" in of_mnist
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("One ``a`` and :meth:`step`.\n\nA long\nline.", "One `a` and `step`.\n\nA long line.\n"),
+        ("Args:\n    a, b: of\n        two.\n", "**Arguments**\n\n- `a`, `b`: of two.\n"),
+        ("S.\n\nReturns:\n    θ_0 (B, *n).", "S.\n\n**Returns**\n\nθ_0 (B, \\*n).\n"),
+        (
+            "Raises:\n    A: one.\n    B: two.\n\nMore.",
+            "**Errors**\n\n- `A`: one.\n- `B`: two.\n\nMore.\n",
+        ),
+        ("Example:\n    >>> 1 + 1\n    2", "**Example**\n\n```pycon\n>>> 1 + 1\n2\n```\n"),
+        ("As in::\n\n    a = 1\n\nIt is.", "As in:\n\n```py\na = 1\n```\n\nIt is.\n"),
+    ],
+)
+def test_docstrings_become_markdown(docstring: str, expected: str) -> None:
+    assert "\n".join(script("docstrings").as_markdown(docstring)) == expected
 
 
 # Code
