@@ -17,10 +17,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyte
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import Tensor
 
 from l2lgd.config import defaults
@@ -286,3 +288,13 @@ def python(
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a metrics.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_picture(one: Path, other: Path) -> None:
+    """Not to the byte: fonts are drawn a little differently by other versions of FreeType."""
+    pictures = []
+    for path in (one, other):
+        with Image.open(path) as picture:
+            pictures.append(np.asarray(picture.convert("L"), dtype=float))
+    assert pictures[0].shape == pictures[1].shape
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1.0

@@ -114,6 +114,7 @@ class Content:
 
     table: Table
     images: Mapping[str, Tensor] = field(default_factory=dict)  # each (3, height, width), bytes
+    notes: Sequence[str] = ()  # on the data, such as that features are those of a stand-in
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,19 @@ class PaperFigure(ABC):
 
     Args:
         name: as in ``figure=4`` and ``figure_4.png``.
-        what: first sentences of its caption.
+        what: first sentence of its caption.
+        remark: for the second, which says how to read it.
     """
 
     dpi = 150  # of its PNG
+    intervals = ""  # how they are drawn: bands or bars, where there are any
 
-    def __init__(self, name: str, what: str) -> None:
-        self.name, self.what = name, what
+    def __init__(self, name: str, what: str, remark: str = "") -> None:
+        self.name, self.what, self.remark = name, what, remark
+
+    def titles(self) -> dict[str, str]:
+        """Of its panels, where they have some."""
+        return {}
 
     @abstractmethod
     def evaluations(self) -> dict[str, Evaluation]:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
 from l2lgd.config.schemas import validated
+from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
@@ -178,17 +179,12 @@ class Run:
             "seconds": time.monotonic() - self.began if seconds is None else seconds,
         }
 
-    def caption(self, split: str, band: str = "") -> str:
-        """One line under a picture: what it shows, how many functions, which data."""
-        options = self.options
-        parts = [f"{options.num_functions} {split} functions", f"seed {options.seed}"]
-        if band:
-            parts.insert(1, band)
-        data = self.task.data_description()
-        if data:
-            parts.append(f"data: {data['name']} from {data['source']}")
-            parts += [str(data["note"])] if "note" in data else []
-        return ", ".join([*parts, str(self.device)])
+    def title(self) -> str:
+        """Of pictures: the task in words."""
+        hydra = HydraConfig.get()
+        sources = hydra.runtime.config_sources
+        folders = [Path(s.path) for s in sources if s.schema == "file"]
+        return title_of(self.task_name, hydra.overrides.task, folders)
 
 
 def _own_configs() -> list[str]:

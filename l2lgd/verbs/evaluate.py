@@ -15,6 +15,7 @@ from l2lgd.evaluation.keys import losses_key
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.results.captions import of_curves
 from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
 from l2lgd.results.losses import KeptLosses
 from l2lgd.results.plots import plot_curves
@@ -83,9 +84,11 @@ def evaluate(config: DictConfig) -> float:
             tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
         write_curves(run.folder / "curves.csv", bands)
         summary = run.folder / "summary.json"
-        write_summary(summary, run.summary(split, results=results))
+        found_in = run.summary(split, results=results)
+        write_summary(summary, found_in)
         picture = drawn(
-            run.folder / "curves.png", lambda path: _draw(path, run, curves, bands, learned)
+            run.folder / "curves.png",
+            lambda path: _draw(path, run, found_in, curves, bands, learned),
         )
         if picture is not None:
             tracker.picture("curves", picture)
@@ -95,15 +98,20 @@ def evaluate(config: DictConfig) -> float:
 
 
 def _draw(
-    path: Path, run: Run, curves: dict[str, Curves], bands: dict[str, Band], learned: list[str]
+    path: Path,
+    run: Run,
+    summary: dict[str, Any],
+    curves: dict[str, Curves],
+    bands: dict[str, Band],
+    learned: list[str],
 ) -> None:
     """``curves.png``."""
-    what = "mean and 95 % interval"
+    window = 1
     if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
-        bands = {name: band(c, FINAL_WINDOW) for name, c in curves.items()}
-        what = f"means of {FINAL_WINDOW} steps and 95 % interval"
-    label = about_task(run.config).loss_label
-    plot_curves(path, bands, learned, run.task_name, label, run.caption(run.options.split, what))
+        window = FINAL_WINDOW
+        bands = {name: band(c, window) for name, c in curves.items()}
+    label, caption = about_task(run.config).loss_label, of_curves(summary, window)
+    plot_curves(path, bands, learned, run.title(), label, caption)
 
 
 def _is_learned(run: Run, node: dict[str, Any]) -> bool:

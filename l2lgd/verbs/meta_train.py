@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from l2lgd.errors import ProcessLost
 from l2lgd.meta.progress import MetaProgress
+from l2lgd.results.captions import note, of_training
 from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
@@ -81,10 +82,10 @@ def _summary(run: Run, progress: MetaProgress, ranks: Ranks, best: Path) -> dict
 def _draw(path: Path, run: Run) -> None:
     """The training curve, of all of ``metrics.jsonl``: a run that went on is drawn whole."""
     found = series(run.folder / "metrics.jsonl", "meta_loss", "validation_loss")
-    title = f"opt={run.opt_name} meta-trained on {run.task_name}"
-    about = f"validated on {run.options.validation_functions}"
     meta_losses, validations = found.values()
-    plot_training(path, meta_losses, validations, title, run.caption("training", about))
+    counts = run.options.num_functions, run.options.validation_functions
+    caption = of_training(*counts, note({"data": run.task.data_description()}))
+    plot_training(path, meta_losses, validations, run.title(), caption)
 
 
 @contextlib.contextmanager

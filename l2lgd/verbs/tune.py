@@ -5,7 +5,8 @@ import logging
 from omegaconf import DictConfig
 
 from l2lgd.errors import ConfigError, nearest
-from l2lgd.results.plots import plot_search
+from l2lgd.results.captions import of_search
+from l2lgd.results.plots import clipped, plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.verbs.ending import drawn, say_where
@@ -39,12 +40,16 @@ def tune(config: DictConfig) -> float:
         for name, s in searches.items()
     }
     summary = run.folder / "summary.json"
-    write_summary(summary, run.summary("validation", search=kind, results=results))
+    found_in = run.summary("validation", search=kind, results=results)
+    write_summary(summary, found_in)
     trials = {name: search.trials for name, search in searches.items()}
     axis = kind.replace("meta_", "meta-").replace("_", " ")
+    meta_trained = kind == "meta_learning_rate"
+    count = run.options.validation_functions if meta_trained else run.options.num_functions
+    caption = of_search(found_in, count, axis, any(clipped(trials).values()))
     picture = drawn(
         run.folder / "search.png",
-        lambda path: plot_search(path, trials, axis, run.task_name, run.caption("validation")),
+        lambda path: plot_search(path, trials, axis, run.title(), caption),
     )
     for name, search in searches.items():
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
