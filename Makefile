@@ -65,6 +65,11 @@ REUSE_committed := "reuse=[$(subst $(EMPTY) $(EMPTY),$(COMMA),$(KEPT))]"
 figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OVERLAY=paper, STYLE=colour_blind, VGG=FILE)
 	$(FIGURES) scale=$(SCALE) $(REUSE_$(SCALE))
 
+redraw: install  ## draw the pictures in outputs/ again from their tables (a minute, evaluates nothing)
+	$(BIN)/python scripts/tools/redraw.py
+	$(BIN)/python scripts/studies/sharing.py --redraw
+	$(BIN)/python scripts/studies/untrained_models.py --redraw
+
 reproduce: install  ## meta-train every shipped optimizer again, then draw (hours; says how many first)
 	$(BIN)/python scripts/tools/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))
 
@@ -94,4 +99,4 @@ build: install  ## sdist and wheel in dist/
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art figures reproduce sharing bench test lint docs build clean
+.PHONY: help install run results cifar art figures redraw reproduce sharing bench test lint docs build clean

@@ -17,6 +17,7 @@ from l2lgd.figures.base import (
     Table,
 )
 from l2lgd.results.curves import summarize
+from l2lgd.results.plots import LABELS as NAMES
 
 UNITS = tuple(range(5, 55, 5))
 OPTIMIZERS = ("lstm", "adam", "nag")
@@ -30,6 +31,8 @@ TICKS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 class ArchitectureFigure(PaperFigure):
     """A panel an optimizer; the panels of the table are the numbers of layers."""
+
+    intervals = "bars"
 
     def evaluations(self) -> dict[str, Evaluation]:
         return {
@@ -76,7 +79,7 @@ class ArchitectureFigure(PaperFigure):
                 panel.axhline(reference, color="0.4", linewidth=0.9, linestyle="--")
             if optimizer == TRAINED_ON[1]:
                 panel.axvline(TRAINED_ON[2], color="0.4", linewidth=0.9, linestyle="--")
-            panel.set(title=looks.LABELS[optimizer], xlabel="hidden units a layer")
+            panel.set(title=NAMES[optimizer], xlabel="hidden units a layer")
         axes[0, 0].set_yscale("log")
         axes[0, 0].set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axes[0, 0].minorticks_off()
@@ -89,5 +92,5 @@ class ArchitectureFigure(PaperFigure):
 
 def _evaluation(layers: str, units: int) -> Evaluation:
     hidden = ",".join([str(units)] * int(layers[-1]))
-    options = (f"task={TASKS[layers]}", f"task.hidden_layers=[{hidden}]", "baselines=[adam,nag]")
-    return Evaluation(f"{layers}-{units}", options, "grid")
+    options = (f"task={TASKS[layers]}", f"task.hidden_layers=[{hidden}]")
+    return Evaluation(f"{layers}-{units}", options, "grid", OPTIMIZERS[1:])

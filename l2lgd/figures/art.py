@@ -1,4 +1,4 @@
-"""Figures of neural art beyond its curves: 9 with appendix C, and 10 to 13 (appendix B).
+"""Images of neural art, figure 9 with appendix C, and what figures of single functions share.
 
 They are of the functions that were evaluated, the first test photographs in the order of their
 names, at the learning rates that were tuned for them.
@@ -16,7 +16,6 @@ from torch import Tensor
 from l2lgd.config.building import build
 from l2lgd.data.photographs import to_bytes
 from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.evaluation.proposals import proposals
 from l2lgd.figures import style as looks
 from l2lgd.figures.base import (
     Content,
@@ -32,19 +31,19 @@ from l2lgd.meta.rollout import advance, start
 from l2lgd.meta.state import load_weights
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import shipped_path
+from l2lgd.results.captions import sentences
+from l2lgd.results.plots import LABELS, caption_below
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
 from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
 
 CONTENTS = 6  # photographs that are shown
 STRIP = (0, 8, 32, 128)  # steps
-PLACES = ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75))  # of the coordinates followed: down, across
-CHANNELS = ("red", "green", "blue")
 FOLLOWED = ("lstm", "adam", "sgd")
 PAINTERS = ("lstm", "adam")
-ASKED = 32  # steps with a panel each, as in figures 11 to 13
-LARGEST_GRADIENT = 100.0  # hypothetical ones; true ones are mostly smaller, those there larger
-ACROSS = 4  # panels
+IMAGE_WIDTH = 1.65  # inches
+GAP = 0.03  # between settings, of the width
+NOTE_POINTS = 10.0  # of text under images, whose resolution is low
 IMAGES_DPI = 76  # at which an image of 128 pixels is about as wide in a figure
 
 
@@ -65,7 +64,7 @@ class Setting:
             for opt in FOLLOWED[1:]
         }
         config: Any = OmegaConf.to_container(composed, resolve=True)
-        task = build(config["task"], "task")
+        task: Any = build(config["task"], "task")
         if not isinstance(task, NeuralArtTask):
             raise ConfigError(f"{name} is not one of neural art")
         task.setup(config["data_dir"], torch.device("cpu"))
@@ -135,10 +134,10 @@ def painted(evaluated: Evaluated, request: Request, optimizer: str) -> dict[str,
             found[f"step_{step}"] = _bytes(functions.unpack(at.parameters)["image"][:count])
         return {**found, "losses": at.loss[:count]}
 
-    return kept(evaluated.folder / f"painted-{optimizer}.safetensors", _key(evaluated), make)
+    return kept(evaluated.folder / f"painted-{optimizer}.safetensors", key_of(evaluated), make)
 
 
-def _key(evaluated: Evaluated) -> dict[str, Any]:
+def key_of(evaluated: Evaluated) -> dict[str, Any]:
     about = evaluated.about()
     return {
         "about": about,
@@ -154,20 +153,41 @@ class ImagesFigure(PaperFigure):
     """Images of several settings."""
 
     dpi = IMAGES_DPI
+    painters: tuple[str, ...] = PAINTERS
 
-    def __init__(self, name: str, what: str, settings: Mapping[str, Evaluation]) -> None:
-        super().__init__(name, what)
+    def __init__(
+        self, name: str, what: str, settings: Mapping[str, Evaluation], remark: str = ""
+    ) -> None:
+        super().__init__(name, what, remark)
         self._settings = dict(settings)
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return self._settings
+        return {name: one.showing(self.painters) for name, one in self._settings.items()}
 
 
 class PaintingsFigure(ImagesFigure):
-    """Content, result and style, in each setting; the table has the losses at the end."""
+    """Content, result and style, in each setting; the table has the losses at the end.
+
+    Args:
+        styles: titles of the settings' styles.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        settings: Mapping[str, Evaluation],
+        remark: str,
+        styles: Mapping[str, str],
+    ) -> None:
+        super().__init__(name, what, settings, remark)
+        self._styles = styles
+
+    painters = PAINTERS[:1]
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
-        table, images = Table(), {}
+        table = Table()
+        images: dict[str, Tensor] = {}
         for name, one in evaluated.items():
             found = painted(one, request, PAINTERS[0])
             images[f"{name} style"] = found["style"][0]
@@ -178,17 +198,23 @@ class PaintingsFigure(ImagesFigure):
         return Content(table, images)
 
     def draw(self, content: Content, look: Look) -> Any:
+        """Each setting has its style on top, and below it a row a photograph."""
         names = content.table.panels()
         count = int(max(row.at for row in content.table))
-        figure, grid = looks.new(4.95 * len(names), 1.65 * count + 0.3, count, 3 * len(names))
-        for column, name in enumerate(names):
+        figure = looks.blank(IMAGE_WIDTH * 2 * len(names), IMAGE_WIDTH * (count + 1) + 0.5)
+        halves = figure.subfigures(1, len(names), wspace=GAP, squeeze=False)[0]
+        for half, name in zip(halves, names, strict=True):
+            grid = half.add_gridspec(count + 1, 2)
+            style = half.add_subplot(grid[0, :])
+            _show(style, content.images[f"{name} style"], self._styles[name])
             for row in range(count):
-                shown = [f"{name} content {row + 1}", f"{name} result {row + 1}", f"{name} style"]
-                side = content.images[shown[1]].shape[-1]
-                titles = ("content", f"result, {side} × {side}", "style")
-                for k, image in enumerate(shown):
-                    title = titles[k] if row == 0 else ""
-                    _show(grid[row, 3 * column + k], content.images[image], title)
+                result = content.images[f"{name} result {row + 1}"]
+                size = f"{result.shape[-1]} × {result.shape[-1]}"
+                titles = ("content", f"result, {size}") if row == 0 else ("", "")
+                images = content.images[f"{name} content {row + 1}"], result
+                for column, (image, title) in enumerate(zip(images, titles, strict=True)):
+                    _show(half.add_subplot(grid[row + 1, column]), image, title)
+        caption_below(figure, sentences(*content.notes), NOTE_POINTS)
         return figure
 
 
@@ -196,9 +222,10 @@ class StripFigure(ImagesFigure):
     """One photograph on its way, by two optimizers in each setting."""
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
-        table, images = Table(), {}
+        table = Table()
+        images: dict[str, Tensor] = {}
         for name, one in evaluated.items():
-            for painter in PAINTERS:
+            for painter in self.painters:
                 found = painted(one, request, painter)
                 table.append(
                     Row(name, painter, STRIP[-1], float(found["losses"][0]), np.nan, np.nan)
@@ -212,113 +239,10 @@ class StripFigure(ImagesFigure):
         for axes, (name, painter) in zip(grid, lines, strict=True):
             for place, step in zip(axes, STRIP, strict=True):
                 image = content.images[f"{name} {painter} {step}"]
-                title = (
-                    f"{looks.LABELS[painter]}, {image.shape[-1]} × {image.shape[-1]}, step {step}"
-                )
+                title = f"{LABELS[painter]}, {image.shape[-1]} × {image.shape[-1]}, step {step}"
                 _show(place, image, title)
+        caption_below(figure, sentences(*content.notes), NOTE_POINTS)
         return figure
-
-
-class ProposalsFigure(PaperFigure):
-    """Figures 10 to 13: what optimizers propose along the path of the learned one.
-
-    Args:
-        coordinate: which of the three is asked for its response; None for the updates of all.
-    """
-
-    def __init__(
-        self, name: str, what: str, evaluation: Evaluation, coordinate: int | None
-    ) -> None:
-        super().__init__(name, what)
-        self._evaluation, self._coordinate = evaluation, coordinate
-
-    def evaluations(self) -> dict[str, Evaluation]:
-        return {"neural_art": self._evaluation}
-
-    def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
-        one = evaluated["neural_art"]
-        path = one.folder / "proposals.safetensors"
-        found = kept(path, _key(one), lambda: _proposed(Setting(one, request.overrides)))
-        table = Table()
-        if self._coordinate is None:
-            for k, name in enumerate(_coordinate_names(int(found["side"]))):
-                for opt in FOLLOWED:
-                    updates = found[f"updates.{opt}"][:, k].tolist()
-                    table += [Row(name, opt, t, u, np.nan, np.nan) for t, u in enumerate(updates)]
-            return Content(table)
-        instead = found["instead"].tolist()
-        for step, true in enumerate(found["gradients"][:ASKED, self._coordinate].tolist()):
-            panel = f"Step {step + 1}"
-            for opt in FOLLOWED:
-                proposed = found[f"responses.{opt}"][step, self._coordinate].tolist()
-                pairs = zip(instead, proposed, strict=True)
-                table += [Row(panel, opt, x, y, np.nan, np.nan) for x, y in pairs]
-            table.append(Row(panel, "true gradient", true, 0.0, np.nan, np.nan))
-        return Content(table)
-
-    def draw(self, content: Content, look: Look) -> Any:
-        style = looks.style_of(look.style)
-        draw = self._draw_updates if self._coordinate is None else self._draw_responses
-        figure, axes = draw(content.table, style)
-        looks.legend_below(figure, axes.flat)
-        return figure
-
-    def _draw_updates(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
-        names = table.panels()
-        figure, axes = looks.new(3.6 * len(names), 3.3, 1, len(names))
-        for panel, name in zip(axes[0], names, strict=True):
-            for opt, (at, update, *_) in table.lines(name).items():
-                panel.plot(at, update, color=style.colors[opt], label=looks.LABELS[opt])
-            panel.set(title=name, xlabel="step", xlim=(0, at[-1]))
-        axes[0, 0].set_ylabel("update")
-        return figure, axes
-
-    def _draw_responses(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
-        names = table.panels()
-        rows = -(-len(names) // ACROSS)
-        figure, grid = looks.new(9, 1.6 * rows, rows, ACROSS, sharex=True, sharey=True)
-        # SGD's answers grow without limit; the other two are what is to be seen.
-        limit = max(abs(row.value) for row in table if row.optimizer in FOLLOWED[:2])
-        for panel, name in zip(grid.flat, names, strict=False):
-            lines = table.lines(name)
-            (true,) = lines.pop("true gradient")[0]
-            for opt, (at, response, *_) in lines.items():
-                panel.plot(at, response, color=style.colors[opt], label=looks.LABELS[opt])
-            panel.axvline(true, color="0.8", linewidth=1, zorder=0)
-            panel.set_title(name, fontsize=8)
-            panel.set(ylim=(-1.05 * limit, 1.05 * limit), xlim=(at[0], at[-1]))
-        for panel in grid[-1]:
-            panel.set_xlabel("gradient")
-        figure.supylabel("proposed update")
-        return figure, grid
-
-
-def _coordinate_names(side: int) -> list[str]:
-    return [
-        f"{channel} of pixel ({int(down * side)}, {int(across * side)})"
-        for channel, (down, across) in zip(CHANNELS, PLACES, strict=True)
-    ]
-
-
-def _proposed(setting: Setting) -> dict[str, Tensor]:
-    """Of three coordinates of the first function."""
-    side = setting.task.size
-    coordinates = [
-        (channel * side + int(down * side)) * side + int(across * side)
-        for channel, (down, across) in enumerate(PLACES)
-    ]
-    instead = torch.linspace(-LARGEST_GRADIENT, LARGEST_GRADIENT, 51)
-    function = setting.functions(1).select(slice(0, 1))
-    optimizers = {name: setting.optimizer(name) for name in FOLLOWED}
-    steps = setting.summary["num_steps"]
-    found = proposals(optimizers, function, steps, coordinates, instead, min(ASKED, steps))
-    return {
-        "instead": instead,
-        "side": torch.tensor(side),
-        "gradients": found.gradients,
-        **{f"updates.{name}": tensor for name, tensor in found.updates.items()},
-        **{f"responses.{name}": tensor for name, tensor in found.responses.items()},
-    }
 
 
 def _show(axes: Any, image: Tensor, title: str) -> None:

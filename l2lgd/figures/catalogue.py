@@ -1,9 +1,10 @@
 """Which figures there are, and what is evaluated for each panel."""
 
 from l2lgd.figures.architectures import ArchitectureFigure
-from l2lgd.figures.art import PaintingsFigure, ProposalsFigure, StripFigure
+from l2lgd.figures.art import PaintingsFigure, StripFigure
 from l2lgd.figures.base import Evaluation, PaperFigure
 from l2lgd.figures.curves import CurveFigure, Panel
+from l2lgd.figures.proposals import ProposalsFigure
 
 NATS = "cross-entropy (nats)"
 TUNED = ("sgd", "rmsprop", "adam", "nag")
@@ -15,7 +16,7 @@ QUADRATICS = {
     "quadratic_scaled": "the same, curvature differs",
 }
 
-QUADRATIC = Evaluation("quadratic", ("task=quadratic",), "quadratic")
+QUADRATIC = Evaluation("quadratic", ("task=quadratic",), "quadratic", TUNED)
 
 
 def _mnist(task: str, num_steps: int = 100, size: str = "mnist", *options: str) -> Evaluation:
@@ -26,10 +27,10 @@ def _mnist(task: str, num_steps: int = 100, size: str = "mnist", *options: str) 
         (
             f"task={task}",
             *([] if num_steps == 100 else [f"num_steps={num_steps}"]),
-            f"baselines=[lstm_mixture,{','.join(TUNED)}]",
             *options,
         ),
         size,
+        ("lstm_mixture", *TUNED),
     )
 
 
@@ -38,11 +39,7 @@ MNIST_1000 = _mnist("mnist", 1000, "mnist_long", "tune_functions=10")
 MNIST_40, TWO_LAYERS = _mnist("mnist_40"), _mnist("mnist_two_layers")
 RELU = _mnist("mnist_relu")
 CIFAR = {
-    name: Evaluation(
-        name,
-        (f"task={name}", f"baselines=[{','.join(others)}]"),
-        "cifar",
-    )
+    name: Evaluation(name, (f"task={name}",), "cifar", others)
     for name, others in (
         ("cifar10", TUNED),
         ("cifar5", ("lstm_sub", *TUNED)),
@@ -50,7 +47,7 @@ CIFAR = {
     )
 }
 ART = {
-    name: Evaluation(name, (f"task={name}",), "neural_art")
+    name: Evaluation(name, (f"task={name}",), "neural_art", TUNED)
     for name in ("neural_art", "neural_art_large")
 }
 ART_TITLES = {
@@ -65,9 +62,8 @@ def _sharing(task: str, learned: tuple[str, ...], tuned: tuple[str, ...], size: 
         f"task={task}",
         f"task.weights_of=[sharing/{task}]",
         f"opt={first}",
-        f"baselines=[{','.join([*others, *tuned])}]",
     )
-    return Evaluation(f"sharing-{task}", options, size)
+    return Evaluation(f"sharing-{task}", options, size, (*others, *tuned))
 
 
 SHARING = {
@@ -81,13 +77,16 @@ SHARING = {
 }
 
 
+BANDED = "mean loss against the step"
+BUDGETS = "1,500 meta-steps on quadratics, 300 on MNIST"  # of experiment=sharing and mnist_quick
+
+
 def _figures() -> list[PaperFigure]:
-    first = "Mean loss against the step, with the 95 % bootstrap interval of the mean as a band."
     return [
         CurveFigure(
             "4",
-            f"{first} Quadratics, MNIST, and MNIST beyond the 100 steps of meta-training (figure 4 "
-            "of the paper).",
+            f"{BANDED} on quadratics, on MNIST, and on MNIST beyond the 100 steps of meta-training "
+            "(figure 4 of the paper)",
             [
                 Panel("quadratic", "quadratics", QUADRATIC, (1, 100)),
                 Panel("mnist", "MNIST", MNIST, (1, 100), NATS, PAPER),
@@ -96,19 +95,19 @@ def _figures() -> list[PaperFigure]:
         ),
         CurveFigure(
             "5",
-            f"{first} The optimizer of figure 4, meta-trained on one layer of 20 sigmoid units, on "
-            "networks it never saw: 40 units, two layers, ReLU (figure 5 of the paper). Two layers "
-            "begin with a standard deviation of 0.05, which the paper does not state.",
+            f"{BANDED} of the optimizer of figure 4 on networks that it never saw: 40 units, two "
+            "layers, ReLU (figure 5 of the paper)",
             [
                 Panel("mnist_40", "MNIST, 40 units", MNIST_40, (1, 100), NATS, PAPER),
                 Panel("mnist_two_layers", "MNIST, 2 layers", TWO_LAYERS, (1, 100), NATS, PAPER),
                 Panel("mnist_relu", "MNIST, ReLU", RELU, (1, 100), NATS, PAPER),
             ],
+            "two layers begin with a standard deviation of 0.05, which the paper does not state",
         ),
         CurveFigure(
             "mixture",
-            f"{first} An extension of the paper: an LSTM that was meta-trained on networks of many "
-            "architectures, with randomly scaled coordinates, beside the one of figures 4 and 5.",
+            f"{BANDED} of an LSTM that was meta-trained on networks of many architectures, beside "
+            "the one of figures 4 and 5 (an extension of the paper)",
             [
                 Panel("mnist", "base network", MNIST, (1, 100), NATS),
                 Panel("mnist_40", "40 units", MNIST_40, (1, 100), NATS),
@@ -120,16 +119,15 @@ def _figures() -> list[PaperFigure]:
         ),
         ArchitectureFigure(
             "6",
-            "Loss after 100 steps (mean of the last ten) of networks with other numbers of hidden "
-            "units and layers, with its 95 % bootstrap interval; rates of ADAM and NAG are tuned "
-            "for every network, the LSTM is the one of figure 4, whose loss on its own network is "
-            "the dashed line (figure 6 of the paper).",
+            "loss after 100 steps (mean of the last ten) against the hidden units of networks with "
+            "one and two layers (figure 6 of the paper)",
+            "ADAM and NAG are tuned for every network, the LSTM is the one of figure 4, and the "
+            "dashed line is its loss on its own network",
         ),
         CurveFigure(
             "7",
-            "Mean loss of ten steps each, with the 95 % bootstrap interval of the mean as a band. "
-            "Convnets on CIFAR-10 and on images of 5 and of 2 of its labels; LSTM-sub was "
-            "meta-trained on the other labels only (figure 7 of the paper).",
+            "mean loss over every ten steps of convnets on CIFAR-10 and on images of 5 and of 2 of "
+            "its labels (figure 7 of the paper)",
             [
                 Panel(name, title, CIFAR[name], (10, 1000), NATS, window=10)
                 for name, title in (
@@ -138,10 +136,11 @@ def _figures() -> list[PaperFigure]:
                     ("cifar2", "CIFAR-2"),
                 )
             ],
+            "LSTM-sub was meta-trained on the other labels only",
         ),
         CurveFigure(
             "8",
-            f"{first} Neural art, zoomed as figure 8 of the paper is.",
+            f"{BANDED} of neural art, zoomed as figure 8 of the paper is",
             [
                 Panel(name, title, ART[name], (1, 128), "loss / 10⁶", zoom=2.5, unit=1e6)
                 for name, title in ART_TITLES.items()
@@ -149,32 +148,34 @@ def _figures() -> list[PaperFigure]:
         ),
         PaintingsFigure(
             "9",
-            "The first test photographs, up to six, and what the LSTM makes of noise in 128 steps "
-            "(figure 9 and appendix C of the paper). The table has their losses.",
+            "the first test photographs, up to six, and what the LSTM makes of noise in 128 steps "
+            "(figure 9 and appendix C of the paper)",
             ART,
+            "each style stands above the images that were made with it",
+            {"neural_art": "style of the meta-training", "neural_art_large": "new style"},
         ),
         StripFigure(
             "strip",
-            "The first test photograph (one function), painted by the LSTM and by tuned Adam from "
-            "the same noise.",
+            "the first test photograph (one function), painted by the LSTM and by tuned ADAM",
             ART,
+            "both begin with the same noise",
         ),
         ProposalsFigure(
             "10",
-            "Updates of three coordinates of the first test photograph (one function) along the "
-            "LSTM's path; tuned Adam and SGD see the same gradients but never move the image "
-            "(figure 10 of the paper).",
+            "updates of three coordinates of the first test photograph (one function) along the "
+            "LSTM's path (figure 10 of the paper)",
             ART["neural_art"],
             None,
+            "tuned ADAM and SGD see the same gradients but never move the image",
         ),
         *(
             ProposalsFigure(
                 str(11 + k),
-                f"What is proposed for {where} of the first test photograph (one function), were "
-                f"its gradient another one; the grey line is the true one (figure {11 + k} of the "
-                "paper).",
+                f"update proposed for {where} of the first test photograph (one function), were "
+                f"its gradient another one (figure {11 + k} of the paper)",
                 ART["neural_art"],
                 k,
+                "the grey line is the true gradient, and each row has its own range",
             )
             for k, where in enumerate(
                 ("a red coordinate", "a green coordinate", "a blue coordinate")
@@ -182,15 +183,16 @@ def _figures() -> list[PaperFigure]:
         ),
         CurveFigure(
             "sharing",
-            f"{first} Optimizers whose coordinates share information, for which the paper gives no "
-            "result: an extension.",
+            f"{BANDED} of optimizers whose coordinates share information, each meta-trained for "
+            f"{BUDGETS} (an extension of the paper)",
             [
                 *(
-                    Panel(name, title, SHARING[name], (0, 100))
+                    Panel(name, title, SHARING[name], (0, 100), off_axis=("bfgs",))
                     for name, title in QUADRATICS.items()
                 ),
                 Panel("mnist", "MNIST", SHARING["mnist"], (0, 100), NATS),
             ],
+            "BFGS leaves the axes at the bottom",
         ),
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 
 from l2lgd.figures.base import Row, Table
-from l2lgd.figures.style import LABELS
+from l2lgd.results.plots import LABELS
 
 TUNED = ("adam", "rmsprop", "sgd", "nag")
 LEARNED = ("lstm", "lstm_per_group", "lstm_sub")
@@ -32,7 +32,7 @@ arXiv 1606.04474 v2, measured in its figures to about 1 %) → ours; below them 
 learned optimizer to the best hand-designed one. Ours are means over functions that stay finite: of
 figures 4, 5 and 8 at that step, of figures 6 and 7 over the ten steps that end there, as they are
 drawn. Figure 8 has losses in units that the paper does not give, so that only ratios compare.
-Captions beside the figures have the number of functions, intervals, data and commands.
+The JSON beside each figure has the number of functions, data, versions and commands.
 """
 
 

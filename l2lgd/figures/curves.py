@@ -17,11 +17,11 @@ from l2lgd.figures.base import (
     Table,
     rows_of,
 )
+from l2lgd.results.axes import log_axis, loss_range
 from l2lgd.results.curves import band
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 ACROSS = 3  # panels, so that they can be read at the width of a page
-ROOM = 1.25  # of loss axes, above and below what is drawn
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Panel:
         window: steps averaged into one point.
         zoom: the loss axis goes from the lowest to so many times that; 0 for all of the curves.
         unit: of the numbers at the loss axis.
-        decades: of the loss axis, at most.
+        off_axis: optimizers that the loss axis is not made for; their curves may leave it.
     """
 
     name: str
@@ -47,18 +47,28 @@ class Panel:
     window: int = 1
     zoom: float = 0.0
     unit: float = 1.0
-    decades: float = 9.0
+    off_axis: tuple[str, ...] = ()
 
 
 class CurveFigure(PaperFigure):
     """Panels of mean losses with their intervals against the step."""
 
-    def __init__(self, name: str, what: str, panels: Sequence[Panel]) -> None:
-        super().__init__(name, what)
+    intervals = "bands"
+
+    def __init__(self, name: str, what: str, panels: Sequence[Panel], remark: str = "") -> None:
+        super().__init__(name, what, remark)
         self.panels = {panel.name: panel for panel in panels}
 
+    def titles(self) -> dict[str, str]:
+        return {name: panel.title for name, panel in self.panels.items()}
+
     def evaluations(self) -> dict[str, Evaluation]:
-        return {name: panel.evaluation for name, panel in self.panels.items()}
+        return {
+            name: panel.evaluation.showing(panel.optimizers)
+            if panel.optimizers
+            else panel.evaluation
+            for name, panel in self.panels.items()
+        }
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table = Table()
@@ -95,25 +105,23 @@ class CurveFigure(PaperFigure):
         for name, (at, mean, low, high) in lines.items():
             drawn = looks.line(style, name, looks.is_learned(name), len(at))
             axes.plot(at, mean, **drawn)
-            axes.fill_between(at, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
+            if np.isfinite(low).any():  # one function alone has no interval
+                axes.fill_between(at, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
         published = look.published.get(self.name)
         if published is not None and not panel.zoom:  # the zoomed ones are in units of their own
             for at, mean, *_ in published.lines(panel.name).values():
                 shown = (at >= panel.steps[0]) & (at <= panel.steps[1])
                 axes.plot(at[shown], mean[shown], label="published", **looks.OVERLAY)
-        looks.log_loss_axis(axes, *_limits(panel, lines))
+        shown = _limits(panel, [line for name, line in lines.items() if name not in panel.off_axis])
+        if shown:
+            log_axis(axes, "y", *shown)
         axes.set(title=panel.title, xlabel="step", xlim=panel.steps)
 
 
-def _limits(panel: Panel, lines: Mapping[str, np.ndarray]) -> tuple[float, float]:
+def _limits(panel: Panel, lines: Sequence[np.ndarray]) -> tuple[float, float] | None:
     """Of the loss axis; what explodes leaves it at the top."""
-    means = np.concatenate([line[1] for line in lines.values()])
-    lows = np.concatenate([line[2] for line in lines.values()])
-    lowest = float(np.nanmin(means[means > 0]))
     if panel.zoom:
+        means = np.concatenate([line[1] for line in lines])
+        lowest = float(np.nanmin(means[means > 0]))
         return 0.97 * lowest, panel.zoom * lowest
-    start = float(np.nanmax([line[1][0] for line in lines.values()]))
-    typical = 1.6 * float(np.nanmedian([line[1][0] for line in lines.values()]))
-    top = min(start, typical, float(np.nanmax(means)))
-    lowest = max(float(np.nanmin(lows[lows > 0], initial=lowest)), lowest / 2)
-    return max(0.95 * lowest, top * 10**-panel.decades), top * ROOM
+    return loss_range((line[1] for line in lines), (line[2] for line in lines))

@@ -1,8 +1,11 @@
 """A figure of evaluations of one's own, in the look of the paper's: ``l2lgd figures of=[…]``."""
 
+import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.figures.curves import CurveFigure, Panel
@@ -10,6 +13,7 @@ from l2lgd.figures.curves import CurveFigure, Panel
 NAME = "own"
 LONG = 500  # steps, from which on points are means of several
 WINDOW = 10
+TITLE_WIDTH = 36  # characters
 
 
 def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
@@ -32,12 +36,19 @@ def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
             raise ConfigError(f"of=[{folder}] is of l2lgd {one.summary['verb']}, not of evaluate")
         name = task if task not in evaluated else f"{task} ({len(evaluated) + 1})"
         evaluated[name] = one
-    what = "Mean loss against the step, with the 95 % bootstrap interval of the mean as a band."
-    return CurveFigure(NAME, what, [_panel(*item) for item in evaluated.items()]), evaluated
+    panels = [_panel(*item) for item in evaluated.items()]
+    return CurveFigure(NAME, "mean loss against the step", panels), evaluated
 
 
 def _panel(name: str, one: Evaluated) -> Panel:
     steps = one.summary["num_steps"]
     stochastic = any(curves.stochastic for curves in one.curves.values())
     window = WINDOW if stochastic and steps >= LONG else 1
-    return Panel(name, name, Evaluation(name, (), ""), (min(window, steps), steps), window=window)
+    words = title_of(one.summary["task"], shlex.split(one.summary["command"]))
+    return Panel(
+        name,
+        textwrap.fill(words, TITLE_WIDTH),
+        Evaluation(name, (), ""),
+        (min(window, steps), steps),
+        window=window,
+    )

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from l2lgd.errors import UserError
 from l2lgd.figures import style as looks
 from l2lgd.figures.base import NOT_OF_NUMBERS, Content, Evaluated, Look, PaperFigure, Request, Table
+from l2lgd.figures.captions import caption, notes
 from l2lgd.figures.custom import NAME as OWN
 from l2lgd.storage import checkpoint
 from l2lgd.storage.files import write_atomically
@@ -38,7 +39,7 @@ def read(name: str, folder: Path) -> Content:
     """
     images = path_of(folder, name, "safetensors")
     tensors = checkpoint.load(images)[0] if images.exists() else {}
-    return Content(table_of(folder, name), tensors)
+    return Content(table_of(folder, name), tensors, notes(about(folder, name)))
 
 
 def write(
@@ -57,40 +58,30 @@ def write(
     which = [] if figure.name == OWN else [f"figure={figure.name}"]
     command = shlex.join(["l2lgd", "figures", *which, *mine])
     panels = {panel: one.about() for panel, one in evaluated.items()}
-    about = {"figure": figure.name, "command": command, "l2lgd": version("l2lgd"), "panels": panels}
-    text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+    made = {"figure": figure.name, "command": command, "l2lgd": version("l2lgd"), "panels": panels}
+    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
     write_atomically(path_of(folder, figure.name, "json"), text.encode())
-    write_atomically(path_of(folder, figure.name, "md"), caption(figure, about).encode())
+    write_caption(figure, folder)
 
 
-def caption(figure: PaperFigure, about: Mapping[str, Any]) -> str:
-    """What a figure shows, of how many functions of which data, and what made it."""
-    lines = [figure.what, "", f"Made by `{about['command']}` with l2lgd {about['l2lgd']} from", ""]
-    said: dict[str, list[str]] = {}
-    for panel, one in about["panels"].items():
-        said.setdefault(_described(one), []).append(panel)
-    for text, panels in said.items():
-        lines.append(f"* {', '.join(panels)}: {text}")
-    return "\n".join(lines) + "\n"
+def write_caption(figure: PaperFigure, folder: Path) -> None:
+    """Write the caption of a figure from its JSON in a folder."""
+    text = caption(figure, about(folder, figure.name))
+    write_atomically(path_of(folder, figure.name, "md"), text.encode())
 
 
-def _described(one: Mapping[str, Any]) -> str:
-    parts = [f"{one['num_functions']} {one['split']} functions of {one['num_steps']} steps"]
-    parts.append(f"seed {one['seed']}")
-    if one["data"]:
-        parts.append(f"data: {one['data']['name']} from {one['data']['source']}")
-        parts += [str(one["data"]["note"])] if "note" in one["data"] else []
-    threads = f", {one['threads']} thread" + "s" * (one["threads"] > 1)
-    parts.append(f"{one['device']}{threads}")
-    parts.append(", ".join(f"{name} {number}" for name, number in one["versions"].items()))
-    weights = [f"{file} ({one['weights'][name]})" for name, file in one["checkpoints"].items()]
-    parts += [f"weights {', '.join(weights)}"] if weights else []
-    parts += [f"{count} of {name} diverged" for name, count in one["diverged"].items()]
-    if one["reused"]:
-        parts.append(
-            f"losses taken from {', '.join(one['reused'])}, whose summary.json says what made them"
-        )
-    return f"{'; '.join(parts)}; `{one['command']}`"
+def about(folder: Path, name: str) -> dict[str, Any]:
+    """Where a figure is from, by what its JSON says.
+
+    Raises:
+        UserError: that is missing or unreadable.
+    """
+    path = path_of(folder, name, "json")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return found
 
 
 def path_of(folder: Path, name: str, kind: str) -> Path:

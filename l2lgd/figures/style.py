@@ -4,15 +4,10 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from l2lgd.errors import ConfigError
 from l2lgd.results.plots import COLORS, HAND_DESIGNED, LABELS, LEARNED
 
 KINDS = {"png": {}, "pdf": {"CreationDate": None}}  # of files; the same figure gives the same bytes
-FINE_TICKS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # times powers of ten
-TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-FEW_DECADES, MANY_DECADES = 1.6, 3.5
 ORDER = ("lstm", "lstm_per_group", "lstm_mixture", "lstm_sub", "lstm_gac", "ntm_bfgs", "ntm_lbfgs")
 OVERLAY: dict[str, Any] = {"color": "0.55", "linewidth": 0.8, "zorder": 1.5}
 
@@ -74,13 +69,18 @@ def line(style: Style, optimizer: str, learned: bool, points: int) -> dict[str, 
 
 def new(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
     """A matplotlib figure and its axes (rows, columns)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = blank(width, height)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for panel in axes.flat:
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def blank(width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def legend_below(figure: Any, axes: Iterable[Any]) -> None:
@@ -99,21 +99,6 @@ def legend_below(figure: Any, axes: Iterable[Any]) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def log_loss_axis(axes: Any, low: float, high: float) -> None:
-    """A logarithmic vertical axis with ticks that people can read, even in less than a decade."""
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    decades = np.log10(high / low)
-    if decades > MANY_DECADES:
-        return
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
-    steps = FINE_TICKS if decades < 0.6 else TICKS if decades < 1 else (1.0, 2.0, 4.0)
-    steps = steps if decades < FEW_DECADES else (1.0, 3.0)
-    ticks = [p * t for p in powers for t in steps if low <= p * t <= high]
-    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
-    axes.minorticks_off()
 
 
 def encoded(figure: Any, kind: str, dpi: int) -> bytes:

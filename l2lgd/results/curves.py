@@ -51,17 +51,17 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarr
 def summarize(curves: Curves) -> dict[str, Any]:
     """``final_loss`` over the functions that stayed finite, and how many did not.
 
-    The median is over all of them, as what diverged is the largest.
+    The median is over all of them, as what diverged is the largest. One function has no interval.
     """
     final = curves.final_losses()
     finite = final[np.isfinite(final)]
     if not len(finite):
         return {"final_loss": dict.fromkeys(("mean", "ci95", "median")), "diverged": len(final)}
-    low, high = bootstrap_interval(finite)
+    ci95 = list(map(float, bootstrap_interval(finite))) if len(finite) > 1 else None
     return {
         "final_loss": {
             "mean": float(finite.mean()),
-            "ci95": [float(low), float(high)],
+            "ci95": ci95,
             "median": float(np.median(np.where(np.isfinite(final), final, np.inf))),
         },
         "diverged": int(len(final) - len(finite)),
@@ -70,7 +70,10 @@ def summarize(curves: Curves) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Band:
-    """The mean loss with its 95 % interval at step 0 and at the end of every ``window`` steps."""
+    """The mean loss with its 95 % interval at step 0 and at the end of every ``window`` steps.
+
+    The interval of one function is no number.
+    """
 
     mean: np.ndarray
     low: np.ndarray
@@ -92,6 +95,9 @@ def band(curves: Curves, window: int = 1) -> Band:
     if not finite.shape[1]:
         nothing = np.full(len(losses), np.nan)
         return Band(nothing, nothing, nothing, window)
+    if finite.shape[1] == 1:
+        nothing = np.full(len(losses), np.nan)
+        return Band(finite[:, 0], nothing, nothing, window)
     low, high = bootstrap_interval(finite)
     return Band(finite.mean(1), low, high, window)
 
@@ -105,3 +111,11 @@ def write_curves(path: Path, bands: Mapping[str, Band]) -> None:
     for step, row in enumerate(zip(*columns, strict=True)):
         writer.writerow([step, *(f"{value:.6g}" for value in row)])
     write_atomically(path, text.getvalue().encode())
+
+
+def read_curves(path: Path) -> dict[str, Band]:
+    """What :func:`write_curves` has written."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    values = np.array(lines, dtype=float).T
+    return {header[i]: Band(*values[i : i + 3]) for i in range(1, len(header), 3)}

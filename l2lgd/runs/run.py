@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
 from l2lgd.config.schemas import validated
+from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
@@ -96,15 +97,15 @@ class Run:
         self,
         labels: tuple[str, str],
         resume_at: int | None = None,
-        mirror_id: str | None = None,
+        logger_id: str | None = None,
         folder: Path | None = None,
     ) -> RunTracker:
         """Metrics of this run; to be closed.
 
         Args:
             labels: of the outer and the inner progress bar.
-            resume_at, mirror_id: where a run goes on, and what its mirror called it.
-            folder: another one than the run's.
+            resume_at, logger_id: where a run goes on, and what its logger called it.
+            folder: another one than the run's, of a part of it whose bars go when it has ended.
         """
         hydra = HydraConfig.get()
         swept = hydra.mode == RunMode.MULTIRUN
@@ -113,11 +114,11 @@ class Run:
             f"{self.verb}-{self.task_name}-{self.opt_name}",
             self.config,
             Path(hydra.sweep.dir).name if swept else None,
-            mirror_id,
+            logger_id,
             resume_at,
         )
-        mirror = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
-        return RunTracker(about, labels, mirror, quiet=swept)
+        logger = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
+        return RunTracker(about, labels, logger, quiet=swept, stay=folder is None)
 
     def say_what_runs(self, optimizer: LearnedRule) -> None:
         """Tell the log in what language and where ``opt`` runs."""
@@ -178,17 +179,12 @@ class Run:
             "seconds": time.monotonic() - self.began if seconds is None else seconds,
         }
 
-    def caption(self, split: str, band: str = "") -> str:
-        """One line under a picture: what it shows, how many functions, which data."""
-        options = self.options
-        parts = [f"{options.num_functions} {split} functions", f"seed {options.seed}"]
-        if band:
-            parts.insert(1, band)
-        data = self.task.data_description()
-        if data:
-            parts.append(f"data: {data['name']} from {data['source']}")
-            parts += [str(data["note"])] if "note" in data else []
-        return ", ".join([*parts, str(self.device)])
+    def title(self) -> str:
+        """Of pictures: the task in words."""
+        hydra = HydraConfig.get()
+        sources = hydra.runtime.config_sources
+        folders = [Path(s.path) for s in sources if s.schema == "file"]
+        return title_of(self.task_name, hydra.overrides.task, folders)
 
 
 def _own_configs() -> list[str]:

@@ -5,9 +5,11 @@ import sys
 from typing import Any
 
 
-def printable(text: object) -> str:
-    """In one line, and with nothing in it that has a meaning for the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+def printable(text: object, kept: str = "") -> str:
+    """A text in which nothing has a meaning for the terminal, but for the letters ``kept``."""
+    return "".join(
+        letter if letter.isprintable() or letter in kept else " " for letter in str(text)
+    )
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from l2lgd.config.schemas import validated
@@ -22,6 +23,7 @@ from l2lgd.results.losses import KeptLosses
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable, write_atomically
 from l2lgd.system.runtime import pick_device
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +79,11 @@ def figures(config: DictConfig) -> float:
         mine, evaluated = own(options.of)
         write(mine, evaluated, request, folder)
         draw(mine, folder, look)
+        say_where(("figure, caption and table", folder))
         return 0.0
-    wanted = {e.name: e for figure in chosen for e in figure.evaluations().values()}
-    made = Evaluations(plan).make(list(wanted.values()))
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    wanted = [one for figure in chosen for one in figure.evaluations().values()]
+    made = Evaluations(plan, quiet=swept).make(wanted)
     problems: dict[str, UserError] = {}
     for figure in chosen:
         try:
@@ -103,7 +107,7 @@ def figures(config: DictConfig) -> float:
         raise UserError(f"not drawn: figure {names} ({next(iter(problems.values()))})")
     if problems:
         log.warning("not drawn: figure %s; the reasons are above", ", ".join(problems))
-    log.info("figures, captions and comparison.md: %s", folder)
+    say_where(("figures, captions and comparison.md", folder))
     return float(len(problems))
 
 

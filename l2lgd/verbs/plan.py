@@ -78,7 +78,7 @@ class MetaTrainingPlan:
             CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
         """
         lasting = {k: v for k, v in run.config.items() if k not in MAY_CHANGE_ON_RESUME}
-        provenance = run.provenance() | {"mirror_id": tracker.mirror_id, "config": lasting}
+        provenance = run.provenance() | {"mirror_id": tracker.logger_id, "config": lasting}
         initial = run.options.initial_weights
         if stored is not None:  # a file of initial weights has done its part, and may be gone
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}

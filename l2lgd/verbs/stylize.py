@@ -23,6 +23,7 @@ from l2lgd.seeding import generator
 from l2lgd.storage.files import check_writable
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking.tracker import RunTracker
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,17 @@ def stylize(config: DictConfig) -> float:
             tracker.progress(done, len(painters), 0, options.num_steps, name)
             losses[name] = _paint(functions, optimizer, options.num_steps, path, tracker)
             log.info("%s: %s", name, path)
+        count, steps = len(painters), options.num_steps
+        tracker.progress(count, count, steps, steps, note="")
         tracker.log(options.num_steps, losses)
     results: dict[str, Any] = {
         name: {"final_loss": losses[name], "picture": str(path)}
         for name, (path, _) in painters.items()
     }
-    write_summary(run.folder / "summary.json", run.summary("test", results=results))
+    summary = run.folder / "summary.json"
+    write_summary(summary, run.summary("test", results=results))
+    pictures = [("picture", path) for path, _ in painters.values()]
+    say_where(*pictures, ("summary", summary), ("run folder", run.folder))
     return losses[run.opt_name]
 
 

@@ -6,6 +6,7 @@ a tuned lr, and by ``torch.optim.Adam``, whose learning rate is tuned as well. R
 
     python scripts/studies/untrained_models.py               # one core; goes on where it stopped
     python scripts/studies/untrained_models.py --diagnose    # and where and why it fails
+    python scripts/studies/untrained_models.py --redraw      # only the picture
 
 Learning rates are chosen by the mean of three seeds, what is reported is five others; a seed gives
 the same initial parameters and the same minibatches to all optimizers. The final loss is the mean
@@ -43,6 +44,8 @@ from l2lgd.errors import DataUnavailable, UserError
 from l2lgd.figures import style as look
 from l2lgd.meta.rollout import advance, start
 from l2lgd.pretrained import weights as trained
+from l2lgd.results.axes import log_axis
+from l2lgd.results.plots import caption_below
 from l2lgd.results.summary import versions
 from l2lgd.seeding import derive_seed, generator
 from l2lgd.storage.files import write_atomically
@@ -637,13 +640,18 @@ def _milliseconds(row: Reported) -> str:
     return " + ".join(f"{1000 * seconds:.2g}" for seconds in least)
 
 
-def mean_curve(runs: Sequence[Mapping[str, Any]], steps: int) -> np.ndarray:
-    """Mean loss (steps,) of some runs; not a number from where one of them has none."""
+def curves_of(runs: Sequence[Mapping[str, Any]], steps: int) -> np.ndarray:
+    """Losses (runs, steps); not a number from where a run has none."""
     curves = np.full((len(runs), steps), np.nan)
     for curve, found in zip(curves, runs, strict=True):
         losses = np.array(found["losses"], dtype=float)
         curve[: len(losses)] = losses
-    return curves.mean(0)
+    return curves
+
+
+def mean_curve(runs: Sequence[Mapping[str, Any]], steps: int) -> np.ndarray:
+    """Mean loss (steps,) of some runs; not a number from where one of them has none."""
+    return curves_of(runs, steps).mean(0)
 
 
 def smoothed(curve: np.ndarray) -> np.ndarray:
@@ -664,33 +672,54 @@ def write_curves(path: Path, found: Found, steps: int) -> None:
 
 
 def draw(path: Path, results: Results, found: Found, protocol: Protocol) -> None:
-    """A panel a problem, mean losses smoothed over ten steps."""
-    figure, axes = look.new(14, 8, 2, 3)
-    for panel, (problem, rows) in zip(axes.flat, found.items(), strict=False):
-        lowest, initial = math.inf, 0.0
-        for optimizer, row in rows.items():
-            for kind, runs in zip(Reported._fields, row, strict=True):
-                if optimizer == ADAM and kind == "plain":
-                    continue
-                curve = mean_curve(runs, protocol.steps)
-                smooth = smoothed(curve)
-                panel.plot(smooth, **_line(optimizer, kind))
-                lowest = min(lowest, np.nanmin(smooth))
-                initial = max(initial, curve[0])
+    """A panel a problem, means over seeds and their range, smoothed over ten steps."""
+    rows = -(-(len(found) + 1) // 2)  # the legend takes a panel
+    figure, axes = look.new(8.4, 3.2 * rows, rows, 2)
+    for panel, (problem, reports) in zip(axes.flat, found.items(), strict=False):
+        draw_panel(panel, reports, protocol.steps)
         panel.set(title=results.models[problem]["title"], xlabel="step")
         panel.set_ylabel(results.models[problem]["loss_label"])
-        panel.set_xlim(0, max(1, protocol.steps - 1))
-        look.log_loss_axis(panel, 0.85 * lowest, 1.3 * initial)
     for panel in axes.flat[len(found) :]:
         panel.set_axis_off()
-    legend = axes.flat[0].get_legend_handles_labels()
-    if len(found) < axes.size:
-        axes.flat[-1].legend(*legend, loc="center", frameon=False)
-    figure.suptitle(
-        "Models that the optimizers were not meta-trained on: mean training loss of "
-        f"{protocol.report_seeds} seeds, running mean of {LAST} steps"
+    drawn = {
+        label: handle
+        for panel in axes.flat
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    everything = (_line(name, kind)["label"] for name in COLORS for kind in Reported._fields)
+    labels = [label for label in everything if label in drawn]
+    handles = [drawn[label] for label in labels]
+    axes.flat[-1].legend(handles, labels, loc="center", frameon=False, fontsize=9)
+    seeds = f"{protocol.report_seeds} seeds" if protocol.report_seeds > 1 else "one seed"
+    bands = ", with the range of the seeds as a band" if protocol.report_seeds > 1 else ""
+    caption = (
+        "Training loss of models that the optimizers were not meta-trained on, a running mean of "
+        f"{LAST} steps over {seeds}{bands}. A learned optimizer has no dotted line where "
+        "its tuned rate is 1; what diverges leaves the axis at the top."
     )
+    caption_below(figure, caption, 9)
     write_atomically(path, look.encoded(figure, "png", 110))
+
+
+def draw_panel(panel: Any, reports: Mapping[str, Reported], steps: int) -> None:
+    """The optimizers on one problem, each rate once."""
+    lowest, initial = math.inf, 0.0
+    for optimizer, row in reports.items():
+        for kind, runs in zip(Reported._fields, row, strict=True):
+            again = kind == "tuned" and optimizer != ADAM and runs[0]["lr"] == row.plain[0]["lr"]
+            if again or (optimizer == ADAM and kind == "plain"):
+                continue
+            every = np.array([smoothed(curve) for curve in curves_of(runs, steps)])
+            mean, style = every.mean(0), _line(optimizer, kind)
+            panel.plot(mean, **style)
+            if len(runs) > 1:
+                low, high = every.min(0), every.max(0)
+                panel.fill_between(
+                    range(steps), low, high, color=style["color"], alpha=0.1, linewidth=0
+                )
+            lowest, initial = min(lowest, np.nanmin(mean)), max(initial, mean[0])
+    panel.set_xlim(0, max(1, steps - 1))
+    log_axis(panel, "y", 0.85 * lowest, 1.3 * initial)
 
 
 def _line(optimizer: str, kind: str) -> dict[str, Any]:
@@ -870,6 +899,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report-seeds", type=int, default=5)
     parser.add_argument("--diagnose", action="store_true", help="diagnosis.md as well")
     parser.add_argument("--results", type=Path, default=Path("outputs/results/untrained"))
+    parser.add_argument("--redraw", action="store_true", help="only the picture, from results.json")
     given = parser.parse_args(arguments)
     given.only = given.only.split(",")
     if unknown := set(given.only) - PROBLEMS.keys():
@@ -896,6 +926,9 @@ def about(protocol: Protocol) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, write."""
     given = parsed(arguments)
+    if given.redraw:
+        redraw(given.results)
+        return
     runtime.keep_freed_memory()
     runtime.set_threads(1)
     protocol = Protocol(given.steps, given.tuning_seeds, given.report_seeds)
@@ -917,6 +950,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(given.results / "table.md", table(results, found, protocol))
     if given.diagnose:
         write_text(given.results / "diagnosis.md", diagnose(results, found, protocol))
+
+
+def redraw(folder: Path) -> None:
+    """Draw ``curves.png`` from the runs that ``results.json`` holds."""
+    results = Results(folder, {}, {})  # which can make none
+    if not results.path.is_file():
+        raise UserError(f"there is no {results.path}")
+    kept = json.loads(results.path.read_text(encoding="utf-8"))
+    protocol = Protocol(**kept["protocol"])
+    try:
+        found = {
+            problem: {name: reported(results, problem, name, protocol) for name in (ADAM, *WEIGHTS)}
+            for problem in results.models
+        }
+    except KeyError as missing:
+        raise UserError(f"{results.path} lacks a run of {missing.args[0]}") from missing
+    draw(folder / "curves.png", results, found, protocol)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import environment, l2lgd
+from helpers import assert_same_picture, environment, l2lgd
 from PIL import Image
 
 from l2lgd.errors import UserError
@@ -95,8 +95,13 @@ def test_a_figure_comes_with_pdf_csv_and_caption(drawn: Path) -> None:
     assert table.panels() == ["quadratic", "mnist", "mnist_200"]
     assert set(table.lines("mnist")) == {"lstm", "sgd", "rmsprop", "adam", "nag"}
     caption = (folder / "figure_4.md").read_text(encoding="utf-8")
-    for part in ("95 %", "3 test functions", "mnist from", "cpu", "l2lgd evaluate task=mnist"):
-        assert part in caption
+    assert caption.count(". ") == 1
+    said = "3 test functions (1 without bands in “MNIST” and “MNIST, 200 steps”)"
+    assert caption.endswith(f"over {said}.\n")
+    about = json.loads((folder / "figure_4.json").read_text(encoding="utf-8"))
+    assert about["panels"]["mnist"]["data"]["name"] == "mnist"
+    assert about["panels"]["mnist"]["device"] == "cpu"
+    assert about["panels"]["mnist"]["command"].startswith("l2lgd evaluate task=mnist")
     summary = json.loads(
         (folder / "evaluations" / "quadratic-3" / "summary.json").read_text(encoding="utf-8")
     )
@@ -239,11 +244,18 @@ def test_drawing_a_committed_figure_again_gives_the_same_picture(name: str, tmp_
     figure = FIGURES[name]
     again = tmp_path / "again.png"
     again.write_bytes(looks.encoded(figure.draw(read(name, COMMITTED), Look()), "png", figure.dpi))
-    with Image.open(again) as one, Image.open(COMMITTED / f"figure_{name}.png") as other:
-        pictures = [np.asarray(picture.convert("L"), dtype=float) for picture in (one, other)]
-    assert pictures[0].shape == pictures[1].shape
-    # Not to the byte: fonts are drawn a little differently by other versions of FreeType.
-    assert np.abs(pictures[0] - pictures[1]).mean() < 1.0
+    assert_same_picture(again, COMMITTED / f"figure_{name}.png")
+
+
+@pytest.mark.parametrize("name", ["quadratic", "quadratic_gaussian"])
+def test_the_sharing_figures_axes_serve_what_learned(name: str) -> None:
+    content = read("sharing", COMMITTED)
+    axes = FIGURES["sharing"].draw(content, Look()).get_axes()
+    low, _ = axes[content.table.panels().index(name)].get_ylim()
+    lines = content.table.lines(name)
+    others = [line[1].min() for optimizer, line in lines.items() if optimizer != "bfgs"]
+    assert lines["bfgs"][1].min() < low < min(others)
+    assert low > 0.3 * min(others)
 
 
 def test_the_committed_comparison_is_that_of_the_tables() -> None:

@@ -1,6 +1,7 @@
 """Figures 9 to 13, on small pictures with a barely trained LSTM."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from l2lgd.figures import style as looks
 from l2lgd.figures.art import CONTENTS, FOLLOWED
 from l2lgd.figures.base import Content, Evaluated, Look, Request
 from l2lgd.figures.catalogue import FIGURES
+from l2lgd.figures.drawing import read
+from l2lgd.figures.proposals import ACROSS
 
+COMMITTED = Path(__file__).parents[2] / "outputs" / "figures"
 COUNT, STEPS = 3, 40
 PANELS = ("neural_art", "neural_art_large")
 
@@ -88,6 +92,37 @@ def test_the_first_proposal_is_the_same_for_all_coordinates(
         np.testing.assert_allclose(lines[0][name][:2], lines[2][name][:2], rtol=1e-5)
     true = [line["true gradient"][0, 0] for line in lines]
     assert len(set(true)) == 3
+
+
+@pytest.mark.parametrize("name", ["9", "strip"])
+def test_images_say_which_network_stands_in(name: str) -> None:
+    content = read(name, COMMITTED)
+    assert content.notes
+    assert "stand-in" in content.notes[0]
+    texts = FIGURES[name].draw(content, Look()).texts
+    assert ["stand-in" in text.get_text() for text in texts] == [True]
+
+
+def test_figure_9_shows_each_style_once() -> None:
+    content = read("9", COMMITTED)
+    axes = FIGURES["9"].draw(content, Look()).get_axes()
+    titles = [panel.get_title() for panel in axes]
+    assert titles.count("style of the meta-training") == titles.count("new style") == 1
+    assert len(axes) == 2 * (1 + 2 * CONTENTS)
+
+
+@pytest.mark.parametrize("name", ["11", "12", "13"])
+def test_the_range_of_a_row_is_that_of_its_own_responses(name: str) -> None:
+    content = read(name, COMMITTED)
+    axes = FIGURES[name].draw(content, Look()).get_axes()
+    panels = content.table.panels()
+    for k in range(0, len(panels), ACROSS):
+        here = panels[k : k + ACROSS]
+        values = [r.value for r in content.table if r.panel in here and r.optimizer in FOLLOWED[:2]]
+        for panel in axes[k : k + ACROSS]:
+            low, high = panel.get_ylim()
+            assert low < min(values) < max(values) < high
+            assert max(values) - min(values) > 0.8 * (high - low)
 
 
 def test_updates_are_those_of_the_path(

@@ -65,6 +65,16 @@ def test_when_all_have_diverged_there_is_no_mean() -> None:
     assert np.isnan(band(curves).mean).all()
 
 
+@pytest.mark.parametrize("lost", [[], [math.nan]])
+def test_one_function_has_no_interval(lost: list[float]) -> None:
+    curves = Curves(torch.tensor([[3.0, *lost], [2.0, *lost]]), stochastic=False)
+    found = summarize(curves)["final_loss"]
+    assert (found["mean"], found["ci95"]) == (2.0, None)
+    drawn = band(curves)
+    assert drawn.mean.tolist() == [3.0, 2.0]
+    assert np.isnan([drawn.low, drawn.high]).all()
+
+
 def test_a_selection_never_prefers_what_diverged_once() -> None:
     losses = torch.tensor([[1.0, 1.0], [0.0, math.nan]])
     assert Curves(losses, stochastic=False).final_loss() == math.inf

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shlex
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import l2lgd, node
+from helpers import assert_same_picture, l2lgd, node
 
 from l2lgd.config.building import build
 from l2lgd.meta.trainer import Trainer
@@ -20,6 +21,7 @@ from l2lgd.storage import checkpoint
 from l2lgd.tracking.tracker import NullTracker
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "outputs" / "results" / "sharing"
 
 
 def script() -> ModuleType:
@@ -42,8 +44,7 @@ def weights(run: Any) -> Path:
 
 def of(run: Any, name: str) -> list[dict[str, str]]:
     """The lines of a committed file that are about a meta-training."""
-    path = ROOT / "outputs" / "results" / "sharing" / name
-    with path.open(encoding="utf-8", newline="") as file:
+    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     return [row for row in found if (row["task"], row["optimizer"]) == (run.task, run.opt)]
 
@@ -90,3 +91,15 @@ def test_learned_optimizers_are_compared_with_each_other_and_with_tuned_ones(
     for name, result in results.items():
         assert (result["learning_rate"] is None) == (name not in ("nag", "bfgs"))
     assert not (tmp_path / "tuned").exists(), "the shipped rates were not found"
+
+
+def test_the_committed_picture_is_that_of_the_tables(tmp_path: Path) -> None:
+    for name in ("curves.csv", "table.csv"):
+        shutil.copy(RESULTS / name, tmp_path)
+    STUDY.draw(tmp_path)
+    assert_same_picture(tmp_path / "curves.png", RESULTS / "curves.png")
+
+
+def test_an_interval_of_one_function_is_a_dash() -> None:
+    row = {"final_loss": 0.2, "low": None, "high": None, "diverged": 0}
+    assert STUDY.cell(row) == "0.2 (–)"

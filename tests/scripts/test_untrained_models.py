@@ -3,12 +3,16 @@
 import csv
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import SCRIPTS, python
+from helpers import SCRIPTS, assert_same_picture, python
+from matplotlib.figure import Figure
+
+from l2lgd.errors import UserError
 
 SCRIPT = SCRIPTS / "studies/untrained_models.py"
 SHORT = ("--steps", "2", "--tuning-seeds", "1", "--report-seeds", "1")
@@ -118,3 +122,38 @@ def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         STUDY.parsed(["--only", "digits,abacus"])
     assert "no model abacus; choose among digits, resnet" in capsys.readouterr().err
+
+
+def test_a_picture_needs_all_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no .*results\.json"):
+        STUDY.main(["--redraw", "--results", str(tmp_path)])
+    kept = {"protocol": STUDY.Protocol(2, 1, 1)._asdict(), "models": {"digits": {}}, "runs": []}
+    (tmp_path / "results.json").write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(UserError, match="lacks a run of digits"):
+        STUDY.main(["--redraw", "--results", str(tmp_path)])
+
+
+def report(rate: float, *losses: list[float]) -> list[dict[str, Any]]:
+    return [{"lr": rate, "losses": one} for one in losses]
+
+
+def test_what_is_drawn_has_a_band_and_is_drawn_once() -> None:
+    pair, alone = [[3.0, 2.0], [4.0, 1.0]], [[3.0, 2.0]]
+    reports = {
+        "adam": STUDY.Reported(report(0.001, *pair), report(0.1, *pair)),
+        "mnist-lstm": STUDY.Reported(report(1.0, *pair), report(0.3, *alone)),
+        "quadratic-lstm": STUDY.Reported(report(1.0, *pair), report(1.0, *pair)),
+    }
+    axes = Figure().subplots()
+    STUDY.draw_panel(axes, reports, 2)
+    labels = ["Adam, tuned", "mnist-lstm, lr=1", "mnist-lstm, tuned", "quadratic-lstm, lr=1"]
+    assert axes.get_legend_handles_labels()[1] == labels
+    assert len(axes.collections) == len(labels) - 1  # one seed alone has no band
+
+
+def test_the_committed_picture_is_that_of_the_results(tmp_path: Path) -> None:
+    committed = SCRIPTS.parent / "outputs" / "results" / "untrained"
+    shutil.copy(committed / "results.json", tmp_path)
+    script().main(["--redraw", "--results", str(tmp_path)])  # with all rates of the study
+    assert_same_picture(tmp_path / "curves.png", committed / "curves.png")
+    assert (tmp_path / "results.json").read_bytes() == (committed / "results.json").read_bytes()

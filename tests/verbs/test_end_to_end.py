@@ -279,6 +279,18 @@ def test_an_optimizer_that_diverges_is_counted_not_hidden(tmp_path: Path) -> Non
     assert_picture(tmp_path / "run" / "curves.png")
 
 
+def test_an_interval_of_one_function_is_a_dash(tmp_path: Path) -> None:
+    done = run(
+        *("evaluate", *QUICK, "opt=sgd", "opt.learning_rate=0.01", "baselines=[]"),
+        *("num_functions=1", "num_steps=5", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    (line,) = [line for line in done.stdout.splitlines() if "sgd" in line]
+    assert [cell.strip() for cell in line.split("│")[1:-1]][2] == "–"
+    assert summary_of(tmp_path / "run")["results"]["sgd"]["final_loss"]["ci95"] is None
+    assert_picture(tmp_path / "run" / "curves.png")
+
+
 def test_last_weights_can_be_loaded_too(trained: Path) -> None:
     _, about = checkpoint.load(trained / "checkpoints" / "last.safetensors")
     learned, untrained = build(about["opt"], "opt"), build(about["opt"], "opt")
