@@ -46,10 +46,22 @@ def one_line(cause: object) -> str:
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
+def close_to(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
+    """The choice that was probably meant, whatever its case; empty where none is near.
+
+    Args:
+        cutoff: how alike they must be, from 0 to 1; a beginning of one choice alone is enough.
+    """
+    known = {choice.lower(): choice for choice in choices}
+    begun = [choice for choice in known if len(word) > 2 and choice.startswith(word.lower())]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(word.lower(), known, 1, cutoff)
+    return known[close[0]] if close else ""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint at the choice that was probably meant, to end a message with."""
     choices = list(choices)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    close = close_to(word, choices)
     if close:
-        return f"; did you mean {close[0]}?"
+        return f"; did you mean {close}?"
     return f"; choose one of {', '.join(choices)}" if choices else ""

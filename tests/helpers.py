@@ -1,19 +1,24 @@
 """What several test modules need: the config folder, small optimizees, runs of the command."""
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyte
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -174,6 +179,40 @@ def served(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedPr
     return python(*arguments, cwd=cwd, **changes)
 
 
+def on_terminal(
+    *arguments: str, cwd: Path, columns: int, rows: int = 100, **changes: str
+) -> tuple[int, bytes]:
+    """As :func:`served`, on a terminal of that size; exit status, and all that was written."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (rows, columns))
+    written = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # nobody has the terminal open any more
+            while found := os.read(master, 65536):
+                written.extend(found)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    variables = environment(TERM="xterm-256color", **changes)
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        variables.pop(name, None)
+    try:
+        ran = _server().run(arguments, cwd, variables, Path(os.ttyname(slave)))
+    finally:
+        os.close(slave)
+        reader.join()
+        os.close(master)
+    return ran.returncode, bytes(written)
+
+
+def screen(written: bytes, columns: int, rows: int = 100) -> list[str]:
+    """What is on a terminal in the end, without blank rows."""
+    terminal = pyte.Screen(columns, rows)
+    pyte.ByteStream(terminal).feed(written)
+    return [row.rstrip() for row in terminal.display if row.strip()]
+
+
 class Server:
     """The process of ``served.py``."""
 
@@ -189,13 +228,19 @@ class Server:
         atexit.register(self._end)
 
     def run(
-        self, arguments: Sequence[str], cwd: Path, variables: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        variables: Mapping[str, str],
+        terminal: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
+        """As ``python ARGUMENTS``; on a terminal, which then has what is written."""
         streams = {name: Path(self._folder.name) / name for name in ("stdout", "stderr")}
         for path in streams.values():
             path.write_bytes(b"")
+        shown = streams if terminal is None else dict.fromkeys(streams, terminal)
         request = {"arguments": arguments, "cwd": str(cwd.resolve()), "environment": variables}
-        request |= {name: str(path) for name, path in streams.items()}
+        request |= {name: str(path) for name, path in shown.items()}
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")

@@ -5,6 +5,7 @@ processes but the first keep off its folder.
 """
 
 import atexit
+import re
 import shutil
 import sys
 import tempfile
@@ -14,8 +15,10 @@ from typing import Any
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED
 from l2lgd.config.overrides import quoted
-from l2lgd.errors import ConfigError
+from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.system import launch
+
+TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
 
 
 def words_of(verb: str, overrides: list[str]) -> list[str] | None:
@@ -28,7 +31,22 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
         return _of_rerun(verb, overrides)
-    return _of_this_process(verb, _with_folder(verb, overrides))
+    return _of_this_process(verb, _with_folder(verb, _with_opt(verb, overrides)))
+
+
+def _with_opt(verb: str, overrides: list[str]) -> list[str]:
+    """For ``checkpoint=`` without ``opt=``: the choice that the weights say they are of."""
+    label = path_option(overrides, "checkpoint")
+    names = {o.lstrip("+").partition("=")[0] for o in overrides}
+    if verb not in TAKE_WEIGHTS or label is None or names & {"opt", "experiment"}:
+        return overrides
+    from l2lgd.pretrained import weights
+
+    try:
+        name = weights.find(str(label)).metadata.get("opt_name")
+    except CheckpointError:
+        return overrides  # the verb says so, or that it takes none
+    return [f"opt={name}", *overrides] if re.fullmatch(r"[A-Za-z]\w*", name or "") else overrides
 
 
 def _refuse_recommended(overrides: list[str]) -> None:

@@ -1,64 +1,130 @@
 """``--help``, read off the YAML files, where every option has its line of meaning."""
 
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from l2lgd.config.options import may_be_recommended
 from l2lgd.config.overrides import GROUPS, WORDS
 
+WIDTH = 80
+LONGEST_NAME = 26  # a longer one has a line to itself
 OPTION = re.compile(r"^( *)([\w]+):([^#]*)(?:#\s*(.*))?$")
+MEANINGS = {  # of the groups
+    "task": "the functions that are optimized",
+    "opt": "the optimizer",
+    "unroll": "how trajectories are cut into unrolls",
+    "logger": "what records the metrics",
+    "search": "what is searched",
+    "scale": "how many functions figures are of",
+    "experiment": "a complete run by name",
+}
+EVERYDAY = {  # what help shows first
+    "meta-train": """task opt experiment meta_steps num_functions num_steps meta_learning_rate
+        validate_every initial_weights resume seed device threads logger""",
+    "evaluate": """task opt checkpoint baselines num_functions num_steps split reuse
+        seed device threads data_dir logger""",
+    "tune": """task search baselines opt checkpoint lowest_rate highest_rate trials num_functions
+        num_steps meta_steps seed device threads logger""",
+    "stylize": """content style output size num_steps checkpoint beside learning_rate
+        seed device threads""",
+    "figures": """figure scale figures.style figures.overlay of reuse workers vgg
+        seed device data_dir""",
+}
+EXAMPLES = {
+    "meta-train": "task=mnist opt=lstm",
+    "evaluate": "task=mnist num_functions=20",
+    "tune": "task=mnist baselines=[adam,sgd]",
+    "stylize": WORDS["stylize"],
+    "figures": "figure=4",
+}
+OPEN = {"opt": "lstm", "unroll": "task"}  # choices whose options a task may fill in
+ENDING = """Lists are written without blanks: baselines=[adam,sgd]. hydra.run.dir=FOLDER chooses the
+folder of the run. Hydra's flags work too: --multirun runs every combination of values such as
+seed=0,1,2; --cfg job shows the config and ends; --config-dir DIR adds configs of yours."""
+
+Rows = dict[str, str]  # what an option or a choice means, by its name
 
 
 def overview(verbs: Mapping[str, str]) -> str:
     """The help of ``l2lgd`` alone."""
-    width = max(map(len, verbs))
     lines = [
         "l2lgd: learning to learn by gradient descent by gradient descent",
         "",
-        "usage: l2lgd VERB [option=value …] [--multirun]",
+        "usage: l2lgd VERB [option=value …]",
         "",
         "verbs:",
-        *(f"  {verb:<{width}}  {meaning}" for verb, meaning in verbs.items()),
+        *columns(verbs.items()),
         "",
         "examples:",
         "  l2lgd meta-train task=mnist opt=lstm",
         "  l2lgd evaluate task=mnist",
         "  l2lgd meta-train --multirun seed=0,1,2 meta_learning_rate=0.001,0.003",
         "",
-        "l2lgd VERB --help lists the options of a verb, l2lgd VERB --cfg job shows them composed.",
+        *columns(
+            [
+                ("l2lgd VERB --help", "the options of a verb"),
+                ("l2lgd VERB --cfg job", "the config that would run"),
+                ("l2lgd --version", "the version"),
+            ]
+        ),
         'Shell completion (bash): eval "$(l2lgd -sc install=bash)"',
     ]
     return "\n".join(lines)
 
 
-def verb_help(verb: str, meaning: str) -> str:
-    """The help of one verb: its options, then each config group with its choices."""
+def verb_help(verb: str, meaning: str, words: Iterable[str] = ()) -> str:
+    """The help of one verb: its everyday options, the others, each config group with its choices.
+
+    Args:
+        words: what else was typed; the options shown of a group are those of its choice there.
+    """
     conf = files("l2lgd.conf")
-    words = f"{WORDS[verb]} " if verb in WORDS else ""
     text = (conf / f"{verb.replace('-', '_')}.yaml").read_text(encoding="utf-8")
+    chosen = _chosen(conf, text, words)
+    own = _options(text, lambda name: may_be_recommended(verb.replace("-", "_"), name))
+    own = {name: said for name, said in own.items() if name not in chosen}
+    groups = {group: f"{MEANINGS[group]} [{choice}]" for group, choice in chosen.items()}
+    everyday = EVERYDAY[verb].split()
+    rest = {name: said for name, said in own.items() if name not in everyday}
+    arguments = f"{WORDS[verb]} " if verb in WORDS else ""
     lines = [
         f"l2lgd {verb}: {meaning}",
         "",
-        f"usage: l2lgd {verb} {words}[option=value …]",
+        f"usage: l2lgd {verb} {arguments}[option=value …]",
+        f"such as: l2lgd {verb} {EXAMPLES[verb]}",
         "",
-        "options:",
-    ]
-    lines += _options(text)
-    defaults = dict(re.findall(r"^  - (\w+): (\w+)(?: +#.*)?$", text, flags=re.MULTILINE))
-    for group in GROUPS:
-        if group in defaults:
-            lines += ["", f"{group}=  (default: {defaults[group]})", *_choices(conf / group)]
-    lines += [
+        "everyday options:",
+        *columns((name, (own | groups)[name]) for name in everyday),
         "",
-        "Options of a chosen group are set as in opt.output_scale=0.1; in the chosen files:",
+        "other options:",
+        *columns(rest.items()),
     ]
-    for group in GROUPS:
-        if group in defaults and defaults[group] != "null":
-            choice = (conf / group / f"{defaults[group]}.yaml").read_text(encoding="utf-8")
-            lines += _options(choice, f"{group}.")
-    lines += ["", "Hydra's flags work too: --multirun, --cfg job, --info, --config-dir DIR"]
-    return "\n".join(lines)
+    for group, choice in chosen.items():
+        lines += ["", f"{group}=  {MEANINGS[group]}", *columns(_choices(conf / group).items())]
+        fields = _of_choice(conf / group, group, choice)
+        if fields:
+            lines += [f"options of {group}={choice}:", *columns(fields.items())]
+    return "\n".join([*lines, "", *textwrap.wrap(ENDING, WIDTH, break_on_hyphens=False)])
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Names, and beside them what they mean, indented where it takes several lines."""
+    rows = list(rows)
+    fitting = [len(name) for name, _ in rows if len(name) <= LONGEST_NAME]
+    width = max(fitting, default=LONGEST_NAME)
+    lines = []
+    for name, said in rows:
+        wrapped = textwrap.wrap(
+            said, WIDTH - width - 4, break_long_words=False, break_on_hyphens=False
+        )
+        first = wrapped.pop(0) if wrapped and len(name) <= width else ""
+        lines.append(f"  {name:<{width}}  {first}".rstrip())
+        lines += [" " * (width + 4) + line for line in wrapped]
+    return lines
 
 
 def entries(text: str) -> Iterator[tuple[list[str], str, str]]:
@@ -72,32 +138,75 @@ def entries(text: str) -> Iterator[tuple[list[str], str, str]]:
             yield path, value.strip(), comment or ""
 
 
-def _options(text: str, prefix: str = "") -> list[str]:
-    """Every option of a YAML file that has a comment, under its full name."""
-    rows = [
-        (prefix + ".".join(path), value, comment)
-        for path, value, comment in entries(text)
-        if comment and value
-    ]
-    width = max((len(name) for name, _, _ in rows), default=0)
-    return [f"  {name:<{width}}  {comment} [{shown(value)}]" for name, value, comment in rows]
+def groups_of(text: str) -> dict[str, str]:
+    """The groups that a verb has, and what is chosen by default."""
+    found = dict(re.findall(r"^  - (\w+): (\w+)(?: +#.*)?$", text, flags=re.MULTILINE))
+    return {group: found[group] for group in GROUPS if group in found}
 
 
-def shown(value: str) -> str:
-    """A default as a person reads it: the fallback of an interpolation, not the interpolation."""
-    select = re.search(r"\$\{oc\.select:task\.recipe\.\w+,([^}]*)\}", value)
-    if select:
-        return f"{select[1]}, or what the task says"
+def shown(value: str, by_task: bool = False) -> str:
+    """A default as a person reads it.
+
+    Args:
+        by_task: tasks may have another one.
+    """
     variable = re.fullmatch(r"\$\{oc\.env:(\w+),\"?([^\"]*)\"?\}", value)
-    return f"${variable[1]} or {variable[2]}" if variable else value
+    if variable:
+        return f"${variable[1]} or {variable[2]}"
+    plain = re.sub(r"\$\{(\w+)\}", r"\1", value)  # of another option
+    return f"{plain}, or the task's" if by_task else plain
 
 
-def _choices(group: Traversable) -> list[str]:
+def _chosen(conf: Traversable, text: str, words: Iterable[str]) -> dict[str, str]:
+    """Of each group of a verb the choice: that among the words, or the default."""
+    chosen = groups_of(text)
+    for word in words:
+        group, _, choice = word.partition("=")
+        if group in chosen and (conf / group / f"{choice}.yaml").is_file():
+            chosen[group] = choice
+    return chosen
+
+
+def _options(text: str, by_task: Callable[[str], bool], prefix: str = "") -> Rows:
+    """What every option of a YAML file that has a comment means, under its full name."""
+    found = {}
+    for path, value, comment in entries(text):
+        name = prefix + ".".join(path)
+        if comment and value and not name.startswith("task.recommended."):
+            default = shown(value, by_task(name))
+            found[name] = f"{comment} {default if default[0] == '[' else f'[{default}]'}"
+    return found
+
+
+def _of_choice(group: Traversable, name: str, choice: str) -> Rows:
+    """The options of a choice, with those of the files that it is made of."""
+    if choice == "null":
+        return {}
+    text = (group / f"{choice}.yaml").read_text(encoding="utf-8")
+    if "@package _global_" in text:  # it sets options of others
+        return {}
+    found: Rows = {}
+    for parent in re.findall(r"^  - (\w+)$", text, re.MULTILINE):
+        if parent != "_self_":
+            found |= _of_choice(group, name, parent)
+    open_to_task = OPEN.get(name) == choice
+    return found | _options(text, lambda option: open_to_task and _is_open(option), f"{name}.")
+
+
+def _is_open(option: str) -> bool:
+    """May a task have another default for an option of an open choice?"""
+    from l2lgd.config.schemas import RecommendedOpt, RecommendedUnroll
+
+    part, _, name = option.partition(".")
+    schema = {"opt": RecommendedOpt, "unroll": RecommendedUnroll}[part]
+    return name in {field.name for field in dataclasses.fields(schema)}
+
+
+def _choices(group: Traversable) -> Rows:
     """The choices of a group, each with the first comment of its file."""
-    rows = []
+    found = {}
     for file in sorted(group.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".yaml"):
             comments = re.findall(r"^# (?!@)(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            rows.append((file.name.removesuffix(".yaml"), comments[0] if comments else ""))
-    width = max((len(name) for name, _ in rows), default=0)
-    return [f"  {name:<{width}}  {comment}" for name, comment in rows]
+            found[file.name.removesuffix(".yaml")] = comments[0] if comments else ""
+    return found

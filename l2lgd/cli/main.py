@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from l2lgd.cli.before_hydra import allow_packages_here, words_of
 from l2lgd.cli.completion import complete
+from l2lgd.cli.mistakes import refuse, unknown_verb
 from l2lgd.cli.signals import ended_by_system, stop_as_ctrl_c_does
 from l2lgd.cli.sweep_report import after_sweep
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
 from l2lgd.config.overrides import ordered
-from l2lgd.errors import Leave, ProcessLost, nearest
+from l2lgd.errors import Leave, ProcessLost
 from l2lgd.system import launch
 from l2lgd.system.terminal import say
 
@@ -33,12 +34,14 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["help"]:  # help VERB is VERB --help
+        arguments = [*arguments[1:2], "--help"]
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
         from l2lgd.cli.help import overview
 
         return _show(overview(VERBS | PLAIN))
-    if first == "--version":
+    if first in ("--version", "-V", "version"):
         print(f"l2lgd {version('l2lgd')}")
         return 0
     if first in ("-sc", "--shell-completion", "--shell_completion"):
@@ -46,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first not in VERBS | PLAIN:
         return _fail(_unknown_verb(first, arguments))
     rest = arguments[1:]
+    if rest == ["help"]:
+        rest = ["--help"]
     if first in PLAIN:
         return _plain(first, rest)
     if {"-h", "--help"} & set(rest):
         from l2lgd.cli.help import verb_help
 
-        return _show(verb_help(first, VERBS[first]))
+        return _show(verb_help(first, VERBS[first], rest))
     return _run(first, rest)
 
 
@@ -87,6 +92,7 @@ def _run(verb: str, overrides: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
     try:
+        refuse(verb, overrides)
         overrides = ordered(verb, overrides)
         words = words_of(verb, overrides)
         if words is not None:
@@ -144,7 +150,7 @@ def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
     if word.startswith("-") and verbs:
         others = [argument for argument in arguments if argument != verbs[0]]
         return f"the verb comes first: l2lgd {shlex.join([verbs[0], *others])}"
-    return f"there is no verb {word}{nearest(word, VERBS | PLAIN)}"
+    return unknown_verb(word, [*VERBS, *PLAIN])
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

@@ -12,8 +12,8 @@ from l2lgd.errors import ConfigError, UserError, nearest
 USAGE = """usage: l2lgd new task NAME [FOLDER]
        l2lgd new optimizer NAME [FOLDER]
 
-FOLDER is a Python package of yours in this folder, mine if you give none; its configs go to
-FOLDER/conf."""
+FOLDER is a Python package of yours in this folder, by default mine. Its configs
+go to FOLDER/conf."""
 GROUPS = {"task": "task", "optimizer": "opt"}
 DEFAULT_FOLDER = "mine"
 
@@ -25,12 +25,18 @@ def new(words: Sequence[str]) -> str:
         ConfigError: a word is missing, no name, or taken.
         UserError: the files cannot be written.
     """
-    if not 2 <= len(words) <= 3:
-        raise ConfigError("new takes two or three words, as in l2lgd new task mine [FOLDER]")
-    kind, name = words[0], words[1]
-    folder = Path(words[2] if len(words) > 2 else DEFAULT_FOLDER)
+    kind, name, package = (*words, *[""] * 3)[:3]
+    usage = f"l2lgd new {kind if kind in GROUPS else 'task'} NAME [FOLDER]"
     if kind not in GROUPS:
-        raise ConfigError(f"new {kind}: there is none{nearest(kind, GROUPS)}")
+        problem = (
+            f"there is no new {kind}{nearest(kind, GROUPS)}" if kind else "new needs two words"
+        )
+        raise ConfigError(f"{problem}; usage: l2lgd new task|optimizer NAME [FOLDER]")
+    if not name:
+        raise ConfigError(f"new {kind}: its NAME is missing; usage: {usage}")
+    if len(words) > 3:
+        raise ConfigError(f"new {kind} {name}: too many words; usage: {usage}")
+    folder = Path(package or DEFAULT_FOLDER)
     group, package = GROUPS[kind], folder.as_posix()
     for word, what in ((name, "NAME"), (package, "FOLDER")):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word) or keyword.iskeyword(word):

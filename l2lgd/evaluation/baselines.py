@@ -11,17 +11,22 @@ from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
-from l2lgd.tracking.tracker import NullTracker
+from l2lgd.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
 
 LOWEST_RATE, HIGHEST_RATE = 1e-4, 10.0  # where the grid begins; it grows when the best is at an end
 
 
-def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]:
+def tuned(
+    run: Run, name: str, node: dict[str, Any], tracker: Tracker | None = None
+) -> tuple[Optimizer, Search]:
     """A hand-designed optimizer at the best learning rate for this problem, and its search.
 
     Found before, by the package's authors or the user, or searched now.
+
+    Args:
+        tracker: shows the steps of a search.
     """
     num_functions, seed = run.options.tune_functions, run.options.tune_seed
     rates = TunedRates(SHIPPED / "tuned", Path(run.options.tuned_dir).expanduser())
@@ -29,7 +34,9 @@ def tuned(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, Search]
     search = rates.find(key)
     if search is None:
         log.info("%s: no tuned learning rate for this problem yet, searching", name)
-        search = search_learning_rate(run, node, num_functions, seed, LOWEST_RATE, HIGHEST_RATE)
+        search = search_learning_rate(
+            run, node, num_functions, seed, LOWEST_RATE, HIGHEST_RATE, tracker
+        )
         rates.store(key, search, {"command": run.command()})
     return run.build_optimizer({**node, "learning_rate": search.best_rate}), search
 
@@ -40,10 +47,16 @@ def needs_tuning(node: dict[str, Any]) -> bool:
 
 
 def search_learning_rate(
-    run: Run, node: dict[str, Any], num_functions: int, seed: int, lowest: float, highest: float
+    run: Run,
+    node: dict[str, Any],
+    num_functions: int,
+    seed: int,
+    lowest: float,
+    highest: float,
+    tracker: Tracker | None = None,
 ) -> Search:
     """Grid search on the validation problems; the best final loss wins (section 3 of the paper)."""
-    evaluator = Evaluator(run.task, seed, NullTracker())
+    evaluator = Evaluator(run.task, seed, tracker or NullTracker())
 
     def final_loss(rate: float) -> float:
         optimizer = run.build_optimizer({**node, "learning_rate": rate})

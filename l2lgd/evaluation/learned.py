@@ -14,8 +14,9 @@ from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
-from l2lgd.pretrained.weights import SHIPPED, shipped_label
+from l2lgd.pretrained.weights import SHIPPED, find, shipped_label
 from l2lgd.runs.run import Run
+from l2lgd.system.terminal import printable
 from l2lgd.tasks.base import Split
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
     defaults.install()  # in a worker of a launcher nobody has
     composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)
-    return node
+    return dict(node)
 
 
 class Trained(NamedTuple):
@@ -54,8 +55,9 @@ class Trained(NamedTuple):
 
 
 def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
-    """A learned optimizer with the weights of ``checkpoint=``, or those that ship.
+    """A learned optimizer with the weights of ``checkpoint=``, or those that ship for the task.
 
+    ``checkpoint=`` takes a file, or the name of weights that ship.
     Its options are those it was trained with, which the checkpoint carries, except for those
     that the command line sets.
 
@@ -76,14 +78,22 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
                 f"with opt={name} checkpoint=FILE"
             )
         label = str(shipped) if own else shipped_label(shipped)
-        path = shipped
+        path, metadata = shipped, described(shipped)
     else:
-        path = Path(label).expanduser()
-    metadata = described(path)
+        path, metadata = _chosen(label)
+        label = shipped_label(path) if path.is_relative_to(SHIPPED) else label
     if metadata.get("opt_name", name) != name:
         raise CheckpointError(
             f"{path} holds weights of opt={metadata['opt_name']}, not of opt={name}; give opt="
             f"{metadata['opt_name']}"
+        )
+    home = metadata.get("task_name", run.task_name)
+    if home != run.task_name:
+        log.info(
+            "%s was meta-trained on task=%s, here it runs on task=%s",
+            path.stem if path.is_relative_to(SHIPPED) else path,
+            printable(home),
+            run.task_name,
         )
     options = metadata.get("opt", node)
     if name == run.opt_name:
@@ -97,6 +107,16 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
         _warn_of_shared_images(run, path, ancestor.get("data"), split)
         ancestor = ancestor.get("begun_from")
     return Trained(optimizer, label, options, metadata)
+
+
+def _chosen(label: str) -> tuple[Path, dict[str, Any]]:
+    """The file of ``checkpoint=``, and what it says about itself."""
+    folder = Path(label).expanduser()
+    inside = folder / "checkpoints" / "best.safetensors"
+    if inside.is_file():
+        raise CheckpointError(f"{folder} is a folder; its weights are checkpoint={inside}")
+    found = find(label)
+    return found.path, found.metadata
 
 
 def _with_given(options: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
@@ -116,15 +136,22 @@ def _warn_of_shared_images(
 ) -> None:
     """Splits are disjoint within a source, but the embedded digits train full MNIST too."""
     now = run.task.data_description()
-    if not trained_on or not now or trained_on["source"] == now["source"]:
+    if not trained_on or not now:
         return
-    on_embedded = now["source"] == "embedded"  # none of which is a test image of full MNIST
-    if on_embedded or (trained_on["source"] == "embedded" and split != "test"):
-        log.warning(
-            "NOT HELD OUT: %s was meta-trained on %s from %s, this evaluation uses %s; the "
-            "embedded digits are training images of full MNIST, so images are shared",
-            path.name,
-            trained_on["name"],
-            trained_on["source"],
-            now["source"],
-        )
+    then, here = trained_on["source"], now["source"]
+    if then == here == "embedded" and trained_on.get("note") != now.get("note"):
+        why = "an earlier version split the embedded digits otherwise"
+    # None of the embedded digits is a test image of full MNIST.
+    elif then != here and (here == "embedded" or (then == "embedded" and split != "test")):
+        why = "the embedded digits are training images of full MNIST"
+    else:
+        return
+    log.warning(
+        "NOT HELD OUT: %s was meta-trained on %s from %s, this evaluation uses %s; %s, so images "
+        "are shared",
+        path.name,
+        printable(trained_on["name"]),
+        printable(then),
+        here,
+        why,
+    )

@@ -57,8 +57,10 @@ class TunedRates:
             return None
         return float(json.loads(found[0].read_text(encoding="utf-8"))["learning_rate"])
 
-    def store(self, key: Mapping[str, Any], search: Search, about: Mapping[str, Any]) -> None:
-        """Keep a search; where that is not possible, say so and go on."""
+    def store(
+        self, key: Mapping[str, Any], search: Search, about: Mapping[str, Any]
+    ) -> Path | None:
+        """Keep a search, returns its file; where that is not possible, say so and go on."""
         content = {
             **about,
             "learning_rate": search.best_rate,
@@ -66,8 +68,10 @@ class TunedRates:
             "search": [[rate, f if math.isfinite(f) else None] for rate, f in search.trials],
             "key": dict(key),
         }
+        path = self._own / self._file_name(key)
         try:
-            text = json.dumps(content, indent=1) + "\n"
-            write_atomically(self._own / self._file_name(key), text.encode())
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
         except UserError as error:
             log.warning("the tuned learning rate is not kept for next time: %s", error)
+            return None
+        return path

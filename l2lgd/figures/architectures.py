@@ -92,5 +92,5 @@ class ArchitectureFigure(PaperFigure):
 
 def _evaluation(layers: str, units: int) -> Evaluation:
     hidden = ",".join([str(units)] * int(layers[-1]))
-    options = (f"task={TASKS[layers]}", f"task.hidden_layers=[{hidden}]", "baselines=[adam,nag]")
-    return Evaluation(f"{layers}-{units}", options, "grid")
+    options = (f"task={TASKS[layers]}", f"task.hidden_layers=[{hidden}]")
+    return Evaluation(f"{layers}-{units}", options, "grid", OPTIMIZERS[1:])

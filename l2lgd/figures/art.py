@@ -153,6 +153,7 @@ class ImagesFigure(PaperFigure):
     """Images of several settings."""
 
     dpi = IMAGES_DPI
+    painters: tuple[str, ...] = PAINTERS
 
     def __init__(
         self, name: str, what: str, settings: Mapping[str, Evaluation], remark: str = ""
@@ -161,7 +162,7 @@ class ImagesFigure(PaperFigure):
         self._settings = dict(settings)
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return self._settings
+        return {name: one.showing(self.painters) for name, one in self._settings.items()}
 
 
 class PaintingsFigure(ImagesFigure):
@@ -181,6 +182,8 @@ class PaintingsFigure(ImagesFigure):
     ) -> None:
         super().__init__(name, what, settings, remark)
         self._styles = styles
+
+    painters = PAINTERS[:1]
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table = Table()
@@ -222,7 +225,7 @@ class StripFigure(ImagesFigure):
         table = Table()
         images: dict[str, Tensor] = {}
         for name, one in evaluated.items():
-            for painter in PAINTERS:
+            for painter in self.painters:
                 found = painted(one, request, painter)
                 table.append(
                     Row(name, painter, STRIP[-1], float(found["losses"][0]), np.nan, np.nan)

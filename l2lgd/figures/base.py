@@ -5,11 +5,12 @@ as CSV, and ``draw`` turns such a table into a picture, knowing nothing else.
 """
 
 import csv
+import dataclasses
 import functools
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,11 +34,24 @@ class Evaluation:
         name: of its folder.
         options: besides those that every evaluation of the figures has.
         size: which of the scale's numbers of functions.
+        baselines: optimizers beside the first, in their order.
+        needed: those of them that a figure shows; None for all.
     """
 
     name: str
     options: tuple[str, ...]
     size: str
+    baselines: tuple[str, ...] = ()
+    needed: frozenset[str] | None = None
+
+    def showing(self, optimizers: Collection[str]) -> "Evaluation":
+        """Where a figure shows no others."""
+        return dataclasses.replace(self, needed=frozenset(optimizers))
+
+    def shown(self) -> tuple[str, ...]:
+        """The baselines that are needed."""
+        needed = self.needed
+        return tuple(b for b in self.baselines if needed is None or b in needed)
 
 
 class Row(NamedTuple):

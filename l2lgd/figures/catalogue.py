@@ -16,7 +16,7 @@ QUADRATICS = {
     "quadratic_scaled": "the same, curvature differs",
 }
 
-QUADRATIC = Evaluation("quadratic", ("task=quadratic",), "quadratic")
+QUADRATIC = Evaluation("quadratic", ("task=quadratic",), "quadratic", TUNED)
 
 
 def _mnist(task: str, num_steps: int = 100, size: str = "mnist", *options: str) -> Evaluation:
@@ -27,10 +27,10 @@ def _mnist(task: str, num_steps: int = 100, size: str = "mnist", *options: str) 
         (
             f"task={task}",
             *([] if num_steps == 100 else [f"num_steps={num_steps}"]),
-            f"baselines=[lstm_mixture,{','.join(TUNED)}]",
             *options,
         ),
         size,
+        ("lstm_mixture", *TUNED),
     )
 
 
@@ -39,11 +39,7 @@ MNIST_1000 = _mnist("mnist", 1000, "mnist_long", "tune_functions=10")
 MNIST_40, TWO_LAYERS = _mnist("mnist_40"), _mnist("mnist_two_layers")
 RELU = _mnist("mnist_relu")
 CIFAR = {
-    name: Evaluation(
-        name,
-        (f"task={name}", f"baselines=[{','.join(others)}]"),
-        "cifar",
-    )
+    name: Evaluation(name, (f"task={name}",), "cifar", others)
     for name, others in (
         ("cifar10", TUNED),
         ("cifar5", ("lstm_sub", *TUNED)),
@@ -51,7 +47,7 @@ CIFAR = {
     )
 }
 ART = {
-    name: Evaluation(name, (f"task={name}",), "neural_art")
+    name: Evaluation(name, (f"task={name}",), "neural_art", TUNED)
     for name in ("neural_art", "neural_art_large")
 }
 ART_TITLES = {
@@ -66,9 +62,8 @@ def _sharing(task: str, learned: tuple[str, ...], tuned: tuple[str, ...], size: 
         f"task={task}",
         f"task.weights_of=[sharing/{task}]",
         f"opt={first}",
-        f"baselines=[{','.join([*others, *tuned])}]",
     )
-    return Evaluation(f"sharing-{task}", options, size)
+    return Evaluation(f"sharing-{task}", options, size, (*others, *tuned))
 
 
 SHARING = {

@@ -63,7 +63,12 @@ class CurveFigure(PaperFigure):
         return {name: panel.title for name, panel in self.panels.items()}
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return {name: panel.evaluation for name, panel in self.panels.items()}
+        return {
+            name: panel.evaluation.showing(panel.optimizers)
+            if panel.optimizers
+            else panel.evaluation
+            for name, panel in self.panels.items()
+        }
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         table = Table()

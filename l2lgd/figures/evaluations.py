@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,26 +21,21 @@ from typing import Any
 
 from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
+from l2lgd.figures.schedule import Schedule, about, expected_seconds
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.losses import FILE, read
 from l2lgd.results.summary import versions
 from l2lgd.storage.files import write_atomically
 from l2lgd.system import launch
+from l2lgd.tracking.console import Bars, can_draw
 
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-NO_RESULTS = (
-    "figures",
-    "cli.py",
-    "arguments.py",
-    "help.py",
-    "explanations.py",
-    "plotting.py",
-    "conf",
-)
+NO_RESULTS = ("cli", "figures", "tracking", "results/plots.py", "conf")  # no number depends on it
 CONFIG = ("evaluate.yaml", "task", "opt", "unroll", "logger")  # of conf/, what evaluations read
 STAMP = "made_of.json"
+BASELINES = "baselines"  # in the stamp
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Plan:
     inputs: Sequence[Path] = ()
 
     def options_of(self, evaluation: Evaluation) -> list[str]:
-        """Its overrides, all but those that say where losses are taken from and kept."""
+        """Its overrides, all but its baselines, and where losses are taken from and kept."""
         art = self.art_options if evaluation.size == "neural_art" else ()
         count = f"num_functions={self.functions[evaluation.size]}"
         return [*evaluation.options, count, *self.options, *art]
@@ -80,15 +75,19 @@ class Plan:
 
 
 class Evaluations:
-    """Makes those of a plan."""
+    """Makes those of a plan.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    Args:
+        quiet: no progress bar, as in a sweep.
+    """
+
+    def __init__(self, plan: Plan, quiet: bool = False) -> None:
+        self.plan, self._quiet = plan, quiet
         self._code = _digest_of(
             path
             for path in sorted(PACKAGE.rglob("*"))
             if path.suffix in (".py", ".cpp")
-            and path.relative_to(PACKAGE).parts[0] not in NO_RESULTS
+            and not path.relative_to(PACKAGE).as_posix().startswith(NO_RESULTS)
         )
         found = [SHIPPED] if plan.weights_dir is None else [SHIPPED / "tuned", plan.weights_dir]
         config = Path(str(files("l2lgd.conf")))
@@ -101,27 +100,63 @@ class Evaluations:
         self._processes: set[subprocess.Popen[str]] = set()
         self._stopped = threading.Event()
 
-    def make(self, wanted: Sequence[Evaluation]) -> dict[str, Evaluated | UserError]:
+    def make(self, wanted: Iterable[Evaluation]) -> dict[str, Evaluated | UserError]:
         """By name, each of them, or why it could not be made."""
+        wanted = united(wanted)
         missing = [one for one in wanted if not self._is_current(one)]
-        if missing:
-            log.info("%d of %d evaluations to make", len(missing), len(wanted))
-        failed: dict[str, UserError] = {}
-        with ThreadPoolExecutor(self.plan.workers) as pool:
-            try:
-                results = pool.map(self._made, missing)
-                for done, (one, error) in enumerate(zip(missing, results, strict=True), 1):
-                    if error is None:
-                        log.info("%s: evaluated (%d of %d)", one.name, done, len(missing))
-                    else:
-                        failed[one.name] = error
-                        log.warning("%s: %s", one.name, error)
-            except BaseException:
-                self._stop()
-                raise
+        failed = self._make(missing, len(wanted)) if missing else {}
         return {
             one.name: failed.get(one.name) or Evaluated(self.plan.folder_of(one)) for one in wanted
         }
+
+    def _make(self, missing: Sequence[Evaluation], wanted: int) -> dict[str, UserError]:
+        """Make them, and tell how far it is; returns those that failed."""
+        expected = {
+            one.name: expected_seconds(one, self.plan.functions[one.size]) for one in missing
+        }
+        schedule = Schedule(expected, self.plan.workers)
+        left = about(schedule.seconds_left())
+        log.info("%d of %d evaluations to make, %s", len(missing), wanted, left)
+        bar = None
+        if not self._quiet and can_draw():
+            bar = Bars(("evaluations",), seconds_left=schedule.seconds_left)
+        failed: dict[str, UserError] = {}
+
+        def show() -> None:
+            if bar is not None:
+                note = ", ".join(schedule.under_way())
+                bar.update(0, schedule.done(), len(missing), note=note)
+
+        def made(one: Evaluation) -> UserError | None:
+            if self._stopped.is_set():
+                return UserError("interrupted")
+            schedule.begin(one.name)
+            log.info("%s: being evaluated", one.name)
+            show()
+            return self._made(one)
+
+        with ThreadPoolExecutor(self.plan.workers) as pool:
+            try:
+                running = {pool.submit(made, one): one for one in missing}
+                for future in as_completed(running):
+                    name, error = running[future].name, future.result()
+                    schedule.end(name, error is not None)
+                    show()
+                    if error is None:
+                        rest = schedule.seconds_left()
+                        left = f"; {about(rest)} left" if schedule.done() < len(missing) else ""
+                        done = f"{schedule.done()} of {len(missing)}"
+                        log.info("%s: evaluated (%s%s)", name, done, left)
+                    else:
+                        failed[name] = error
+                        log.warning("%s: %s", name, error)
+            except BaseException:
+                self._stop()
+                raise
+            finally:
+                if bar is not None:
+                    bar.stop()
+        return failed
 
     def _stop(self) -> None:
         """End what runs, begin nothing more."""
@@ -130,8 +165,9 @@ class Evaluations:
             process.terminate()
 
     def stamp(self, evaluation: Evaluation) -> dict[str, Any]:
-        """What it depends on."""
+        """What it depends on, and which optimizers it has."""
         return {
+            BASELINES: list(evaluation.shown()),
             "code": self._code,
             "inputs": self._inputs,
             "options": self.plan.options_of(evaluation),
@@ -147,10 +183,16 @@ class Evaluations:
             return {}
         return found
 
+    def _has_made(self, evaluation: Evaluation, but: Sequence[str] = ()) -> bool:
+        """Is it there, from what it depends on now, with all of its optimizers or all ``but``?"""
+        kept, stamp = self._kept_stamp(evaluation), self.stamp(evaluation)
+        missing = set(stamp.pop(BASELINES)) - set(kept.pop(BASELINES, ()))
+        done = (self.plan.folder_of(evaluation) / "summary.json").is_file()
+        return done and kept == stamp and missing <= set(but)
+
     def _is_current(self, evaluation: Evaluation) -> bool:
         folder = self.plan.folder_of(evaluation)
-        done = (folder / "summary.json").is_file()
-        if not done or self._kept_stamp(evaluation) != self.stamp(evaluation):
+        if not self._has_made(evaluation):
             return False
         try:
             read(folder)
@@ -162,16 +204,17 @@ class Evaluations:
 
     def _made(self, evaluation: Evaluation) -> UserError | None:
         """Make one; returns what went wrong."""
-        if self._stopped.is_set():
-            return UserError("interrupted")
-        folder, stamp = self.plan.folder_of(evaluation), self.stamp(evaluation)
         kept = self._kept_stamp(evaluation)
+        if self._has_made(evaluation, but=evaluation.baselines):  # only some optimizers are missing
+            evaluation = evaluation.showing({*evaluation.shown(), *kept[BASELINES]})
+        folder, stamp = self.plan.folder_of(evaluation), self.stamp(evaluation)
         if any(kept.get(key) != stamp[key] for key in ("code", "versions")):
             shutil.rmtree(folder, ignore_errors=True)
         (folder / "summary.json").unlink(missing_ok=True)
         write_atomically(folder / STAMP, json.dumps(stamp, indent=1).encode())
         earlier = [*self.plan.reuse, *([folder] if (folder / FILE).is_file() else [])]
-        options = [*self.plan.options_of(evaluation), f"hydra.run.dir={folder}"]
+        baselines = f"baselines=[{','.join(evaluation.shown())}]"
+        options = [*self.plan.options_of(evaluation), baselines, f"hydra.run.dir={folder}"]
         if earlier:
             options.append(f"reuse=[{','.join(str(path) for path in earlier)}]")
         command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
@@ -195,6 +238,15 @@ class Evaluations:
             return None
         said = errors.strip().splitlines() or [f"exit status {process.returncode}"]
         return UserError(said[-1].removeprefix("l2lgd: "))
+
+
+def united(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Each name once, with the optimizers that any of those of this name needs."""
+    found: dict[str, Evaluation] = {}
+    for one in evaluations:
+        other = found.get(one.name, one)
+        found[one.name] = one.showing({*one.shown(), *other.shown()})
+    return list(found.values())
 
 
 def _digest_of(paths: Any) -> str:

@@ -48,7 +48,7 @@ class ProposalsFigure(PaperFigure):
         self._evaluation, self._coordinate = evaluation, coordinate
 
     def evaluations(self) -> dict[str, Evaluation]:
-        return {"neural_art": self._evaluation}
+        return {"neural_art": self._evaluation.showing(FOLLOWED)}
 
     def collect(self, evaluated: Mapping[str, Evaluated], request: Request) -> Content:
         one = evaluated["neural_art"]

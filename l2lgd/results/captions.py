@@ -54,6 +54,20 @@ def of_search(summary: Mapping[str, Any], count: int, what: str, clipped: bool) 
     )
 
 
+def of_training(num_functions: int, validation_functions: int, remark: str) -> str:
+    """Under ``training.png``.
+
+    Args:
+        num_functions: in a meta-step.
+        validation_functions: that a validation is a mean over.
+        remark: of the data, may be empty.
+    """
+    above = f"above, the meta-loss of {num_functions} training functions in each meta-step"
+    functions = f"{validation_functions} fixed function{'s' * (validation_functions > 1)}"
+    below = f"below, the final loss on {functions}, the best validation starred"
+    return sentences(above, "; ".join(filter(None, [below, remark])))
+
+
 def note(summary: Mapping[str, Any]) -> str:
     """What has to be said of data that are not the usual ones, such as a subset."""
     return str((summary["data"] or {}).get("note", ""))

@@ -44,6 +44,7 @@ LABELS = {
     "ntm_bfgs": "NTM-BFGS",
     "ntm_lbfgs": "NTM-L-BFGS",
 }
+VALIDATION = "0.25"
 LEARNED: dict[str, Any] = {"linewidth": 2.0, "zorder": 3}
 HAND_DESIGNED: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, (6, 1.5, 1.5, 1.5))}
 SIZE = (6.0, 4.8)  # inches
@@ -163,6 +164,51 @@ def clipped(searches: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, 
     }
 
 
+POINTS = 50  # of the line through the meta-losses
+
+
+def plot_training(
+    path: Path,
+    meta_losses: Sequence[tuple[int, float]],
+    validations: Sequence[tuple[int, float]],
+    title: str,
+    caption: str,
+) -> None:
+    """Meta-loss and validation loss against the meta-step, the best validation marked.
+
+    The meta-loss depends on where in its trajectory an unroll is, so the line is of means.
+
+    Args:
+        meta_losses, validations: points (meta-step, loss); NaN where it was not finite.
+    """
+    figure, (above, below) = _figure(rows=2)
+    window = max(1, len(meta_losses) // POINTS)
+    above.plot(*_columns(meta_losses), color=COLORS["lstm"], alpha=0.3, linewidth=0.8)
+    whole = np.array(meta_losses[: len(meta_losses) // window * window], float).reshape(-1, 2)
+    steps, losses = whole.reshape(-1, window, 2).mean(1).T
+    above.plot(steps, losses, color=COLORS["lstm"], linewidth=LEARNED["linewidth"])
+    above.set_ylabel("meta-loss" + (f"\n(line: mean of {window} meta-steps)" if window > 1 else ""))
+    finite = [point for point in validations if np.isfinite(point[1])]
+    below.plot(*_columns(finite), color=VALIDATION, marker=".", clip_on=False)
+    if finite:
+        best = min(finite, key=lambda point: point[1])
+        below.plot(*best, "*", markersize=14, color=VALIDATION, clip_on=False)
+    below.set_ylabel("validation: final loss")
+    below.set_xlabel("meta-step")
+    for axes, points in ((above, meta_losses), (below, finite)):
+        values = [value for _, value in points if np.isfinite(value)]
+        if values and min(values) > 0:
+            log_axis(axes, "y", 0.95 * min(values), 1.05 * max(values))
+    last = max([step for step, _ in (*meta_losses, *validations)], default=1)
+    above.set(xlim=(0, last))
+    below.set(xlim=(0, last))
+    _save(figure, path, title, caption)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> np.ndarray:
+    return np.array(points, float).reshape(-1, 2).T
+
+
 def plot_sweep(
     path: Path,
     xlabel: str,
@@ -201,19 +247,21 @@ def plot_sweep(
     _save(figure, path, title, "")
 
 
-def _figure() -> tuple[Any, Any]:
+def _figure(rows: int = 1) -> tuple[Any, Any]:
+    """A figure and its axes; an array of these for more than one row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = figure.subplots(rows)
+    for place in figure.axes:
+        place.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def _save(figure: Any, path: Path, title: str, caption: str) -> None:
     """Title above, legend and caption below the axes."""
-    (axes,) = figure.axes
-    axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
+    figure.axes[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=11)
+    axes = figure.axes[-1]
     labels = axes.get_legend_handles_labels()[1]
     if labels:
         fit = LEGEND_WIDTH // (max(map(len, labels)) + LEGEND_LINE)

@@ -97,15 +97,15 @@ class Run:
         self,
         labels: tuple[str, str],
         resume_at: int | None = None,
-        mirror_id: str | None = None,
+        logger_id: str | None = None,
         folder: Path | None = None,
     ) -> RunTracker:
         """Metrics of this run; to be closed.
 
         Args:
             labels: of the outer and the inner progress bar.
-            resume_at, mirror_id: where a run goes on, and what its mirror called it.
-            folder: another one than the run's.
+            resume_at, logger_id: where a run goes on, and what its logger called it.
+            folder: another one than the run's, of a part of it whose bars go when it has ended.
         """
         hydra = HydraConfig.get()
         swept = hydra.mode == RunMode.MULTIRUN
@@ -114,11 +114,11 @@ class Run:
             f"{self.verb}-{self.task_name}-{self.opt_name}",
             self.config,
             Path(hydra.sweep.dir).name if swept else None,
-            mirror_id,
+            logger_id,
             resume_at,
         )
-        mirror = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
-        return RunTracker(about, labels, mirror, quiet=swept)
+        logger = build(self.config["logger"], "logger", self.options.allow_targets, Logger)
+        return RunTracker(about, labels, logger, quiet=swept, stay=folder is None)
 
     def say_what_runs(self, optimizer: LearnedRule) -> None:
         """Tell the log in what language and where ``opt`` runs."""

@@ -1,6 +1,6 @@
 """Programs that show a run beside its files: Weights & Biases, TensorBoard.
 
-``metrics.jsonl`` and the files of the run folder are the truth. A mirror that cannot be had, or
+``metrics.jsonl`` and the files of the run folder are the truth. A logger that cannot be had, or
 fails on the way, is left behind with a warning: no run is lost for it.
 """
 
@@ -23,14 +23,14 @@ LOGIN_TIMEOUT = 60  # seconds that W&B waits for an answer at the terminal
 
 @dataclass(frozen=True)
 class About:
-    """What a mirror is told about a run.
+    """What a logger is told about a run.
 
     Args:
         folder: the run folder.
         name: for people.
         config: as composed.
         group: name of the sweep that it belongs to, None for a run of its own.
-        id: under which the mirror knows it already; None for a new one.
+        id: under which the logger knows it already; None for a new one.
         resume_at: the step that it goes on after; None for a new one.
     """
 
@@ -171,28 +171,28 @@ class TensorBoard(Logger):
 
 
 class GuardedLogger:
-    """A mirror that may fail.
+    """A logger that may fail.
 
     Args:
-        mirror: told everything until it fails, and nothing after that.
+        logger: told everything until it fails, and nothing after that.
     """
 
-    def __init__(self, mirror: Logger) -> None:
-        self._mirror: Logger = mirror
+    def __init__(self, logger: Logger) -> None:
+        self._logger: Logger = logger
 
     @property
     def id(self) -> str | None:
-        return self._mirror.id
+        return self._logger.id
 
     def tell(self, what: Callable[[Logger], None]) -> None:
-        """Call it with the mirror; a failure ends the mirroring with a warning."""
+        """Call it with the logger; after a failure, warn, and tell nothing more."""
         try:
-            what(self._mirror)
+            what(self._logger)
         # W&B raises its own and other errors: no login, no network, no room, a lost process.
         except Exception as error:
-            kind = type(self._mirror).__name__
+            kind = type(self._logger).__name__
             log.warning("%s is off for the rest of this run: %s", kind, one_line(error))
-            self._mirror = Logger()
+            self._logger = Logger()
 
 
 def _lines(config: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Reading ``metrics.jsonl`` of a run to go on with."""
+"""Reading ``metrics.jsonl``: of a run to go on with, and of one to draw."""
 
 import json
 import logging
+import math
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,3 +33,20 @@ def lines_up_to(path: Path, step: int) -> list[str]:
     if reached < step:
         log.warning("%s ends at step %d; what came until step %d is lost", path, reached, step)
     return kept
+
+
+def series(path: Path, *names: str) -> dict[str, list[tuple[int, float]]]:
+    """By name, the values (step, value) of a run; NaN for what was not finite.
+
+    Damaged lines are left out.
+    """
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            record = json.loads(line)
+            for name in found.keys() & record.keys():
+                value = record[name]
+                found[name].append((int(record["step"]), math.nan if value is None else value))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+    return found

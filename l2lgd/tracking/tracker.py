@@ -1,4 +1,4 @@
-"""Where numbers go while a run is under way: metrics.jsonl, the terminal, a mirror."""
+"""Where numbers go while a run is under way: metrics.jsonl, the terminal, a logger."""
 
 import contextlib
 import json
@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-
 from l2lgd.storage.files import disk_error, write_atomically
-from l2lgd.tracking.bars import Bars
+from l2lgd.tracking.console import Bars, can_draw
 from l2lgd.tracking.loggers import About, GuardedLogger, Logger
 from l2lgd.tracking.metrics import lines_up_to
 
@@ -26,8 +24,10 @@ class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Named numbers at a step."""
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
-        """How far the run is, and how far the trajectory inside it."""
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
+        """How far the run is, and how far the trajectory inside it; a note stays until the next."""
 
     def steps(self, done: int, total: int) -> None:
         """How far the trajectory is, when the run is where it was."""
@@ -39,12 +39,14 @@ class Tracker(Protocol):
 class NullTracker:
     """Tells nobody."""
 
-    mirror_id: str | None = None
+    logger_id: str | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
         pass
 
     def steps(self, done: int, total: int) -> None:
@@ -64,53 +66,57 @@ class NullTracker:
 
 
 class RunTracker:
-    """``metrics.jsonl`` in the run folder is the truth; a mirror and the terminal show it.
+    """``metrics.jsonl`` in the run folder is the truth; the terminal and a logger show it.
 
     Args:
         about: the run; with ``resume_at``, lines up to that step are kept and later ones dropped.
         labels: of the outer and the inner progress bar.
-        mirror: shows the run elsewhere.
+        logger: shows the run elsewhere.
         quiet: no progress bars, as in a sweep.
+        stay: whether the bars are left on the screen in the end.
     """
 
     def __init__(
         self,
         about: About,
         labels: tuple[str, str],
-        mirror: Logger | None = None,
+        logger: Logger | None = None,
         quiet: bool = False,
+        stay: bool = True,
     ) -> None:
         self._path = about.folder / "metrics.jsonl"
         kept = [] if about.resume_at is None else lines_up_to(self._path, about.resume_at)
         write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
-        self._mirror = GuardedLogger(mirror or Logger())
-        self._mirror.tell(lambda own: own.begin(about))
-        console = Console(stderr=True)
-        self._bars = Bars(console, labels) if console.is_terminal and not quiet else None
+        self._logger = GuardedLogger(logger or Logger())
+        self._logger.tell(lambda own: own.begin(about))
+        self._bars = Bars(labels, stay) if not quiet and can_draw() else None
 
     @property
-    def mirror_id(self) -> str | None:
-        """To go on with the same run of the mirror later."""
-        return self._mirror.id
+    def logger_id(self) -> str | None:
+        """To go on with the same run of the logger later."""
+        return self._logger.id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        line = {"step": step, "time": round(time.time(), 3)}
+        line: dict[str, float | None] = {"step": step, "time": round(time.time(), 3)}
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
             raise disk_error(self._path, error) from error
-        self._mirror.tell(lambda own: own.log(step, values))
+        self._logger.tell(lambda own: own.log(step, values))
 
-    def progress(self, done: int, total: int, inner: int, inner_total: int, note: str = "") -> None:
+    def progress(
+        self, done: int, total: int, inner: int, inner_total: int, note: str | None = None
+    ) -> None:
         if self._bars:
-            self._bars.update(done, total, inner, inner_total, note)
+            self._bars.update(0, done, total, note)
+            self._bars.update(1, inner, inner_total)
 
     def steps(self, done: int, total: int) -> None:
         if self._bars:
-            self._bars.update_inner(done, total)
+            self._bars.update(1, done, total)
 
     def flush(self) -> None:
         try:
@@ -119,12 +125,12 @@ class RunTracker:
             raise disk_error(self._path, error) from error
 
     def picture(self, name: str, path: Path) -> None:
-        """A PNG file, for the mirror."""
-        self._mirror.tell(lambda own: own.picture(name, path))
+        """A PNG file, for the logger."""
+        self._logger.tell(lambda own: own.picture(name, path))
 
     def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
-        """A file of trained weights, for the mirror."""
-        self._mirror.tell(lambda own: own.weights(name, path, metadata))
+        """A file of trained weights, for the logger."""
+        self._logger.tell(lambda own: own.weights(name, path, metadata))
 
     def close(self) -> None:
         """Flush and end everything; safe to call twice."""
@@ -132,5 +138,5 @@ class RunTracker:
             self._bars.stop()
         with contextlib.suppress(OSError):  # of a line that was reported as not written
             self._file.close()
-        self._mirror.tell(lambda own: own.close())
-        self._mirror = GuardedLogger(Logger())
+        self._logger.tell(lambda own: own.close())
+        self._logger = GuardedLogger(Logger())

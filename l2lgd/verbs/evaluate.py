@@ -23,6 +23,8 @@ from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.system.terminal import show
 from l2lgd.tasks.base import Split
+from l2lgd.tracking.tracker import RunTracker
+from l2lgd.verbs.ending import drawn, say_where
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def evaluate(config: DictConfig) -> float:
         evaluator = Evaluator(run.task, options.seed, tracker)
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
-            optimizer, about = ready.get(name) or _ready(run, name, nodes[name])
+            optimizer, about = ready.get(name) or _ready(run, name, nodes[name], tracker)
             key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
             earlier = kept.find(name, key)
             if earlier is None:
@@ -75,45 +77,53 @@ def evaluate(config: DictConfig) -> float:
             results[name] = summarize(curves[name]) | about
             if isinstance(optimizer, LearnedRule):
                 learned.append(name)
+        count, last = len(names), options.num_steps
+        tracker.progress(count, count, last, last, note="")
         bands = {name: band(c) for name, c in curves.items()}
         for step in range(options.num_steps + 1):
             tracker.log(step, {name: float(b.mean[step]) for name, b in bands.items()})
         write_curves(run.folder / "curves.csv", bands)
-        summary = run.summary(split, results=results)
-        picture = _picture(run, summary, curves, bands, learned)
-        tracker.picture("curves", picture)
-    write_summary(run.folder / "summary.json", summary)
+        summary = run.folder / "summary.json"
+        found_in = run.summary(split, results=results)
+        write_summary(summary, found_in)
+        picture = drawn(
+            run.folder / "curves.png",
+            lambda path: _draw(path, run, found_in, curves, bands, learned),
+        )
+        if picture is not None:
+            tracker.picture("curves", picture)
     _show_results(results, learned)
-    log.info("summary: %s", run.folder / "summary.json")
-    log.info("picture: %s", picture)
+    say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return curves[run.opt_name].final_loss()
 
 
-def _picture(
+def _draw(
+    path: Path,
     run: Run,
     summary: dict[str, Any],
     curves: dict[str, Curves],
     bands: dict[str, Band],
     learned: list[str],
-) -> Path:
+) -> None:
     """``curves.png``."""
-    path, window = run.folder / "curves.png", 1
+    window = 1
     if curves[run.opt_name].stochastic and run.options.num_steps >= LONG:  # as in figure 7
         window = FINAL_WINDOW
         bands = {name: band(c, window) for name, c in curves.items()}
     label, caption = about_task(run.config).loss_label, of_curves(summary, window)
     plot_curves(path, bands, learned, run.title(), label, caption)
-    return path
 
 
 def _is_learned(run: Run, node: dict[str, Any]) -> bool:
     return not needs_tuning(node) and isinstance(run.build_optimizer(node), LearnedRule)
 
 
-def _ready(run: Run, name: str, node: dict[str, Any]) -> tuple[Optimizer, dict[str, Any]]:
+def _ready(
+    run: Run, name: str, node: dict[str, Any], tracker: RunTracker | None = None
+) -> tuple[Optimizer, dict[str, Any]]:
     """An optimizer fit to be evaluated, and where its weights or its learning rate come from."""
     if needs_tuning(node):
-        optimizer, search = tuned(run, name, node)
+        optimizer, search = tuned(run, name, node, tracker)
         return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
     optimizer = run.build_optimizer(node)
     if isinstance(optimizer, LearnedRule):

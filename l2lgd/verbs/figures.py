@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from l2lgd.config.schemas import validated
-from l2lgd.errors import ConfigError, UserError, nearest
+from l2lgd.errors import ConfigError, UserError
 from l2lgd.figures import style as looks
 from l2lgd.figures.base import Look, PaperFigure, Request, Table
 from l2lgd.figures.catalogue import FIGURES
@@ -22,6 +23,7 @@ from l2lgd.results.losses import KeptLosses
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable, write_atomically
 from l2lgd.system.runtime import pick_device
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ def figures(config: DictConfig) -> float:
     options = validated(config, "figures")
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers={options.workers}: must be at least 1")
+    if options.threads < 1:
+        raise ConfigError(f"threads={options.threads}: must be at least 1")
     chosen = _chosen(options.figure)
     look = Look(options.figures.style, _overlay(options.figures.overlay))
     looks.style_of(look.style)
@@ -48,6 +52,8 @@ def figures(config: DictConfig) -> float:
     given = HydraConfig.get().overrides.task
     handed_on = [o for o in given if o.partition("=")[0] in HANDED_ON]
     art = [] if options.vgg == "torchvision" else [f"task.vgg.weights={options.vgg}"]
+    if art and not Path(options.vgg).expanduser().is_file():
+        raise ConfigError(f"vgg={options.vgg}: no such file; vgg=torchvision downloads one")
     weights = None
     if options.weights_dir is not None:
         weights = Path(options.weights_dir).expanduser()
@@ -73,9 +79,11 @@ def figures(config: DictConfig) -> float:
         mine, evaluated = own(options.of)
         write(mine, evaluated, request, folder)
         draw(mine, folder, look)
+        say_where(("figure, caption and table", folder))
         return 0.0
-    wanted = {e.name: e for figure in chosen for e in figure.evaluations().values()}
-    made = Evaluations(plan).make(list(wanted.values()))
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    wanted = [one for figure in chosen for one in figure.evaluations().values()]
+    made = Evaluations(plan, quiet=swept).make(wanted)
     problems: dict[str, UserError] = {}
     for figure in chosen:
         try:
@@ -99,7 +107,7 @@ def figures(config: DictConfig) -> float:
         raise UserError(f"not drawn: figure {names} ({next(iter(problems.values()))})")
     if problems:
         log.warning("not drawn: figure %s; the reasons are above", ", ".join(problems))
-    log.info("figures, captions and comparison.md: %s", folder)
+    say_where(("figures, captions and comparison.md", folder))
     return float(len(problems))
 
 
@@ -111,7 +119,8 @@ def _chosen(wanted: Any) -> list[PaperFigure]:
         return list(FIGURES.values())
     for name in names:
         if name not in FIGURES:
-            raise ConfigError(f"figure={name}: there is none{nearest(name, ['all', *FIGURES])}")
+            known = ", ".join(FIGURES)
+            raise ConfigError(f"figure={name}: there is none; choose one of {known}, or all")
     return [FIGURES[name] for name in names]
 
 

@@ -4,15 +4,21 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from l2lgd.errors import ProcessLost
+from l2lgd.meta.progress import MetaProgress
+from l2lgd.results.captions import note, of_training
+from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.system import launch
 from l2lgd.system.ranks import Ranks, joined
+from l2lgd.tracking.metrics import series
 from l2lgd.tracking.tracker import NullTracker
+from l2lgd.verbs.ending import drawn, say_where
 from l2lgd.verbs.plan import MetaTrainingPlan
 from l2lgd.verbs.resuming import stored_run
 
@@ -26,32 +32,21 @@ def meta_train(config: DictConfig) -> float:
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
-        mirror_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
+        logger_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
-        tracker = run.tracker(labels, resume_at, mirror_id) if ranks.leads else NullTracker()
+        tracker = run.tracker(labels, resume_at, logger_id) if ranks.leads else NullTracker()
         best = run.folder / "checkpoints" / "best.safetensors"
         with contextlib.closing(tracker):
             progress = plan.run(run, tracker, run.folder, stored, ranks)
             if best.exists():
                 tracker.weights(f"{run.task_name}-{run.opt_name}", best, run.provenance())
-    if not ranks.leads:
-        return progress.best_validation_loss
-    write_summary(
-        run.folder / "summary.json",
-        run.summary(
-            "validation",
-            seconds=progress.total_seconds,
-            training_seconds=progress.seconds,
-            opt=run.opt_name,
-            best_validation_loss=progress.best_validation_loss,
-            best_meta_step=progress.best_meta_step,
-            meta_steps=progress.meta_step,
-            skipped=progress.skipped,
-            processes=ranks.size,
-            coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
-            checkpoint=str(best),
-        ),
-    )
+            if not ranks.leads:
+                return progress.best_validation_loss
+            summary = run.folder / "summary.json"
+            write_summary(summary, _summary(run, progress, ranks, best))
+            picture = drawn(run.folder / "training.png", lambda path: _draw(path, run))
+            if picture is not None:
+                tracker.picture("training", picture)
     if progress.skipped:
         log.warning(
             "%d of %d meta-steps had no finite meta-gradient and left the weights as they were",
@@ -64,7 +59,33 @@ def meta_train(config: DictConfig) -> float:
         progress.best_meta_step,
     )
     log.info("%s", run.evaluation_of(best))
+    say_where(("training curve", picture), ("summary", summary), ("run folder", run.folder))
     return progress.best_validation_loss
+
+
+def _summary(run: Run, progress: MetaProgress, ranks: Ranks, best: Path) -> dict[str, Any]:
+    return run.summary(
+        "validation",
+        seconds=progress.total_seconds,
+        training_seconds=progress.seconds,
+        opt=run.opt_name,
+        best_validation_loss=progress.best_validation_loss,
+        best_meta_step=progress.best_meta_step,
+        meta_steps=progress.meta_step,
+        skipped=progress.skipped,
+        processes=ranks.size,
+        coordinate_steps_per_second=progress.coordinate_steps / max(progress.seconds, 1e-9),
+        checkpoint=str(best),
+    )
+
+
+def _draw(path: Path, run: Run) -> None:
+    """The training curve, of all of ``metrics.jsonl``: a run that went on is drawn whole."""
+    found = series(run.folder / "metrics.jsonl", "meta_loss", "validation_loss")
+    meta_losses, validations = found.values()
+    counts = run.options.num_functions, run.options.validation_functions
+    caption = of_training(*counts, note({"data": run.task.data_description()}))
+    plot_training(path, meta_losses, validations, run.title(), caption)
 
 
 @contextlib.contextmanager

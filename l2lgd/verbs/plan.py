@@ -13,6 +13,7 @@ from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import ancestry, load_weights
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.base import LearnedRule
+from l2lgd.pretrained.weights import find
 from l2lgd.runs.run import Run
 from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, RunTracker
@@ -77,13 +78,13 @@ class MetaTrainingPlan:
             CheckpointError: ``initial_weights`` are missing, or do not fit the optimizer.
         """
         lasting = {k: v for k, v in run.config.items() if k not in MAY_CHANGE_ON_RESUME}
-        provenance = run.provenance() | {"mirror_id": tracker.mirror_id, "config": lasting}
+        provenance = run.provenance() | {"mirror_id": tracker.logger_id, "config": lasting}
         initial = run.options.initial_weights
         if stored is not None:  # a file of initial weights has done its part, and may be gone
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
         elif initial is not None:
             try:
-                ancestor = load_weights(Path(initial).expanduser(), self.optimizer)
+                ancestor = load_weights(find(initial).path, self.optimizer)
             except CheckpointError as error:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = ancestry(ancestor)

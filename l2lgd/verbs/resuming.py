@@ -83,6 +83,7 @@ def _refuse_changes(run: Run, before: DictConfig, now: DictConfig) -> None:
     changed = differences(before, now, MAY_CHANGE_ON_RESUME)
     if changed:
         raise ConfigError(
-            f"{run.folder} was run with another config ({'; '.join(changed)}); leave those "
-            "options as they were, or begin a new run"
+            f"{run.folder} was run with another config ({'; '.join(changed)}), which cannot change "
+            "on resume; leave those options out, or begin a new run from its weights with "
+            f"initial_weights={run.folder}/checkpoints/best.safetensors"
         )

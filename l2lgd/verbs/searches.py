@@ -3,8 +3,10 @@
 import contextlib
 import copy
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from l2lgd.errors import ConfigError, Diverged
@@ -24,7 +26,15 @@ from l2lgd.verbs.plan import MetaTrainingPlan
 log = logging.getLogger(__name__)
 
 
-def _learning_rates(run: Run) -> dict[str, Search]:
+@dataclass(frozen=True)
+class Found:
+    """A search, and the file where its result is kept for other runs, where there is one."""
+
+    search: Search
+    kept: Path | None = None
+
+
+def _learning_rates(run: Run) -> dict[str, Found]:
     """Grid search of the learning rate of each of ``baselines=``; keeps what is found."""
     options, searches = run.options, {}
     rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
@@ -42,41 +52,46 @@ def _learning_rates(run: Run) -> dict[str, Search]:
                 options.seed,
                 options.lowest_rate,
                 options.highest_rate,
+                tracker,
             )
             key = tuning_key(run, name, node, options.num_functions, options.seed)
-            rates.store(key, search, {"command": run.command()})
-            searches[name] = search
+            kept = rates.store(key, search, {"command": run.command()})
+            searches[name] = Found(search, kept)
             tracker.log(done, {f"{name}_learning_rate": search.best_rate, name: search.best_loss})
+        count, steps = len(nodes), options.num_steps
+        tracker.progress(count, count, steps, steps, note="")
     return searches
 
 
-def _meta_learning_rate(run: Run) -> dict[str, Search]:
+def _meta_learning_rate(run: Run) -> dict[str, Found]:
     """Random search over short meta-trainings, each in a folder of its own."""
     options = run.options
-    plan = MetaTrainingPlan.of(run)
+    plan, trials = MetaTrainingPlan.of(run), itertools.count(1)
 
     def final_loss(rate: float) -> float:
         folder = run.folder / f"meta_learning_rate={rate:.3g}"
         folder.mkdir(parents=True, exist_ok=True)
         settings = dataclasses.replace(plan.settings, meta_learning_rate=rate)
         trial = dataclasses.replace(plan, settings=settings)
-        with contextlib.closing(run.tracker(("meta-steps", "trajectory"), folder=folder)) as own:
+        number = f"{next(trials)} of {options.trials}"
+        labels = (f"trial {number}: meta-steps", "trajectory")
+        with contextlib.closing(run.tracker(labels, folder=folder)) as own:
             try:
                 loss = trial.run(run, own, folder).best_validation_loss
             except Diverged as error:
-                log.warning("meta learning rate %.3g: %s", rate, error)
+                log.warning("trial %s: meta learning rate %.3g: %s", number, rate, error)
                 return float("inf")
-        log.info("meta learning rate %.3g: %.4g", rate, loss)
+        log.info("trial %s: meta learning rate %.3g: %.4g", number, rate, loss)
         return loss
 
     draw = generator(options.seed, "meta_learning_rate")
     found = random_search(
         final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
     )
-    return {run.opt_name: found}
+    return {run.opt_name: Found(found)}
 
 
-def _update_scale(run: Run) -> dict[str, Search]:
+def _update_scale(run: Run) -> dict[str, Found]:
     """Grid search of a factor on the updates of trained weights; keeps them times the best."""
     found = trained(run, run.opt_name, run.config["opt"], "validation")
     run.say_what_runs(found.optimizer)
@@ -101,10 +116,10 @@ def _update_scale(run: Run) -> dict[str, Search]:
     }
     checkpoint.save(weights, found.optimizer.state_dict(), run.provenance() | about)
     log.info("%s", run.evaluation_of(weights))
-    return {run.opt_name: search}
+    return {run.opt_name: Found(search, weights)}
 
 
-SEARCHES: dict[str, Callable[[Run], dict[str, Search]]] = {  # by what is searched
+SEARCHES: dict[str, Callable[[Run], dict[str, Found]]] = {  # by what is searched
     "learning_rate": _learning_rates,
     "meta_learning_rate": _meta_learning_rate,
     "update_scale": _update_scale,

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from l2lgd.config.overrides import WORDS
 from l2lgd.config.schemas import validated
-from l2lgd.data.photographs import write_picture
-from l2lgd.errors import ConfigError, Diverged
+from l2lgd.data.photographs import find_painting, write_picture
+from l2lgd.errors import ConfigError, DataUnavailable, Diverged
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.meta.rollout import advance, start
@@ -23,6 +23,7 @@ from l2lgd.seeding import generator
 from l2lgd.storage.files import check_writable
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking.tracker import RunTracker
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def stylize(config: DictConfig) -> float:
     for name in ("content", "style"):
         if getattr(options, name) is None:
             raise ConfigError(f"{name}= is missing; usage: l2lgd stylize {WORDS['stylize']}")
+    _check_pictures(options)
     output = Path(options.output).expanduser() if options.output else None
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
@@ -53,13 +55,29 @@ def stylize(config: DictConfig) -> float:
             tracker.progress(done, len(painters), 0, options.num_steps, name)
             losses[name] = _paint(functions, optimizer, options.num_steps, path, tracker)
             log.info("%s: %s", name, path)
+        count, steps = len(painters), options.num_steps
+        tracker.progress(count, count, steps, steps, note="")
         tracker.log(options.num_steps, losses)
     results: dict[str, Any] = {
         name: {"final_loss": losses[name], "picture": str(path)}
         for name, (path, _) in painters.items()
     }
-    write_summary(run.folder / "summary.json", run.summary("test", results=results))
+    summary = run.folder / "summary.json"
+    write_summary(summary, run.summary("test", results=results))
+    pictures = [("picture", path) for path, _ in painters.values()]
+    say_where(*pictures, ("summary", summary), ("run folder", run.folder))
     return losses[run.opt_name]
+
+
+def _check_pictures(options: Any) -> None:
+    """Raise ConfigError where one is not there, before anything is loaded."""
+    content = Path(options.content).expanduser()
+    if not content.exists():
+        raise ConfigError(f"there is no {content}; give content=FILE, a photograph")
+    try:
+        find_painting(options.style, Path(options.data_dir).expanduser() / "neural_art" / "style")
+    except DataUnavailable as error:
+        raise ConfigError(str(error).replace("task.style=", "style=")) from error
 
 
 def _hand_designed(run: Run, name: str) -> Optimizer:

@@ -9,6 +9,7 @@ from l2lgd.results.captions import of_search
 from l2lgd.results.plots import clipped, plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
+from l2lgd.verbs.ending import drawn, say_where
 from l2lgd.verbs.searches import SEARCHES
 
 log = logging.getLogger(__name__)
@@ -22,25 +23,38 @@ def tune(config: DictConfig) -> float:
         raise ConfigError(f"search={kind}{nearest(kind, SEARCHES)}")
     if run.options.checkpoint is not None and kind != "update_scale":
         raise ConfigError(f"checkpoint= is for search=update_scale, not for search={kind}")
-    if run.options.trials < 1 or not run.options.baselines:
-        raise ConfigError("trials must be at least 1, and baselines must name an optimizer")
-    if not 0 < run.options.lowest_rate < run.options.highest_rate:
-        raise ConfigError("lowest_rate and highest_rate must be positive and in this order")
-    searches = SEARCHES[kind](run)
+    if run.options.trials < 1:
+        raise ConfigError(f"trials={run.options.trials}: must be at least 1")
+    if not run.options.baselines:
+        raise ConfigError("baselines=[]: name at least one optimizer, as in baselines=[adam]")
+    low, high = run.options.lowest_rate, run.options.highest_rate
+    if not 0 < low < high:
+        raise ConfigError(
+            f"lowest_rate={low:g} and highest_rate={high:g}: both must be positive, and the "
+            "highest above the lowest"
+        )
+    found = SEARCHES[kind](run)
+    searches = {name: one.search for name, one in found.items()}
     results = {
         name: {kind: s.best_rate, "validation_loss": s.best_loss, "trials": s.trials}
         for name, s in searches.items()
     }
+    summary = run.folder / "summary.json"
+    found_in = run.summary("validation", search=kind, results=results)
+    write_summary(summary, found_in)
     trials = {name: search.trials for name, search in searches.items()}
     axis = kind.replace("meta_", "meta-").replace("_", " ")
-    picture = run.folder / "search.png"
-    summary = run.summary("validation", search=kind, results=results)
     meta_trained = kind == "meta_learning_rate"
     count = run.options.validation_functions if meta_trained else run.options.num_functions
-    caption = of_search(summary, count, axis, any(clipped(trials).values()))
-    plot_search(picture, trials, axis, run.title(), caption)
-    write_summary(run.folder / "summary.json", summary)
+    caption = of_search(found_in, count, axis, any(clipped(trials).values()))
+    picture = drawn(
+        run.folder / "search.png",
+        lambda path: plot_search(path, trials, axis, run.title(), caption),
+    )
     for name, search in searches.items():
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
-    log.info("picture: %s", picture)
+    what = "scaled weights" if kind == "update_scale" else axis
+    for name, one in found.items():
+        say_where((f"{name}: {what} kept in", one.kept))
+    say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return min(search.best_loss for search in searches.values())

@@ -126,7 +126,7 @@ def test_what_new_writes_runs_from_the_folder_it_was_written_to(tmp_path: Path) 
 
 def test_mistakes_with_new_end_in_one_line(tmp_path: Path) -> None:
     for words, message in (
-        (["task"], "two or three words"),
+        (["task"], "its NAME is missing; usage: l2lgd new task NAME"),
         (["tasc", "a"], "did you mean task?"),
         (["task", "Rosen-brock"], "NAME Rosen-brock: must be small letters"),
         (["task", "class"], "NAME class: must be"),

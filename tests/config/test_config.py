@@ -91,7 +91,7 @@ def test_every_unroll_builds(choice: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_of_a_verb_has_a_line_in_its_help(verb: str) -> None:
     text = (CONF / f"{verb}.yaml").read_text(encoding="utf-8")
-    shown = verb_help(verb.replace("_", "-"), "")
+    shown = re.sub(r"\n {4,}", " ", verb_help(verb.replace("_", "-"), ""))  # not wrapped
     config = composed(verb)
     options = [key for key in config if key not in groups_of(verb)]
     assert len(options) > 8
@@ -140,7 +140,7 @@ def test_an_option_of_another_verb_is_unknown() -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"^{name}: "):
+    with pytest.raises(ConfigError, match=f"^{name}(={value})?: "):
         validated(changed("evaluate", **{name: value}), "evaluate")
 
 
@@ -200,7 +200,7 @@ def test_build_checks_names_and_types_against_the_constructor() -> None:
     assert task.dimension == 3
     with pytest.raises(ConfigError, match=r"no option task\.dimensoin; did you mean dimension"):
         build({**QUADRATIC, "dimensoin": 3}, "task")
-    with pytest.raises(ConfigError, match=r"^task\.dimension: .*three"):
+    with pytest.raises(ConfigError, match=r"^task\.dimension=three: "):
         build({**QUADRATIC, "dimension": "three"}, "task")
     with pytest.raises(ConfigError, match=r"^task\.dimension=0: must be at least 1"):
         build({**QUADRATIC, "dimension": 0}, "task")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from l2lgd.results.axes import log_ticks, loss_range, unit_of
 from l2lgd.results.curves import Band
-from l2lgd.results.plots import clipped, draw_bands, plot_curves, plot_search
+from l2lgd.results.plots import clipped, draw_bands, plot_curves, plot_search, plot_training
 
 NOTHING = np.full(20, math.nan)
 GOOD = Band(np.linspace(3, 0.1, 20), np.linspace(2.9, 0.08, 20), np.linspace(3.1, 0.2, 20))
@@ -54,6 +54,27 @@ def test_curves_become_a_picture(tmp_path: Path, bands: dict[str, Band]) -> None
 def test_searches_become_a_picture(tmp_path: Path, searches: dict) -> None:
     plot_search(tmp_path / "search.png", searches, "rate", "title", "a caption")
     assert_picture(tmp_path / "search.png")
+
+
+LONG = [(step, 3.0 / step) for step in range(1, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("meta_losses", "validations"),
+    [
+        (LONG, LONG[::100]),
+        ([(1, math.nan), *LONG[1:7]], [(5, math.nan), (7, 0.1)]),
+        ([(1, -1.0), (2, 1.0)], []),
+        ([(1, math.nan), (2, math.nan)], [(2, math.nan)]),
+        ([], []),
+    ],
+    ids=["long", "not finite", "negative", "all diverged", "nothing"],
+)
+def test_a_meta_training_becomes_a_picture(
+    tmp_path: Path, meta_losses: list, validations: list
+) -> None:
+    plot_training(tmp_path / "training.png", meta_losses, validations, "title", "a caption")
+    assert_picture(tmp_path / "training.png")
 
 
 def test_rates_that_would_stretch_the_axis_are_clipped() -> None:

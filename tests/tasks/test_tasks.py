@@ -326,6 +326,18 @@ def test_splits_of_the_embedded_digits_share_no_image() -> None:
     assert_disjoint(load_images(DataConfig(source="embedded"), "", CPU))
 
 
+def test_functions_of_all_splits_of_the_embedded_digits_are_equally_hard() -> None:
+    task = ClassificationTask("digits", DataConfig(source="embedded"), [20])
+    task.setup("", CPU)
+    adam = HandDesigned("Adam", 0.03)
+    losses = {}
+    for split in ("train", "validation", "test"):
+        functions = task.sample(split, 8, seeded())
+        last = run_steps(adam, functions, 100)[-1]
+        losses[split] = torch.stack([functions.loss(last, step) for step in range(90, 100)]).mean()
+    assert max(losses.values()) < 1.4 * min(losses.values()), losses
+
+
 def test_splits_of_mnist_share_no_image(mnist_dir: str) -> None:
     images = load_images(DataConfig(source="torchvision"), mnist_dir, CPU)
     assert images.description["num_examples"] == {

@@ -26,12 +26,12 @@ class Broken(Logger):
         raise RuntimeError("no\nnetwork")
 
 
-def test_a_mirror_that_fails_is_left_behind(
+def test_a_logger_that_fails_is_left_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         tracker = RunTracker(About(tmp_path, "", {}), ("a", "b"), Broken())
-        assert tracker.mirror_id == "known"
+        assert tracker.logger_id == "known"
         for step in range(3):
             tracker.log(step, {"loss": 1.0})
         tracker.picture("picture", tmp_path / "none.png")

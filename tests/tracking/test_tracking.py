@@ -8,6 +8,7 @@ import pytest
 from helpers import json_lines
 
 from l2lgd.tracking.loggers import About
+from l2lgd.tracking.metrics import series
 from l2lgd.tracking.tracker import RunTracker
 
 LABELS = ("outer", "inner")
@@ -58,3 +59,21 @@ def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:
     tracker.close()
     tracker.close()
     assert [line["step"] for line in json_lines(tmp_path / "metrics.jsonl")] == [7]
+
+
+def test_values_are_read_by_name_and_damage_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        '{"step": 1, "a": 0.5}',
+        "damaged",
+        '{"step": 2, "a": null, "b": 3}',
+        "[1]",
+        '{"a": 1}',
+    ]
+    path.write_text("\n".join(lines))
+    found = series(path, "a", "b", "c")
+    assert [step for step, _ in found["a"]] == [1, 2]
+    assert found["a"][0][1] == 0.5
+    assert math.isnan(found["a"][1][1])
+    assert found["b"] == [(2, 3)]
+    assert found["c"] == []

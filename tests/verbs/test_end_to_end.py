@@ -547,7 +547,7 @@ def test_the_embedded_digits_are_called_a_subset_in_the_summary(tmp_path: Path) 
         cwd=tmp_path,
     )
     data = summary_of(tmp_path / "run")["data"]
-    assert (data["source"], data["num_examples"]) == ("embedded", 1000)
+    assert (data["source"], data["num_examples"]) == ("embedded", 1666)
     assert "subset" in data["note"]
 
 

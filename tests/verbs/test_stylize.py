@@ -69,7 +69,7 @@ def test_all_begin_with_the_same_noise(
         (("photo", "style", "-o", "out.txt"), ".png or .jpg"),
         (("nowhere.jpg", "style"), "there is no nowhere.jpg"),
         (("photo", "style", "-o", "vgg/out.png"), "could not write"),
-        (("photo", "nowhere.jpg"), "task.style=FILE"),
+        (("photo", "nowhere.jpg"), "give style=FILE"),
         (("photo", "style", "beside=lstm"), "hand-designed"),
         (("photo", "style", "task.vgg.weights=torchvision"), "hed_weights.py"),
     ],
