@@ -64,13 +64,15 @@ def table(folder: Path, steps: list[int]) -> Table:
         for step in steps:
             own = at_step(curves[name], step)
             low, high = bootstrap_interval(own)
-            cell = f"{own.mean():#.4g} ({low:#.3g} … {high:#.3g})"
+            alone = len(own) == 1  # one function has no interval
+            cell = f"{own.mean():#.4g} ({'–' if alone else f'{low:#.3g} … {high:#.3g}'})"
             if name not in hand_designed:
                 reference = at_step(curves[best], step)
                 lowest = min(at_step(curves[other], step).mean() for other in hand_designed)
                 low, high = ratio_interval(own, reference)
                 ratio = own.mean() / reference.mean()
-                cell += f"\n× {ratio:.3f} ({low:.3f} … {high:.3f}), × {own.mean() / lowest:.3f}"
+                interval = "–" if alone else f"{low:.3f} … {high:.3f}"
+                cell += f"\n× {ratio:.3f} ({interval}), × {own.mean() / lowest:.3f}"
             cells.append(cell)
         found.add_row(name, *cells)
     return found

@@ -82,6 +82,18 @@ def test_ratios_are_those_to_the_best_hand_designed_optimizer(
         assert "10.00 (5.00 … 15.0)" in done.stdout
 
 
+def test_ratios_of_one_function_have_no_interval(tmp_path: Path) -> None:
+    kept = KeptLosses(tmp_path)
+    for name, loss in {"lstm": 1.0, "sgd": 2.0}.items():
+        key = {"weights": "x"} if name == "lstm" else {}
+        kept.add(name, key, Curves(torch.full((11, 1), loss), False))
+    done = run("tools/ratios.py", str(tmp_path), "--steps", "10")
+    assert done.returncode == 0, done.stderr
+    assert "1.000 (–)" in done.stdout
+    assert "× 0.500 (–), × 0.500" in done.stdout
+    assert "…" not in done.stdout
+
+
 def test_ratios_of_a_folder_without_losses_are_refused_in_a_line(tmp_path: Path) -> None:
     done = run("tools/ratios.py", str(tmp_path), "--steps", "10")
     assert done.returncode == 2
