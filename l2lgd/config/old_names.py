@@ -24,6 +24,7 @@ OF_UNROLL = {"unroll_lengths": "lengths"} | {
         "restart_above",
     )
 }
+OF_OTHER_VERBS = ("tune_functions", "tune_meta_steps")
 OF_OPT = ("output_scale", "initial_output", "preprocessing")
 
 
@@ -41,12 +42,16 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(recipe, Mapping):
         return dict(node)
     found = {key: value for key, value in node.items() if key != RECIPE}
-    recommended: dict[str, Any] = {}
+    # A YAML file of an earlier version may be made of one of today.
+    recommended = {
+        key: dict(value) if isinstance(value, Mapping) else value
+        for key, value in (found.get("recommended") or {}).items()
+    }
     for key, value in recipe.items():
         if key in BESIDE:
-            found.setdefault(key, value)
+            found[key] = value
         else:
-            part, _, name = _place(key).rpartition(".")
+            part, _, name = _place(str(key)).rpartition(".")
             (recommended.setdefault(part, {}) if part else recommended)[name] = value
     return found | {"recommended": recommended}
 
@@ -80,6 +85,8 @@ def current(words: Iterable[str], options: Iterable[str]) -> list[str]:
             rest.append(f"++task.{key}={value}")
         elif "." in _place(key) or key in known:
             first.append(f"{_place(key)}={value}")
+        elif key not in OF_OTHER_VERBS:
+            rest.append(word)  # which there never was: Hydra says so
     flags = [word for word in rest if word.startswith("-")]
     return [*flags, *first, *(word for word in rest if not word.startswith("-"))]
 

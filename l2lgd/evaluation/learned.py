@@ -9,7 +9,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from l2lgd.config import defaults
 from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
@@ -39,7 +38,6 @@ def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
         said = said or f"baselines=[{name}]"
         raise ConfigError(f"{said}: there is no opt={name}{nearest(name, known)}")
     overrides = [f"task={run.task_name}", f"opt={name}", *search]
-    defaults.install()  # in a worker of a launcher nobody has
     composed = compose(hydra.job.config_name, overrides=overrides)
     node: Any = OmegaConf.to_container(composed.opt, resolve=True)
     return dict(node)

@@ -31,7 +31,7 @@ class Search:
 
 
 def grid_search(final_loss: Callable[[float], float], lowest: float, highest: float) -> Search:
-    """Three rates a decade from ``lowest`` to ``highest``, then half-way on both sides of the best.
+    """Three rates per decade from ``lowest`` to ``highest``, then half-way beside the best.
 
     While the best rate is at an end of the grid, the grid grows beyond it.
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from l2lgd.figures import style as looks
+from l2lgd.figures import styles
 from l2lgd.figures.base import (
+    Appearance,
     Content,
     Evaluated,
     Evaluation,
-    Look,
     PaperFigure,
     Request,
     Row,
@@ -51,11 +51,11 @@ class ArchitectureFigure(PaperFigure):
                     table.append(Row(layers, optimizer, units, mean, low, high))
         return Content(table)
 
-    def draw(self, content: Content, look: Look) -> Any:
+    def draw(self, content: Content, appearance: Appearance) -> Any:
         table = content.table
-        figure, axes = looks.new(10.8, 3.3, 1, len(OPTIMIZERS), sharey=True)
+        figure, axes = styles.new(10.8, 3.3, 1, len(OPTIMIZERS), sharey=True)
         colors = COLORS
-        if look.style != "paper":
+        if appearance.style != "paper":
             colors = {"layers_1": "#d55e00", "layers_2": "#0072b2"}
         reference = table.at(*TRAINED_ON)
         for panel, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
@@ -71,10 +71,10 @@ class ArchitectureFigure(PaperFigure):
                     capsize=2,
                     label=LABELS[layers],
                 )
-                published = look.published.get(self.name)
+                published = appearance.published.get(self.name)
                 if published is not None:
                     at, mean, *_ = published.lines(layers)[optimizer]
-                    panel.plot(at, mean, label="published", **looks.OVERLAY)
+                    panel.plot(at, mean, label="published", **styles.OVERLAY)
             if reference is not None:
                 panel.axhline(reference, color="0.4", linewidth=0.9, linestyle="--")
             if optimizer == TRAINED_ON[1]:
@@ -86,7 +86,7 @@ class ArchitectureFigure(PaperFigure):
         values = [row.value for row in table]
         axes[0, 0].set_ylim(min(0.1, 0.9 * min(values)), 1.2 * max(values))
         axes[0, 0].set_ylabel("final cross-entropy (nats)")
-        looks.legend_below(figure, axes[0])
+        styles.legend_below(figure, axes[0])
         return figure
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from l2lgd.config.building import build
 from l2lgd.data.photographs import to_bytes
 from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.figures import style as looks
+from l2lgd.figures import styles
 from l2lgd.figures.base import (
+    Appearance,
     Content,
     Evaluated,
     Evaluation,
-    Look,
     PaperFigure,
     Request,
     Row,
@@ -197,11 +197,11 @@ class PaintingsFigure(ImagesFigure):
                 images[f"{name} result {k + 1}"] = found[f"step_{STRIP[-1]}"][k]
         return Content(table, images)
 
-    def draw(self, content: Content, look: Look) -> Any:
+    def draw(self, content: Content, appearance: Appearance) -> Any:
         """Each setting has its style on top, and below it a row a photograph."""
         names = content.table.panels()
         count = int(max(row.at for row in content.table))
-        figure = looks.blank(IMAGE_WIDTH * 2 * len(names), IMAGE_WIDTH * (count + 1) + 0.5)
+        figure = styles.blank(IMAGE_WIDTH * 2 * len(names), IMAGE_WIDTH * (count + 1) + 0.5)
         halves = figure.subfigures(1, len(names), wspace=GAP, squeeze=False)[0]
         for half, name in zip(halves, names, strict=True):
             grid = half.add_gridspec(count + 1, 2)
@@ -233,9 +233,9 @@ class StripFigure(ImagesFigure):
                 images |= {f"{name} {painter} {s}": found[f"step_{s}"][0] for s in STRIP}
         return Content(table, images)
 
-    def draw(self, content: Content, look: Look) -> Any:
+    def draw(self, content: Content, appearance: Appearance) -> Any:
         lines = [(row.panel, row.optimizer) for row in content.table]
-        figure, grid = looks.new(1.9 * len(STRIP), 2.0 * len(lines) + 0.3, len(lines), len(STRIP))
+        figure, grid = styles.new(1.9 * len(STRIP), 2.0 * len(lines) + 0.3, len(lines), len(STRIP))
         for axes, (name, painter) in zip(grid, lines, strict=True):
             for place, step in zip(axes, STRIP, strict=True):
                 image = content.images[f"{name} {painter} {step}"]

@@ -162,11 +162,11 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How figures are drawn.
 
     Args:
-        style: key of ``look.STYLES``.
+        style: key of ``styles.STYLES``.
         published: the paper's curves, by figure, where they are drawn too.
     """
 
@@ -213,7 +213,7 @@ class PaperFigure(ABC):
         """What it shows."""
 
     @abstractmethod
-    def draw(self, content: Content, look: Look) -> Any:
+    def draw(self, content: Content, appearance: Appearance) -> Any:
         """The picture of that, a matplotlib figure."""
 
 

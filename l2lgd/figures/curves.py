@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from l2lgd.figures import style as looks
+from l2lgd.figures import styles
 from l2lgd.figures.base import (
+    Appearance,
     Content,
     Evaluated,
     Evaluation,
-    Look,
     PaperFigure,
     Request,
     Table,
@@ -79,39 +79,39 @@ class CurveFigure(PaperFigure):
                     table += [row for row in found if row.at <= panel.steps[1]]
         return Content(table)
 
-    def draw(self, content: Content, look: Look) -> Any:
+    def draw(self, content: Content, appearance: Appearance) -> Any:
         table = content.table
         names = [name for name in self.panels if name in table.panels()]
         columns = min(len(names), ACROSS)
         rows = -(-len(names) // columns)
-        figure, axes = looks.new(PANEL_WIDTH * columns, PANEL_HEIGHT * rows, rows, columns)
+        figure, axes = styles.new(PANEL_WIDTH * columns, PANEL_HEIGHT * rows, rows, columns)
         label = ""
         for place, name in zip(axes.flat, names, strict=False):
             panel = self.panels[name]
-            self._draw_panel(place, panel, table.lines(name), look)
+            self._draw_panel(place, panel, table.lines(name), appearance)
             if panel.loss != label or place.get_subplotspec().is_first_col():
                 place.set_ylabel(panel.loss)
             label = panel.loss
         for place in axes.flat[len(names) :]:
             place.set_axis_off()
-        looks.legend_below(figure, axes.flat)
+        styles.legend_below(figure, axes.flat)
         return figure
 
     def _draw_panel(
-        self, axes: Any, panel: Panel, lines: Mapping[str, np.ndarray], look: Look
+        self, axes: Any, panel: Panel, lines: Mapping[str, np.ndarray], appearance: Appearance
     ) -> None:
-        style = looks.style_of(look.style)
+        style = styles.style_of(appearance.style)
         lines = {name: line / [[1], *[[panel.unit]] * 3] for name, line in lines.items()}
         for name, (at, mean, low, high) in lines.items():
-            drawn = looks.line(style, name, looks.is_learned(name), len(at))
+            drawn = styles.line(style, name, styles.is_learned(name), len(at))
             axes.plot(at, mean, **drawn)
             if np.isfinite(low).any():  # one function alone has no interval
                 axes.fill_between(at, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
-        published = look.published.get(self.name)
+        published = appearance.published.get(self.name)
         if published is not None and not panel.zoom:  # the zoomed ones are in units of their own
             for at, mean, *_ in published.lines(panel.name).values():
                 shown = (at >= panel.steps[0]) & (at <= panel.steps[1])
-                axes.plot(at[shown], mean[shown], label="published", **looks.OVERLAY)
+                axes.plot(at[shown], mean[shown], label="published", **styles.OVERLAY)
         shown = _limits(panel, [line for name, line in lines.items() if name not in panel.off_axis])
         if shown:
             log_axis(axes, "y", *shown)

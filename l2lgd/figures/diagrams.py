@@ -17,16 +17,15 @@ ROUND = "round,rounding_size=0.07"
 LINE, DROPPED, NOTE = "0.2", "0.4", "0.35"
 TEXT, SMALL = 12.0, 10.5  # points
 CAPTIONS = {
-    "figure_1": "The optimizer sends updates of the parameters, and is told how well the optimizee "
+    "figure_1": "The optimizer sends updates to the optimizee, and hears how well the optimizee "
     "does with them (after figure 1 of the paper).",
-    "figure_2": "The graph that the meta-gradient is computed on. Gradients flow back along solid "
-    "edges; dashed ones, by which the optimizer sees ∇, are dropped (after figure 2 of the paper).",
-    "figure_3": "One step of a coordinatewise optimizer: all LSTMs have the same weights, each has "
-    "its own state (after figure 3 of the paper).",
-    "figure_14": "NTM-BFGS reads a matrix–vector product and writes a sum of outer products, one "
-    "of each write head (after figure 14 of the paper).",
-    "figure_15": "Left, how controller and memory work together in one step; right, the controller "
-    "of one coordinate k (after figure 15 of the paper).",
+    "figure_2": "This is the graph for the meta-gradient (after figure 2 of the paper).",
+    "figure_3": "This is one step of the coordinatewise LSTM, `opt=lstm` (after figure 3 of the "
+    "paper).",
+    "figure_14": "NTM-BFGS reads a product of the matrix with a vector. It writes a sum of outer "
+    "products, one per write head (after figure 14 of the paper).",
+    "figure_15": "On the left, the controller and the memory in one step. On the right, the "
+    "controller of one coordinate $k$ (after figure 15 of the paper).",
 }
 
 Point = tuple[float, float]

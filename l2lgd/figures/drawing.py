@@ -11,8 +11,16 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from l2lgd.errors import UserError
-from l2lgd.figures import style as looks
-from l2lgd.figures.base import NOT_OF_NUMBERS, Content, Evaluated, Look, PaperFigure, Request, Table
+from l2lgd.figures import styles
+from l2lgd.figures.base import (
+    NOT_OF_NUMBERS,
+    Appearance,
+    Content,
+    Evaluated,
+    PaperFigure,
+    Request,
+    Table,
+)
 from l2lgd.figures.captions import caption, notes
 from l2lgd.figures.custom import NAME as OWN
 from l2lgd.storage import checkpoint
@@ -21,13 +29,13 @@ from l2lgd.storage.files import write_atomically
 log = logging.getLogger(__name__)
 
 
-def draw(figure: PaperFigure, folder: Path, look: Look) -> None:
+def draw(figure: PaperFigure, folder: Path, appearance: Appearance) -> None:
     """Draw a figure from its CSV in a folder, as PNG and PDF beside it."""
     content = read(figure.name, folder)
-    drawn = figure.draw(content, look)
-    for kind in looks.KINDS:
+    drawn = figure.draw(content, appearance)
+    for kind in styles.KINDS:
         path = path_of(folder, figure.name, kind)
-        write_atomically(path, looks.encoded(drawn, kind, figure.dpi))
+        write_atomically(path, styles.encoded(drawn, kind, figure.dpi))
         log.info("%s", path)
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from l2lgd.evaluation.proposals import proposals
-from l2lgd.figures import style as looks
+from l2lgd.figures import styles
 from l2lgd.figures.art import FOLLOWED, Setting, kept, key_of
 from l2lgd.figures.base import (
+    Appearance,
     Content,
     Evaluated,
     Evaluation,
-    Look,
     PaperFigure,
     Request,
     Row,
@@ -71,16 +71,16 @@ class ProposalsFigure(PaperFigure):
             table.append(Row(panel, "true gradient", true, 0.0, np.nan, np.nan))
         return Content(table)
 
-    def draw(self, content: Content, look: Look) -> Any:
-        style = looks.style_of(look.style)
+    def draw(self, content: Content, appearance: Appearance) -> Any:
+        style = styles.style_of(appearance.style)
         draw = self._draw_updates if self._coordinate is None else self._draw_responses
         figure, axes = draw(content.table, style)
-        looks.legend_below(figure, axes.flat)
+        styles.legend_below(figure, axes.flat)
         return figure
 
-    def _draw_updates(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
+    def _draw_updates(self, table: Table, style: styles.Style) -> tuple[Any, Any]:
         names = table.panels()
-        figure, axes = looks.new(3.6 * len(names), 3.3, 1, len(names))
+        figure, axes = styles.new(3.6 * len(names), 3.3, 1, len(names))
         for panel, name in zip(axes[0], names, strict=True):
             for opt, (at, update, *_) in table.lines(name).items():
                 panel.plot(at, update, color=style.colors[opt], label=LABELS[opt])
@@ -88,10 +88,10 @@ class ProposalsFigure(PaperFigure):
         axes[0, 0].set_ylabel("update")
         return figure, axes
 
-    def _draw_responses(self, table: Table, style: looks.Style) -> tuple[Any, Any]:
+    def _draw_responses(self, table: Table, style: styles.Style) -> tuple[Any, Any]:
         names = table.panels()
         rows = -(-len(names) // ACROSS)
-        figure, grid = looks.new(7.6, 1.5 * rows, rows, ACROSS, sharex=True, sharey="row")
+        figure, grid = styles.new(7.6, 1.5 * rows, rows, ACROSS, sharex=True, sharey="row")
         for first, shown in zip(range(0, len(names), ACROSS), grid, strict=True):
             shown[0].set_ylim(*_responses_range(table, names[first : first + ACROSS]))
         for panel, name in zip(grid.flat, names, strict=False):

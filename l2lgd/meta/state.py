@@ -24,7 +24,7 @@ ANCESTRY = ("command", "seed", "data", "begun_from")
 
 
 @dataclass
-class Saved:
+class StoredState:
     """Besides the weights and the meta-optimizer's moments, what :func:`save_last` has kept."""
 
     progress: MetaProgress
@@ -104,7 +104,7 @@ def load_last(
     averaged: nn.Module,
     meta_optimizer: torch.optim.Optimizer,
     rank: int,
-) -> Saved:
+) -> StoredState:
     """Undo :func:`save_last`; fills the optimizer, its average and the meta-optimizer.
 
     Args:
@@ -126,7 +126,7 @@ def load_last(
     meta_optimizer.load_state_dict(meta_optimizer.state_dict() | {"state": moments})
     progress = MetaProgress(**metadata["progress"])
     own = _below(f"trajectory.{rank}.", tensors)
-    return Saved(progress, metadata["step"], metadata.get("marks", {}), own, whole)
+    return StoredState(progress, metadata["step"], metadata.get("marks", {}), own, whole)
 
 
 def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:

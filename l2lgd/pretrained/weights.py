@@ -56,9 +56,10 @@ def find(label: str) -> Weights:
         path = own
         if not label.endswith(SUFFIX) and not own.exists():
             close = nearest(label, names()) if difflib.get_close_matches(label, names()) else ""
+            hint = close or "; l2lgd optimizers lists them"
             raise CheckpointError(
-                f"no weights {label} ship with l2lgd{close}; l2lgd optimizers lists them, and the "
-                "path of a .safetensors file does as well"
+                f"no weights {label} ship with l2lgd{hint} (the path of a .safetensors file does "
+                "as well)"
             )
     return Weights(label, path, described(path))
 

@@ -62,7 +62,8 @@ def of_training(num_functions: int, validation_functions: int, remark: str) -> s
         validation_functions: that a validation is a mean over.
         remark: of the data, may be empty.
     """
-    above = f"above, the meta-loss of {num_functions} training functions in each meta-step"
+    shown = f"{num_functions} training function{'s' * (num_functions > 1)}"
+    above = f"above, the meta-loss of {shown} in each meta-step"
     functions = f"{validation_functions} fixed function{'s' * (validation_functions > 1)}"
     below = f"below, the final loss on {functions}, the best validation starred"
     return sentences(above, "; ".join(filter(None, [below, remark])))

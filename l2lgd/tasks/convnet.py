@@ -109,7 +109,7 @@ class ConvNetTask(ImageTask):
         epsilon: added to the variances of batch normalisation.
         labels: the classes in use, counted from 0; None for all.
         examples: images that each function is trained on, drawn at random; None for all.
-        label_counts: functions to meta-train on have so many of the labels; None for all.
+        label_counts: how many labels functions to meta-train on have, one of these; None for all.
     """
 
     def __init__(

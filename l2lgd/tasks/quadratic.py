@@ -2,7 +2,7 @@
 
 The text says that W and y are i.i.d. Gaussian; the published figure agrees with the authors' code,
 which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default. A third family is
-not the paper's: ``rotated`` quadratics have a given condition number and axes in random directions,
+extensions: ``rotated`` quadratics have a given condition number and axes in random directions,
 so that no coordinate's gradient alone says where to go.
 """
 

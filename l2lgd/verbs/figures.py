@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from l2lgd.config.schemas import validated
 from l2lgd.errors import ConfigError, UserError
-from l2lgd.figures import style as looks
-from l2lgd.figures.base import Look, PaperFigure, Request, Table
+from l2lgd.figures import styles
+from l2lgd.figures.base import Appearance, PaperFigure, Request, Table
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import comparison, published
 from l2lgd.figures.custom import own
@@ -44,8 +44,8 @@ def figures(config: DictConfig) -> float:
     if options.threads < 1:
         raise ConfigError(f"threads={options.threads}: must be at least 1")
     chosen = _chosen(options.figure)
-    look = Look(options.figures.style, _overlay(options.figures.overlay))
-    looks.style_of(look.style)
+    appearance = Appearance(options.figures.style, _overlay(options.figures.overlay))
+    styles.style_of(appearance.style)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_writable(folder / "comparison.md")
     locks.hold(folder)
@@ -78,7 +78,7 @@ def figures(config: DictConfig) -> float:
     if options.of:
         mine, evaluated = own(options.of)
         write(mine, evaluated, request, folder)
-        draw(mine, folder, look)
+        draw(mine, folder, appearance)
         say_where(("figure, caption and table", folder))
         return 0.0
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -94,7 +94,7 @@ def figures(config: DictConfig) -> float:
                     raise UserError(f"{one.name}: {found}")
                 evaluated[panel] = found
             write(figure, evaluated, request, folder)
-            draw(figure, folder, look)
+            draw(figure, folder, appearance)
         except UserError as problem:
             problems[figure.name] = problem
             log.warning("figure %s is not drawn: %s", figure.name, problem)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from l2lgd.config.building import build
+from l2lgd.config.defaults import composed
 from l2lgd.errors import UserError
 from l2lgd.meta.rollout import advance, start
 from l2lgd.seeding import generator
@@ -36,9 +36,8 @@ def megabytes(name: str) -> float:
 
 def measure(overrides: list[str]) -> tuple[float, float]:
     """Median seconds of a step, and MiB."""
-    with initialize_config_module("l2lgd.conf", version_base="1.3"):
-        composed = compose("evaluate", overrides=["task=neural_art", "opt=lstm", *overrides])
-    config: Any = OmegaConf.to_container(composed, resolve=True)
+    found = composed("evaluate", ["task=neural_art", "opt=lstm", *overrides])
+    config: Any = OmegaConf.to_container(found, resolve=True)
     task = build(config["task"], "task")
     task.setup(config["data_dir"], torch.device("cpu"))  # type: ignore[attr-defined]
     function = task.sample("test", 1, generator(0))  # type: ignore[attr-defined]

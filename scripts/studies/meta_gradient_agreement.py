@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -26,6 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from l2lgd.config.building import build
+from l2lgd.config.defaults import composed
 from l2lgd.errors import ConfigError, UserError
 from l2lgd.meta.estimators.replay import replay
 from l2lgd.meta.rollout import Position, advance, rollout, start
@@ -105,10 +105,9 @@ def main() -> None:
         parser.error("--steps must not be negative, --unrolls and --functions at least 1")
     runtime.keep_freed_memory()
     try:
-        with initialize_config_module("l2lgd.conf", version_base="1.3"):
-            composed = compose("meta_train", overrides=arguments.overrides)
-        torch.manual_seed(composed.seed)
-        config: Any = OmegaConf.to_container(composed, resolve=True)
+        found = composed("meta_train", arguments.overrides)
+        torch.manual_seed(found.seed)
+        config: Any = OmegaConf.to_container(found, resolve=True)
         Console().print(measure(config, arguments))
     except (UserError, HydraException) as error:
         print(f"meta_gradient_agreement.py: {error}", file=sys.stderr)

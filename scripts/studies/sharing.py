@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2lgd.figures import style as look
+from l2lgd.figures import styles
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.axes import log_axis, loss_range
 from l2lgd.results.curves import Band, read_curves
@@ -274,7 +274,7 @@ def rows_in(path: Path) -> list[dict[str, str]]:
 def draw(results: Path) -> None:
     """From the tables of a folder: a row a problem, curves beside final losses against n."""
     curves, rows = curves_in(results / "curves.csv"), rows_in(results / "table.csv")
-    figure, grid = look.new(8.4, 2.8 * len(curves), len(curves), 2)
+    figure, grid = styles.new(8.4, 2.8 * len(curves), len(curves), 2)
     for (left, right), (task, bands) in zip(grid, curves.items(), strict=True):
         served = [band for name, band in bands.items() if name != OFF_AXIS]
         shown = loss_range((b.mean for b in served), (b.low for b in served))
@@ -289,7 +289,7 @@ def draw(results: Path) -> None:
         else:
             _draw_sizes(right, task, [row for row in rows if row["task"] == task])
     caption_below(figure, CAPTION, 9)
-    write_atomically(results / "curves.png", look.encoded(figure, "png", 110))
+    write_atomically(results / "curves.png", styles.encoded(figure, "png", 110))
 
 
 def _draw_sizes(axes: Any, task: str, rows: list[dict[str, str]]) -> None:

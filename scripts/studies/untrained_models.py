@@ -41,7 +41,7 @@ from l2lgd import LearnedOptimizer
 from l2lgd.data.images import load_images
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import DataUnavailable, UserError
-from l2lgd.figures import style as look
+from l2lgd.figures import styles
 from l2lgd.meta.rollout import advance, start
 from l2lgd.pretrained import weights as trained
 from l2lgd.results.axes import log_axis
@@ -69,11 +69,11 @@ LABELS = {ADAM: "Adam", CIFAR: f"{CIFAR}:rest"}
 OTHER_WEIGHTS = ("cifar_sub-lstm_sub", "neural_art-lstm")  # for --diagnose
 TEXTS = ("fractions", "heapq", "statistics", "textwrap")  # modules of Python's standard library
 COLORS = {  # of the paper's figures; quadratic-lstm has one of its own
-    ADAM: look.COLORS["adam"],
-    "mnist-lstm": look.COLORS["lstm"],
-    "mnist-lstm_mixture": look.COLORS["lstm_mixture"],
-    "quadratic-lstm": look.COLORS["rmsprop"],
-    CIFAR: look.COLORS["sgd"],
+    ADAM: styles.COLORS["adam"],
+    "mnist-lstm": styles.COLORS["lstm"],
+    "mnist-lstm_mixture": styles.COLORS["lstm_mixture"],
+    "quadratic-lstm": styles.COLORS["rmsprop"],
+    CIFAR: styles.COLORS["sgd"],
 }
 FACTORS = (0.01, 0.1, 10.0, 100.0)  # on the loss, for --diagnose
 FACTORS_ON = ("digits", "autoencoder", "burgers")  # where a run is short
@@ -674,7 +674,7 @@ def write_curves(path: Path, found: Found, steps: int) -> None:
 def draw(path: Path, results: Results, found: Found, protocol: Protocol) -> None:
     """A panel a problem, means over seeds and their range, smoothed over ten steps."""
     rows = -(-(len(found) + 1) // 2)  # the legend takes a panel
-    figure, axes = look.new(8.4, 3.2 * rows, rows, 2)
+    figure, axes = styles.new(8.4, 3.2 * rows, rows, 2)
     for panel, (problem, reports) in zip(axes.flat, found.items(), strict=False):
         draw_panel(panel, reports, protocol.steps)
         panel.set(title=results.models[problem]["title"], xlabel="step")
@@ -698,7 +698,7 @@ def draw(path: Path, results: Results, found: Found, protocol: Protocol) -> None
         "its tuned rate is 1; what diverges leaves the axis at the top."
     )
     caption_below(figure, caption, 9)
-    write_atomically(path, look.encoded(figure, "png", 110))
+    write_atomically(path, styles.encoded(figure, "png", 110))
 
 
 def draw_panel(panel: Any, reports: Mapping[str, Reported], steps: int) -> None:
@@ -727,8 +727,8 @@ def _line(optimizer: str, kind: str) -> dict[str, Any]:
     label = f"{LABELS.get(optimizer, optimizer)}, {'lr=1' if kind == 'plain' else 'tuned'}"
     own = {"color": COLORS[optimizer], "label": label}
     if optimizer == ADAM:
-        return look.HAND_DESIGNED | own | {"zorder": 4}
-    return look.LEARNED | own | ({"linestyle": ":"} if kind == "tuned" else {})
+        return styles.HAND_DESIGNED | own | {"zorder": 4}
+    return styles.LEARNED | own | ({"linestyle": ":"} if kind == "tuned" else {})
 
 
 # Why

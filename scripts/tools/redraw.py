@@ -12,11 +12,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-
+from l2lgd.config.defaults import composed
 from l2lgd.config.schemas import about_task
 from l2lgd.config.titles import title_of
-from l2lgd.figures.base import Look
+from l2lgd.figures.base import Appearance
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.comparison import comparison
 from l2lgd.figures.drawing import draw, path_of, table_of, write_caption
@@ -34,7 +33,7 @@ def redraw_figures(folder: Path) -> None:
     for name, figure in FIGURES.items():
         if path_of(folder, name, "csv").exists():
             write_caption(figure, folder)
-            draw(figure, folder, Look())
+            draw(figure, folder, Appearance())
             print(path_of(folder, name, "png"))
             tables[name] = table_of(folder, name)
     write_atomically(folder / "comparison.md", comparison(tables).encode())
@@ -50,8 +49,7 @@ def redraw_evaluation(folder: Path) -> None:
             window = FINAL_WINDOW
             bands = {name: band(curves[name], window) for name in bands}
     learned = [name for name, result in summary["results"].items() if "checkpoint" in result]
-    with initialize_config_module("l2lgd.conf", version_base="1.3"):
-        label = about_task(compose("evaluate", [f"task={summary['task']}"])).loss_label
+    label = about_task(composed("evaluate", [f"task={summary['task']}"])).loss_label
     title = title_of(summary["task"], shlex.split(summary["command"]))
     caption = of_curves(summary, window)
     plot_curves(folder / "curves.png", bands, learned, title, label, caption)

@@ -166,12 +166,12 @@ def odd_word(draw: random.Random, verb: str) -> tuple[list[str], list[str]]:
 
 def options(verb: str) -> list[str]:
     """The names of all options of a verb, as its config is composed for ``VALID``."""
-    from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
+    from l2lgd.config.defaults import composed
+
     words = [word for word in VALID[verb] if "=" in word and not word.startswith("hydra")]
-    with initialize_config_module("l2lgd.conf", version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose(verb.replace("-", "_"), overrides=words))
+    config: Any = OmegaConf.to_container(composed(verb.replace("-", "_"), words))
     return [".".join(keys) for keys in _leaves(config, ())]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import choices, composed, l2lgd
+from helpers import CONF, choices, composed, l2lgd
 from omegaconf import OmegaConf
 
 from l2lgd.config.old_names import current, upgraded_task
@@ -105,3 +105,39 @@ def test_words_of_earlier_versions_mean_what_they_meant() -> None:
         "++task.weights_of=[a]",
         "seed=1",
     ]
+
+
+def test_a_recipe_is_added_to_what_the_task_it_is_made_of_recommends(tmp_path: Path) -> None:
+    own = tmp_path / "conf" / "task"
+    own.mkdir(parents=True)
+    text = "defaults: [quadratic, _self_]\ndimension: 5\nrecipe: {meta_steps: 77}\n"
+    (own / "mine.yaml").write_text(text, encoding="utf-8")
+    words = ("--config-dir", "conf", "task=mine", "--cfg", "job")
+    shown = yaml.safe_load(l2lgd("meta-train", *words, cwd=tmp_path).stdout)
+    assert (shown["meta_steps"], shown["num_functions"]) == (77, 16)
+    assert shown["unroll"]["loss_weights"] == "linear"
+
+
+@pytest.mark.parametrize("key", ["recipe", "recommended"])
+def test_an_experiment_can_say_what_is_recommended(key: str, tmp_path: Path) -> None:
+    own = tmp_path / "conf" / "experiment"
+    own.mkdir(parents=True)
+    text = f"# @package _global_\ntask: {{{key}: {{meta_steps: 66}}}}\nvalidate_every: 9\n"
+    (own / "mine.yaml").write_text(text, encoding="utf-8")
+    words = ("--config-dir", "conf", "task=quadratic", "experiment=mine", "--cfg", "job")
+    done = l2lgd("meta-train", *words, cwd=tmp_path)
+    shown = yaml.safe_load(done.stdout)
+    assert (shown["meta_steps"], shown["validate_every"]) == (66, 9), done.stderr
+
+
+def test_what_no_recipe_ever_had_is_a_mistake(tmp_path: Path) -> None:
+    done = l2lgd("meta-train", "task=quadratic", "task.recipe.foo=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "task.recipe" in done.stderr
+
+
+def test_only_one_place_composes() -> None:
+    for folder in ("l2lgd", "scripts"):
+        for path in (CONF.parent / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert "initialize_config" not in text or path.name in ("defaults.py", "art.py"), path

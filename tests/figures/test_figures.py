@@ -14,8 +14,8 @@ from helpers import assert_same_picture, environment, l2lgd
 from PIL import Image
 
 from l2lgd.errors import UserError
-from l2lgd.figures import style as looks
-from l2lgd.figures.base import Look, Row, Table
+from l2lgd.figures import styles
+from l2lgd.figures.base import Appearance, Row, Table
 from l2lgd.figures.catalogue import FIGURES, QUADRATIC
 from l2lgd.figures.comparison import TITLES, comparison, published
 from l2lgd.figures.drawing import read
@@ -243,14 +243,16 @@ def test_the_committed_figures_are_of_the_shipped_weights(name: str) -> None:
 def test_drawing_a_committed_figure_again_gives_the_same_picture(name: str, tmp_path: Path) -> None:
     figure = FIGURES[name]
     again = tmp_path / "again.png"
-    again.write_bytes(looks.encoded(figure.draw(read(name, COMMITTED), Look()), "png", figure.dpi))
+    again.write_bytes(
+        styles.encoded(figure.draw(read(name, COMMITTED), Appearance()), "png", figure.dpi)
+    )
     assert_same_picture(again, COMMITTED / f"figure_{name}.png")
 
 
 @pytest.mark.parametrize("name", ["quadratic", "quadratic_gaussian"])
 def test_the_sharing_figures_axes_serve_what_learned(name: str) -> None:
     content = read("sharing", COMMITTED)
-    axes = FIGURES["sharing"].draw(content, Look()).get_axes()
+    axes = FIGURES["sharing"].draw(content, Appearance()).get_axes()
     low, _ = axes[content.table.panels().index(name)].get_ylim()
     lines = content.table.lines(name)
     others = [line[1].min() for optimizer, line in lines.items() if optimizer != "bfgs"]

@@ -9,9 +9,9 @@ import torch
 from helpers import art_options, l2lgd
 from hydra import initialize_config_module
 
-from l2lgd.figures import style as looks
+from l2lgd.figures import styles
 from l2lgd.figures.art import CONTENTS, FOLLOWED
-from l2lgd.figures.base import Content, Evaluated, Look, Request
+from l2lgd.figures.base import Appearance, Content, Evaluated, Request
 from l2lgd.figures.catalogue import FIGURES
 from l2lgd.figures.drawing import read
 from l2lgd.figures.proposals import ACROSS
@@ -51,7 +51,7 @@ def collect(name: str, evaluated: dict[str, Evaluated], request: Request) -> Con
     figure = FIGURES[name]
     shown = {panel: evaluated[panel] for panel in figure.evaluations()}
     content = figure.collect(shown, request)
-    picture = looks.encoded(figure.draw(content, Look()), "png", figure.dpi)
+    picture = styles.encoded(figure.draw(content, Appearance()), "png", figure.dpi)
     assert picture.startswith(b"\x89PNG")
     return content
 
@@ -99,13 +99,13 @@ def test_images_say_which_network_stands_in(name: str) -> None:
     content = read(name, COMMITTED)
     assert content.notes
     assert "stand-in" in content.notes[0]
-    texts = FIGURES[name].draw(content, Look()).texts
+    texts = FIGURES[name].draw(content, Appearance()).texts
     assert ["stand-in" in text.get_text() for text in texts] == [True]
 
 
 def test_figure_9_shows_each_style_once() -> None:
     content = read("9", COMMITTED)
-    axes = FIGURES["9"].draw(content, Look()).get_axes()
+    axes = FIGURES["9"].draw(content, Appearance()).get_axes()
     titles = [panel.get_title() for panel in axes]
     assert titles.count("style of the meta-training") == titles.count("new style") == 1
     assert len(axes) == 2 * (1 + 2 * CONTENTS)
@@ -114,7 +114,7 @@ def test_figure_9_shows_each_style_once() -> None:
 @pytest.mark.parametrize("name", ["11", "12", "13"])
 def test_the_range_of_a_row_is_that_of_its_own_responses(name: str) -> None:
     content = read(name, COMMITTED)
-    axes = FIGURES[name].draw(content, Look()).get_axes()
+    axes = FIGURES[name].draw(content, Appearance()).get_axes()
     panels = content.table.panels()
     for k in range(0, len(panels), ACROSS):
         here = panels[k : k + ACROSS]

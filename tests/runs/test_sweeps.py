@@ -151,6 +151,8 @@ def test_launchers_run_jobs_of_their_own(launcher: str, failing: Path, tmp_path:
     assert ran.returncode == 2, ran.stderr
     status = {int(row["job"]): row["status"] for row in table(tmp_path)}
     assert status == {0: "completed", 1: "failed"}
+    composed = (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").read_text("utf-8")
+    assert "loss_weights: linear" in composed  # which the task recommends
     assert "1 of 2 jobs did not succeed" in ran.stderr
     ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.01", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

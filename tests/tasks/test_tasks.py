@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import unavailable
-from helpers import CONF, choices, node, run_steps
+from helpers import CONF, choices, node, run_steps, unavailable
 from torch import nn
 from torch.nn import functional
 
