@@ -11,7 +11,7 @@ import textwrap
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import docstrings
 import generated
@@ -81,7 +81,7 @@ def class_section(kind: type, names: Mapping[type, str]) -> list[str]:
     name = names[kind]
     inherited = [base for base in kind.__mro__[1:] if base in names]
     lines = [f"## `{name}`", ""]
-    bases = [b for b in kind.__bases__ if b not in (object, ABC)]
+    bases = [b for b in kind.__bases__ if b not in (object, ABC, Generic)]
     if bases:
         lines += [f"Derived from {' and '.join(base_name(base, names) for base in bases)}.", ""]
     if not inspect.isabstract(kind):
@@ -200,7 +200,7 @@ def parameter_text(parameter: inspect.Parameter) -> str:
 def annotation(kind: Any) -> str:
     """A type, without the modules that its parts come from unless these are PyTorch's."""
     text = re.sub(r"[A-Za-z_][\w.]*", lambda match: short(match[0]), inspect.formatannotation(kind))
-    return text.replace("NoneType", "None").replace("'", '"')
+    return text.replace("NoneType", "None").replace("~", "").replace("'", '"')
 
 
 def short(name: str) -> str:
