@@ -154,6 +154,8 @@ def shown(value: str, by_task: bool = False) -> str:
     if variable:
         return f"${variable[1]} or {variable[2]}"
     plain = re.sub(r"\$\{(\w+)\}", r"\1", value)  # of another option
+    if plain.startswith("["):
+        plain = plain.replace(", ", ",")  # as it is typed
     return f"{plain}, or the task's" if by_task else plain
 
 

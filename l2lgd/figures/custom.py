@@ -36,15 +36,21 @@ def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
             raise ConfigError(f"of=[{folder}] is of l2lgd {one.summary['verb']}, not of evaluate")
         name = task if task not in evaluated else f"{task} ({len(evaluated) + 1})"
         evaluated[name] = one
-    panels = [_panel(*item) for item in evaluated.items()]
+    tasks = [one.summary["task"] for one in evaluated.values()]
+    panels = [
+        _panel(name, one, str(folder) if tasks.count(one.summary["task"]) > 1 else "")
+        for folder, (name, one) in zip(folders, evaluated.items(), strict=True)
+    ]
     return CurveFigure(NAME, "mean loss against the step", panels), evaluated
 
 
-def _panel(name: str, one: Evaluated) -> Panel:
+def _panel(name: str, one: Evaluated, folder: str) -> Panel:
+    """A panel; its title names the folder where several are of one task."""
     steps = one.summary["num_steps"]
     stochastic = any(curves.stochastic for curves in one.curves.values())
     window = WINDOW if stochastic and steps >= LONG else 1
     words = title_of(one.summary["task"], shlex.split(one.summary["command"]))
+    words = f"{words}, {folder}" if folder else words
     return Panel(
         name,
         textwrap.fill(words, TITLE_WIDTH),

@@ -187,7 +187,7 @@ def plot_training(
     whole = np.array(meta_losses[: len(meta_losses) // window * window], float).reshape(-1, 2)
     steps, losses = whole.reshape(-1, window, 2).mean(1).T
     above.plot(steps, losses, color=COLORS["lstm"], linewidth=LEARNED["linewidth"])
-    above.set_ylabel("meta-loss" + (f"\n(line: mean of {window} meta-steps)" if window > 1 else ""))
+    above.set_ylabel("meta-loss" + (f", mean of {window}" if window > 1 else ""))
     finite = [point for point in validations if np.isfinite(point[1])]
     below.plot(*_columns(finite), color=VALIDATION, marker=".", clip_on=False)
     if finite:

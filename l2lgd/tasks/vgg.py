@@ -174,6 +174,8 @@ def _of_file(
         return network, f"{network}, {about['name']}", tensors, mean, std
     except (CheckpointError, KeyError) as error:
         reason = one_line(error).partition(";")[0]  # its way out is of another kind of file
+        if isinstance(error, KeyError):
+            reason = f"no {error.args[0]} in it"
         raise DataUnavailable(
             f"task.vgg.weights={config.weights} has no weights of VGG ({reason}); "
             "python scripts/tools/hed_weights.py makes such a file"

@@ -31,6 +31,8 @@ def meta_train(config: DictConfig) -> float:
     plan = MetaTrainingPlan.of(run)
     stored = stored_run(run, config)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
+    if resume_at == run.options.meta_steps:
+        log.info("all %d meta-steps have been done", resume_at)
     with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
         logger_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
