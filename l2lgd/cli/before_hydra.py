@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from l2lgd.config.old_names import current
-from l2lgd.config.options import FILLED
+from l2lgd.config.options import FILLED, RECOMMENDED
 from l2lgd.config.overrides import quoted
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.system import launch
@@ -53,8 +53,8 @@ def _refuse_recommended(overrides: list[str]) -> None:
     """What a task recommends has been taken, or not, before anything that is typed."""
     for word in overrides:
         name = word.lstrip("+~").partition("=")[0]
-        if name.startswith("task.recommended."):
-            option = name.removeprefix("task.recommended.")
+        option = name.removeprefix(f"task.{RECOMMENDED}.")
+        if option != name:
             raise ConfigError(f"{word}: give {option}= itself; it has the last word")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from l2lgd.config.options import may_be_recommended
+from l2lgd.config.choices import choices, first_comment, text_of
+from l2lgd.config.options import OPEN_CHOICES, RECOMMENDED, may_be_recommended
 from l2lgd.config.overrides import GROUPS, WORDS
 
 WIDTH = 80
@@ -41,7 +42,6 @@ EXAMPLES = {
     "stylize": WORDS["stylize"],
     "figures": "figure=4",
 }
-OPEN = {"opt": "lstm", "unroll": "task"}  # choices whose options a task may fill in
 ENDING = """Lists are written without blanks: baselines=[adam,sgd]. hydra.run.dir=FOLDER chooses the
 folder of the run. Hydra's flags work too: --multirun runs every combination of values such as
 seed=0,1,2; --cfg job shows the config and ends; --config-dir DIR adds configs of yours."""
@@ -83,7 +83,7 @@ def verb_help(verb: str, meaning: str, words: Iterable[str] = ()) -> str:
         words: what else was typed; the options shown of a group are those of its choice there.
     """
     conf = files("l2lgd.conf")
-    text = (conf / f"{verb.replace('-', '_')}.yaml").read_text(encoding="utf-8")
+    text = text_of(verb.replace("-", "_"))
     chosen = _chosen(conf, text, words)
     own = _options(text, lambda name: may_be_recommended(verb.replace("-", "_"), name))
     own = {name: said for name, said in own.items() if name not in chosen}
@@ -104,7 +104,7 @@ def verb_help(verb: str, meaning: str, words: Iterable[str] = ()) -> str:
         *columns(rest.items()),
     ]
     for group, choice in chosen.items():
-        lines += ["", f"{group}=  {MEANINGS[group]}", *columns(_choices(conf / group).items())]
+        lines += ["", f"{group}=  {MEANINGS[group]}", *columns(_choices(group).items())]
         fields = _of_choice(conf / group, group, choice)
         if fields:
             lines += [f"options of {group}={choice}:", *columns(fields.items())]
@@ -174,7 +174,7 @@ def _options(text: str, by_task: Callable[[str], bool], prefix: str = "") -> Row
     found = {}
     for path, value, comment in entries(text):
         name = prefix + ".".join(path)
-        if comment and value and not name.startswith("task.recommended."):
+        if comment and value and not name.startswith(f"task.{RECOMMENDED}."):
             default = shown(value, by_task(name))
             found[name] = f"{comment} {default if default[0] == '[' else f'[{default}]'}"
     return found
@@ -191,7 +191,7 @@ def _of_choice(group: Traversable, name: str, choice: str) -> Rows:
     for parent in re.findall(r"^  - (\w+)$", text, re.MULTILINE):
         if parent != "_self_":
             found |= _of_choice(group, name, parent)
-    open_to_task = OPEN.get(name) == choice
+    open_to_task = OPEN_CHOICES.get(name) == choice
     return found | _options(text, lambda option: open_to_task and _is_open(option), f"{name}.")
 
 
@@ -204,11 +204,6 @@ def _is_open(option: str) -> bool:
     return name in {field.name for field in dataclasses.fields(schema)}
 
 
-def _choices(group: Traversable) -> Rows:
+def _choices(group: str) -> Rows:
     """The choices of a group, each with the first comment of its file."""
-    found = {}
-    for file in sorted(group.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".yaml"):
-            comments = re.findall(r"^# (?!@)(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            found[file.name.removesuffix(".yaml")] = comments[0] if comments else ""
-    return found
+    return {choice: first_comment(text_of(group, choice)) for choice in choices(group)}

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from l2lgd.cli.help import entries, groups_of
+from l2lgd.config.choices import choices, text_of
 from l2lgd.config.overrides import HYDRA_FLAGS, INFO_KINDS, POSITIONAL, SHORT, WORDS
 from l2lgd.errors import ConfigError, close_to, nearest
 
@@ -168,9 +169,9 @@ def _check_choice(verb: str, group: str, value: str) -> None:
         lengths = plain.strip("[]")
         raise ConfigError(f"there is no unroll={value}; did you mean unroll.lengths=[{lengths}]?")
     if group in _groups(verb) and group != "experiment" and plain.lower() in NONE:
-        choices = _choices(group)
-        if plain not in choices:
-            raise ConfigError(f"there is no {group}={value}; choose one of {', '.join(choices)}")
+        known = choices(group)
+        if plain not in known:
+            raise ConfigError(f"there is no {group}={value}; choose one of {', '.join(known)}")
 
 
 def _bare(verb: str, word: str, rest: Sequence[str]) -> str:
@@ -188,12 +189,12 @@ def _bare(verb: str, word: str, rest: Sequence[str]) -> str:
     if following and (_is_bare(following[0]) or following[0].startswith("=")):
         value = following[0].lstrip("=")
     name = name.replace("-", "_")
-    choices = _any_choice(verb)
+    groups = _any_choice(verb)
     hint = _hint(verb, name, value)
-    if hint and (value or word not in choices):
+    if hint and (value or word not in groups):
         return unreadable + hint
-    if word in choices:
-        return f"{unreadable}; did you mean {choices[word]}={word}?"
+    if word in groups:
+        return f"{unreadable}; did you mean {groups[word]}={word}?"
     shipped = files("l2lgd") / "pretrained" / "shipped" / f"{word}.safetensors"
     weights = "checkpoint" if "checkpoint" in _options(verb) else "initial_weights"
     if weights in _options(verb) and (word.endswith(".safetensors") or shipped.is_file()):
@@ -233,19 +234,14 @@ def _groups(verb: str) -> dict[str, str]:
 
 
 def _text(verb: str) -> str:
-    return (files("l2lgd.conf") / f"{verb.replace('-', '_')}.yaml").read_text("utf-8")
-
-
-def _choices(group: str) -> list[str]:
-    found = (entry.name for entry in (files("l2lgd.conf") / group).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+    return text_of(verb.replace("-", "_"))
 
 
 def _any_choice(verb: str) -> dict[str, str]:
     """The group that each choice is of; of choices of one name, the first."""
     found: dict[str, str] = {}
     for group in _groups(verb):
-        for choice in _choices(group):
+        for choice in choices(group):
             found.setdefault(choice, group)
     return found
 

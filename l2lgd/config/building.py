@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 
 from l2lgd.config.old_names import TARGETS
+from l2lgd.config.options import BESIDE, RECOMMENDED
 from l2lgd.config.typed import typed
 from l2lgd.errors import ConfigError, one_line
 
 Kind = TypeVar("Kind")
-NOT_FOR_CONSTRUCTORS = ("_target_", "recommended", "weights_of", "loss_label")
+NOT_FOR_CONSTRUCTORS = ("_target_", RECOMMENDED, *BESIDE)
 
 
 def build(

@@ -15,10 +15,8 @@ from hydra._internal.config_repository import IConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded_task
-from l2lgd.config.options import FILLED, RECOMMENDED
+from l2lgd.config.options import FILLED, OPEN_CHOICES, RECOMMENDED
 
-# Choices whose options a task may fill in, and the part of ``recommended`` that they take.
-OPEN_CHOICES = {"unroll/task": "unroll", "opt/lstm": "opt"}
 BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
 
 
@@ -57,7 +55,7 @@ def _recommended(config: DictConfig, later: DictConfig) -> DictConfig:
     for part in (config, later):
         task = part.get("task")
         told = upgraded_task(dict(task)).get(RECOMMENDED) if isinstance(task, DictConfig) else None
-        if isinstance(told, Mapping | DictConfig):
+        if isinstance(told, Mapping):
             found.merge_with(told)
     return found
 
@@ -92,8 +90,8 @@ def _fill(
 def _open(defaults: Sequence[Any], load: Any) -> Iterator[tuple[str, str, str]]:
     """Options that have the value of an open choice: package, part of what is recommended, name."""
     for k, default in enumerate(defaults):
-        part = OPEN_CHOICES.get(default.config_path or "")
-        if part is None:
+        part, _, choice = (default.config_path or "").partition("/")
+        if not choice or OPEN_CHOICES.get(part) != choice:
             continue
         package = default.package
         later = [load(default=other).config for other in defaults[k + 1 :] if other.config_path]

@@ -6,8 +6,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded
+from l2lgd.config.options import RECOMMENDED
 
-RECOMMENDED = "task.recommended."  # which has no effect of its own
+NO_EFFECT = f"task.{RECOMMENDED}."  # of its own
 
 
 def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
@@ -20,7 +21,7 @@ def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> l
         plain: Any = OmegaConf.to_container(config, resolve=True)
         kept = {k: v for k, v in upgraded(plain).items() if k not in set(ignore)}
         options = _flattened(kept).items()
-        flat.append({k: v for k, v in options if not k.startswith(RECOMMENDED)})
+        flat.append({k: v for k, v in options if not k.startswith(NO_EFFECT)})
     before, after = flat
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from l2lgd.config.options import BESIDE, RECOMMENDED
+
 TARGETS = {  # of ``_target_``
     "l2lgd.mirrors.Mirror": "l2lgd.tracking.loggers.Logger",
     "l2lgd.mirrors.TensorBoard": "l2lgd.tracking.loggers.TensorBoard",
@@ -11,7 +13,6 @@ TARGETS = {  # of ``_target_``
 }
 CHOICES = {"unroll=recipe": "unroll=task"}
 RECIPE = "recipe"  # key of a task, now ``recommended`` and what stands beside it
-BESIDE = ("weights_of", "loss_label")
 OF_UNROLL = {"unroll_lengths": "lengths"} | {
     name: name
     for name in (
@@ -45,7 +46,7 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
     # A YAML file of an earlier version may be made of one of today.
     recommended = {
         key: dict(value) if isinstance(value, Mapping) else value
-        for key, value in (found.get("recommended") or {}).items()
+        for key, value in (found.get(RECOMMENDED) or {}).items()
     }
     for key, value in recipe.items():
         if key in BESIDE:
@@ -53,7 +54,7 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
         else:
             part, _, name = _place(str(key)).rpartition(".")
             (recommended.setdefault(part, {}) if part else recommended)[name] = value
-    return found | {"recommended": recommended}
+    return found | {RECOMMENDED: recommended}
 
 
 def renamed(node: Any) -> Any:

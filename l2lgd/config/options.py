@@ -1,6 +1,8 @@
 """Which options of each verb a task may have defaults for."""
 
 RECOMMENDED = "recommended"  # key of a task's YAML
+BESIDE = ("weights_of", "loss_label")  # what else it says that is no argument of the task
+OPEN_CHOICES = {"unroll": "task", "opt": "lstm"}  # whose options a task may fill in, too
 SAME = ("num_steps", "meta_decay", "meta_average", "validate_every", "validation_functions")
 FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are called there
     "meta_train": {
@@ -14,5 +16,5 @@ FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are
 
 
 def may_be_recommended(verb: str, option: str) -> bool:
-    """Can a task have another default for an option of a verb, or of an open choice?"""
+    """Can a task have another default for an option of a verb?"""
     return option in FILLED.get(verb, ())

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded_task
+from l2lgd.config.options import RECOMMENDED
 from l2lgd.config.typed import typed
 from l2lgd.errors import ConfigError
 
@@ -225,11 +226,11 @@ def about_task(config: Mapping[str, Any]) -> AboutTask:
         ConfigError: an option of ``task.recommended`` that does not exist, or of the wrong type.
     """
     task = config.get("task")
-    if not isinstance(task, Mapping | DictConfig):
+    if not isinstance(task, Mapping):
         return AboutTask()
     node = upgraded_task(dict(task))
-    recommended = node.get("recommended", {})
-    if not isinstance(recommended, Mapping | DictConfig):
+    recommended = node.get(RECOMMENDED, {})
+    if not isinstance(recommended, Mapping):
         raise ConfigError(f"task.recommended={recommended}: must be options with their values")
     known = {f.name for f in dataclasses.fields(AboutTask)}
     told = {key: value for key, value in node.items() if key in known and value is not None}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-FIRST_COMMENT = re.compile(r"^# (?!@)(.*)$", re.MULTILINE)
+from l2lgd.config.choices import first_comment
+
 SOURCE = re.compile(r"\s*\([^()]*\)$")  # "(paper, section 3.2)" at the end
 NOT_THE_FUNCTIONS = re.compile(  # where data and weights are from, which summary.json says
     r"task\.(name|content|data\.|vgg\.|recommended|recipe|weights_of|loss_label)"
@@ -23,8 +24,8 @@ def title_of(task: str, overrides: Sequence[str] = (), folders: Sequence[Path] =
     places = [*folders, files("l2lgd.conf")]
     found = (place.joinpath("task", f"{task}.yaml") for place in places)
     text = next((file.read_text(encoding="utf-8") for file in found if file.is_file()), "")
-    comment = FIRST_COMMENT.search(text)
-    title = SOURCE.sub("", comment[1]) if comment else task.replace("_", " ")
+    comment = first_comment(text)
+    title = SOURCE.sub("", comment) if comment else task.replace("_", " ")
     changed = [word for word in overrides if word.startswith("task.")]
     changed = [word for word in changed if not NOT_THE_FUNCTIONS.match(word)]
     return "; ".join([title, *(word.removeprefix("task.") for word in changed)])

@@ -1,16 +1,13 @@
 """What a tuned rate, or the losses of an evaluation, depend on."""
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
-from l2lgd.config.building import NOT_FOR_CONSTRUCTORS
+from l2lgd.config.options import BESIDE, RECOMMENDED
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.losses import digest
 from l2lgd.runs.run import Run
-
-log = logging.getLogger(__name__)
 
 
 def tuning_key(
@@ -55,7 +52,7 @@ def losses_key(
 
 def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """Those that tell tasks apart, as they are in a key; one that is null is as good as absent."""
-    left_out = (*NOT_FOR_CONSTRUCTORS[1:], *others)
+    left_out = (RECOMMENDED, *BESIDE, *others)
     return {k: v for k, v in node.items() if k not in left_out and v is not None}
 
 

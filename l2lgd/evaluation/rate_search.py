@@ -1,6 +1,5 @@
 """Searches of rates: a growing grid, or random search."""
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from l2lgd.errors import UserError
-
-log = logging.getLogger(__name__)
 
 RATES_PER_DECADE = 3
 MOST_EXTENSIONS = 15  # five decades beyond either end of the grid

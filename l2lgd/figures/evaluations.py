@@ -32,7 +32,8 @@ from l2lgd.tracking.console import Bars, can_draw
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-NO_RESULTS = ("cli", "figures", "tracking", "results/plots.py", "conf")  # no number depends on it
+PICTURES = ("results/axes.py", "results/captions.py", "results/plots.py", "config/titles.py")
+NO_RESULTS = ("cli", "figures", "tracking", *PICTURES, "conf")  # no number depends on them
 CONFIG = ("evaluate.yaml", "task", "opt", "unroll", "logger")  # of conf/, what evaluations read
 STAMP = "made_of.json"
 BASELINES = "baselines"  # in the stamp

@@ -1,7 +1,6 @@
 """Trained weights by name: those that ship with the package, and files of one's own."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from l2lgd.config.building import build
-from l2lgd.errors import CheckpointError, nearest
+from l2lgd.errors import CheckpointError, close_to, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.groups import Grouped
@@ -55,8 +54,8 @@ def find(label: str) -> Weights:
     if label.endswith(SUFFIX) or not path.is_file():
         path = own
         if not label.endswith(SUFFIX) and not own.exists():
-            close = nearest(label, names()) if difflib.get_close_matches(label, names()) else ""
-            hint = close or "; l2lgd optimizers lists them"
+            close = close_to(label, names(), 0.6)
+            hint = f"; did you mean {close}?" if close else "; l2lgd optimizers lists them"
             raise CheckpointError(
                 f"no weights {label} ship with l2lgd{hint} (the path of a .safetensors file does "
                 "as well)"

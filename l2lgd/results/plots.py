@@ -45,6 +45,7 @@ LABELS = {
     "ntm_lbfgs": "NTM-L-BFGS",
 }
 VALIDATION = "0.25"
+POINTS = 50  # of the line through the meta-losses
 LEARNED: dict[str, Any] = {"linewidth": 2.0, "zorder": 3}
 HAND_DESIGNED: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, (6, 1.5, 1.5, 1.5))}
 SIZE = (6.0, 4.8)  # inches
@@ -162,9 +163,6 @@ def clipped(searches: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, 
         name: [rate for rate, loss in search if not loss <= ceiling or math.isinf(loss)]
         for name, search in searches.items()
     }
-
-
-POINTS = 50  # of the line through the meta-losses
 
 
 def plot_training(

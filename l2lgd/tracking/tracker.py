@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import math
 import os
 import time
@@ -14,8 +13,6 @@ from l2lgd.storage.files import disk_error, write_atomically
 from l2lgd.tracking.console import Bars, can_draw
 from l2lgd.tracking.loggers import About, GuardedLogger, Logger
 from l2lgd.tracking.metrics import lines_up_to
-
-log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):

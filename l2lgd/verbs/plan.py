@@ -1,7 +1,6 @@
 """What is meta-trained, and how, as a config describes it."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from l2lgd.runs.run import Run
 from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, RunTracker
 from l2lgd.verbs.resuming import MAY_CHANGE_ON_RESUME
-
-log = logging.getLogger(__name__)
 
 
 def build_unroll(node: Mapping[str, Any]) -> Unroll:

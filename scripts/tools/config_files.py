@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -144,24 +143,11 @@ def type_name(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def choices(group: str) -> list[str]:
-    """Names of the YAML files of a group."""
-    names = (entry.name for entry in (CONF / group).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
 def is_choice(group: str, choice: str) -> bool:
     """Is there such a file, or does it come from Hydra?"""
     return (CONF / group / f"{choice}.yaml").is_file()
 
 
-def first_comment(text: str) -> str:
-    """Of a file, without Hydra's own."""
-    (found,) = re.findall(r"^# (?!@)(.*)$", text, re.MULTILINE)[:1] or [""]
-    return str(found)
-
-
-@functools.cache
 def read(file: Traversable) -> str:
     return file.read_text(encoding="utf-8")
 

@@ -17,6 +17,8 @@ import yaml
 from config_files import CONF, Option
 
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
+from l2lgd.config.choices import choices, first_comment
+from l2lgd.config.options import OPEN_CHOICES
 from l2lgd.config.overrides import GROUPS, WORDS
 from l2lgd.config.schemas import SCHEMAS
 
@@ -82,7 +84,7 @@ def verb_text(verb: str, meaning: str) -> str:
     preset = [o for o in found if o.name.partition(".")[0] in groups.keys() - {o.name}]
     own = [o for o in found if o not in preset]
     words = f"{WORDS[verb]} " if verb in WORDS else ""
-    said = sentence((conf.first_comment(text) or meaning).partition(": l2lgd ")[0])
+    said = sentence((first_comment(text) or meaning).partition(": l2lgd ")[0])
     lines = [f"# `l2lgd {verb}`", "", NOTICE, "", marked(said), ""]
     lines += ["```text", f"l2lgd {verb} {words}[option=value …]", "```", ""]
     lines += [f"What it leaves behind: [files of a run](../files.md#{verb}).", ""]
@@ -113,11 +115,11 @@ def group_text(group: str) -> str:
     """The page of a group: a list of its choices, then each with its options."""
     lines = [f"# `{group}`", "", NOTICE, "", MEANINGS[group], ""]
     lines += ["| choice | what it is |", "|---|---|"]
-    for choice in conf.choices(group):
-        comment = conf.first_comment(conf.read(CONF / group / f"{choice}.yaml"))
+    for choice in choices(group):
+        comment = first_comment(conf.read(CONF / group / f"{choice}.yaml"))
         lines.append(f"| {linked(group, choice, f'{group}={choice}')} | {marked(comment)} |")
     lines.append("")
-    for choice in conf.choices(group):
+    for choice in choices(group):
         lines += choice_section(group, choice)
     return "\n".join(lines)
 
@@ -127,7 +129,7 @@ def choice_section(group: str, choice: str) -> list[str]:
     text = conf.read(CONF / group / f"{choice}.yaml")
     parents = [value for key, value in conf.defaults(text) if not key]
     found = [conf.with_meaning(option, group, parents) for option in conf.options(text)]
-    paragraphs = [f"## `{group}={choice}`", marked(sentence(conf.first_comment(text)))]
+    paragraphs = [f"## `{group}={choice}`", marked(sentence(first_comment(text)))]
     others = ", ".join(f"`{key}={value}`" for key, value in conf.defaults(text) if key)
     if others:
         paragraphs.append(f"It chooses {others}.")
@@ -152,9 +154,9 @@ def choice_section(group: str, choice: str) -> list[str]:
 
 def filled_in_choice(group: str, choice: str) -> set[str]:
     """Options of a choice that some task has another default for."""
-    if (group, choice) not in {("unroll", "task"), ("opt", "lstm")}:
+    if OPEN_CHOICES.get(group) != choice:
         return set()
-    every = (name for task in conf.choices("task") for name in conf.recommended("task", task))
+    every = (name for task in choices("task") for name in conf.recommended("task", task))
     return {name.partition(".")[2] for name in every if name.startswith(f"{group}.")}
 
 
