@@ -427,6 +427,7 @@ def test_steps_are_those_of_the_trainer_on_mnist(mnist_dir: str) -> None:
     torch.testing.assert_close(reached, theta[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:weights cifar")  # there is no convolution
 @pytest.mark.parametrize("name", weights.names())
 def test_all_shipped_weights_can_be_used(name: str) -> None:
     net = model()
