@@ -1,7 +1,6 @@
 """A trained optimizer as a ``torch.optim.Optimizer``, for anybody's PyTorch loop."""
 
 import contextlib
-import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -9,25 +8,21 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule
-from l2lgd.pretrained import older_states
+from l2lgd.pretrained import saved_states
 from l2lgd.pretrained.assignment import Assignment
-from l2lgd.pretrained.layout import Entry
 from l2lgd.pretrained.options import check, type_of, warn_of_unknown
+from l2lgd.pretrained.placing import Steppers
 from l2lgd.pretrained.sharding import (
     distributed_as,
     is_fake,
-    is_flattened,
     is_whole,
-    joined,
     local,
     placed_as,
     real,
     real_shape,
-    split,
 )
-from l2lgd.pretrained.stepping import Stepper
 
 DEFAULT_WEIGHTS = "cifar10-lstm_per_group:rest"  # what works best where nothing was trained for
 BLOCK_SIZE = 16384  # coordinates that are stepped at once
@@ -88,7 +83,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         allow_targets: Iterable[str] = (),
     ) -> None:
         self._assignment = Assignment(allow_targets)
-        self._forget_copies()
+        self._steppers = Steppers(self._assignment)
         defaults = {
             "lr": lr,
             "weights": weights,
@@ -146,14 +141,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         for group in self.param_groups:
             self._sign(group)  # its parameters may have been changed by hand
-        found = super().state_dict()
-        for group, saved in zip(self.param_groups, found["param_groups"], strict=True):
-            for index, entries in self._entries_of(group).items():
-                parameter, place = group["params"][index], saved["params"][index]
-                if is_flattened(parameter) and place in found["state"]:
-                    state = found["state"][place]
-                    found["state"][place] = split(state, entries, real_shape(parameter))
-        return found
+        return saved_states.for_fsdp1(super().state_dict(), self.param_groups, self._steppers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state that :meth:`state_dict` gave, whatever device it was on.
@@ -166,10 +154,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
         labels = [group["weights"] for group in self.param_groups]
 
         def before(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-            for group, theirs in zip(self.param_groups, state["param_groups"], strict=False):
+            for group in self.param_groups:
                 self._sign(group)
-                self._refuse_others(group, theirs)
-            given.update(self._brought_up(state))
+            saved_states.refuse_others(state, self.param_groups, self._assignment)
+            given.update(
+                saved_states.of_today(state, self.param_groups, self._assignment, self._steppers)
+            )
             return given
 
         def after(_: torch.optim.Optimizer) -> None:
@@ -179,7 +169,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 for name, value in self.defaults.items():  # an older state lacks some
                     group.setdefault(name, value)
                 check(group)
-                for index, entries in self._entries_of(group).items():
+                for index, entries in self._steppers.entries_of(group).items():
                     parameter = group["params"][index]
                     kept = given["state"].get(theirs["params"][index], {})
                     for name in [entry.name for entry in entries if entry.name in kept]:
@@ -199,47 +189,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
             for hook in hooks:
                 hook.remove()
 
-    def _refuse_others(self, group: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-        if "weights_digest" not in theirs:
-            raise CheckpointError(
-                "the state is of another optimizer: LearnedOptimizer goes on with its own states"
-            )
-        functions = self._assignment.functions(group)
-        older = older_states.signature(functions, self._assignment.optimizers)
-        if theirs["weights_digest"] not in (group["weights_digest"], older):
-            raise CheckpointError(
-                f"the state is of weights {theirs.get('weights')}, not of {group['weights']}"
-            )
-
-    def _brought_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A state of whatever version as one of this version."""
-        state = dict(given["state"])
-        for group, theirs in zip(self.param_groups, given["param_groups"], strict=False):
-            for key, indices in self._assignment.functions(group):
-                home = state.get(theirs["params"][indices[0]], {})
-                if older_states.is_older(home):
-                    parameters = [real(group["params"][index]) for index in indices]
-                    size = self._size(key, theirs, parameters)
-                    stepper = self._on(key, group["params"][indices[0]])
-                    parts = older_states.brought_up(home, parameters, stepper, size)
-                    for index, part in zip(indices, parts, strict=True):
-                        state[theirs["params"][index]] = part
-            for index, entries in self._entries_of(group).items():
-                place, shape = theirs["params"][index], real_shape(group["params"][index])
-                if place in state:
-                    state[place] = joined(state[place], entries, shape)
-        return {**given, "state": state}
-
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_assignment": self._assignment}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._forget_copies()
-
-    def _forget_copies(self) -> None:
-        """Of the optimizers, for the devices and types of parameters."""
-        self._steppers: dict[tuple[str, torch.device, torch.dtype], Stepper] = {}
+        self._steppers = Steppers(self._assignment)
 
     def _sign(self, group: dict[str, Any]) -> None:
         """Write into a group which weights have which of its parameters."""
@@ -255,7 +210,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         gradient = _joined([_gradient(p) for p in parameters], home.device)
         if not len(gradient):
             return
-        stepper, size = self._on(key, parameters[0]), self._size(key, group, owned)
+        stepper, size = (
+            self._steppers.on(key, parameters[0]),
+            self._steppers.block_size(key, group, owned),
+        )
         self._begin(key, parameters, owned, group)
         states = [
             {entry.name: local(self.state[p][entry.name]) for entry in stepper.entries}
@@ -297,7 +255,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         group: Mapping[str, Any],
     ) -> None:
         """Give parameters their part of an initial state where they have none."""
-        stepper = self._on(key, parameters[0])
+        stepper = self._steppers.on(key, parameters[0])
         names = [entry.name for entry in stepper.entries]
         new = [p for p in parameters if any(name not in self.state[p] for name in names)]
         if not new:
@@ -306,7 +264,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         learned = isinstance(self._assignment.optimizers[key], LearnedRule)
         kept_in = type_of(group) if learned else None
         n = sum(own.numel() for own in owned)
-        initial = stepper.initial(owned, self._size(key, group, owned), kept_in)
+        initial = stepper.initial(owned, self._steppers.block_size(key, group, owned), kept_in)
         for parameter, parts in zip(parameters, initial, strict=True):
             if any(parameter is one for one in new):
                 for entry in stepper.entries:
@@ -318,7 +276,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         """Raise ValueError where a state is not of its parameter's shape."""
         n = sum(real_shape(parameter).numel() for parameter in parameters)
         for parameter in parameters:
-            for entry in self._on(key, parameters[0]).entries:
+            for entry in self._steppers.on(key, parameters[0]).entries:
                 shape = () if entry.axis is None else real_shape(parameter)
                 found, needed = self.state[parameter].get(entry.name), (*shape, *entry.behind(n))
                 if found is not None and tuple(found.shape) != needed:
@@ -327,35 +285,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
                         f"has shape {tuple(found.shape)}, and needs {needed}: it is of another "
                         "model, or the parameter was cut or grown without its state"
                     )
-
-    def _entries_of(self, group: Mapping[str, Any]) -> dict[int, list[Entry]]:
-        """What is kept for each parameter of a group."""
-        return {
-            index: self._on(key, group["params"][indices[0]]).entries
-            for key, indices in self._assignment.functions(group)
-            for index in indices
-        }
-
-    def _size(self, key: str, group: Mapping[str, Any], parameters: Sequence[Tensor]) -> int:
-        """Of a block."""
-        if self._assignment.optimizers[key].coordinatewise:
-            size: int = group["block_size"]
-            return size
-        return max(1, sum(parameter.numel() for parameter in parameters))
-
-    def _on(self, key: str, parameter: Tensor) -> Stepper:
-        """An optimizer for parameters of that kind."""
-        place = (key, parameter.device, _computed_in(parameter.dtype))
-        if place not in self._steppers:
-            optimizer = self._assignment.optimizers[key]
-            if isinstance(optimizer, LearnedRule):
-                optimizer = copy.deepcopy(optimizer).to(*place[1:])
-            self._steppers[place] = Stepper(optimizer, *place[1:])
-        return self._steppers[place]
-
-
-def _computed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
 
 
 def _gradient(parameter: Tensor) -> Tensor:
