@@ -16,8 +16,16 @@ Groups = Sequence[Mapping[str, Any]]
 
 
 def refuse_others(given: Mapping[str, Any], groups: Groups, assignment: Assignment) -> None:
-    """Raise CheckpointError where a state is not of the weights of its group."""
+    """Say where a state is not of the groups that are to have it.
+
+    Raises:
+        CheckpointError: it is of other weights, or of another optimizer.
+        ValueError: it is of other numbers of parameters.
+    """
     for group, theirs in zip(groups, given["param_groups"], strict=False):
+        counts = [len(each["params"]) for each in (theirs, group)]
+        if counts[0] != counts[1]:
+            raise ValueError("the state is of a group of {} parameters, not of {}".format(*counts))
         if "weights_digest" not in theirs:
             raise CheckpointError(
                 "the state is of another optimizer: LearnedOptimizer goes on with its own states"
