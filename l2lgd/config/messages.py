@@ -37,7 +37,7 @@ def explanation(error: BaseException) -> str | None:
     if isinstance(error, YAMLError | UnicodeDecodeError):
         return f"a YAML file cannot be read: {one_line(error)}"
     if isinstance(error, RecursionError):
-        return "a YAML file refers to itself, or is nested too deeply"
+        return "a config refers to itself, or a file is nested too deeply"
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
         return "a path begins with ~ and the name of a user who is not there"
     if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error).lower():

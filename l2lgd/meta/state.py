@@ -15,6 +15,7 @@ from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.storage import checkpoint
+from l2lgd.storage.nesting import DEEPEST, LARGEST, extent
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,9 @@ def _wrong(metadata: Mapping[str, Any]) -> str | None:
     for key, kind in KINDS.items():
         if metadata.get(key) is not None and not isinstance(metadata[key], kind):
             return key
-    if "${" in json.dumps(metadata.get("opt")):  # interpolations are resolved when it is written
-        return "opt"
+    count, depth = extent(metadata.get("opt"))
+    if count > LARGEST or depth > DEEPEST or "${" in json.dumps(metadata.get("opt")):
+        return "opt"  # interpolations are resolved when it is written
     data = metadata.get("data")
     if data and not all(isinstance(data.get(key), str) for key in ("name", "source")):
         return "data"
