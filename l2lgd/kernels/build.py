@@ -157,7 +157,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
-def run(*command: str, timeout: float = TIMEOUT) -> str:
+def run(*command: str, timeout: float | None = None) -> str:
     """What a program writes; where it does not end well, all that it has started ends with it."""
     posix = os.name == "posix"
     with subprocess.Popen(
@@ -170,7 +170,7 @@ def run(*command: str, timeout: float = TIMEOUT) -> str:
         start_new_session=posix,
     ) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=timeout or TIMEOUT)
         except BaseException:  # a signal, too
             with contextlib.suppress(OSError):  # it has ended by itself
                 if posix:
