@@ -18,6 +18,7 @@ from l2lgd import LearnedOptimizer
 from l2lgd.cli.listing import optimizers
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.evaluation.learned import trained
+from l2lgd.meta.state import read_last
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.runs.run import Run
 from l2lgd.storage import checkpoint
@@ -139,3 +140,11 @@ def test_metadata_nested_without_end_are_refused(
     save_file(tensors, tmp_path / FILE, fields)
     with pytest.raises(CheckpointError, match="metadata cannot be read"):
         way(tmp_path / FILE)
+
+
+def test_nor_is_a_run_gone_on_with_whose_config_is_beyond_all_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    for config in ({f"k{number}": 0 for number in range(60_000)}, {"a": [[[0]] * 100] * 60}):
+        checkpoint.save(path, {"x": torch.zeros(1)}, {"config": config, "progress": {}})
+        with pytest.raises(CheckpointError, match="its config cannot be read, it is too large"):
+            read_last(path)
