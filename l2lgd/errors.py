@@ -4,6 +4,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+NO_THREAD = "can't start new thread"  # Python's words where there is no room for its stack
+
 
 class UserError(Exception):
     """Something the user can put right; the command line prints it and exits with status 2."""
@@ -39,6 +41,22 @@ class Leave(BaseException):
 def is_disk_full(error: BaseException) -> bool:
     """Has a write failed for want of space or of quota?"""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Is it for want of memory, whatever was made of that on the way?"""
+    while error is not None:
+        said = str(error)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        if isinstance(error, ImportError | OSError) and "failed to map segment" in said:
+            return True
+        if isinstance(error, RuntimeError) and ("allocate memory" in said or NO_THREAD in said):
+            return True
+        error = error.__cause__
+    return False
 
 
 def one_line(cause: object) -> str:

@@ -89,7 +89,7 @@ def allow_packages_here(overrides: list[str]) -> None:
     """Let packages that are allowed be found in the working directory, too."""
     allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
     if allowed and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # behind all else, or a file there could stand for it
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
@@ -104,21 +104,22 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
         raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
     if {"-m", "--multirun"} & set(overrides):
         raise ConfigError("resume= goes on with one run; leave --multirun out")
-    import yaml
+    from yaml import YAMLError
 
     from l2lgd.config.messages import one_line
+    from l2lgd.config.yaml_files import load_yaml
 
     own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
     file = stored
     try:
-        before = yaml.safe_load(file.read_text("utf-8"))
+        before = load_yaml(file)
         if not isinstance(before, list):
             raise TypeError("it is no list of options")
         file = stored.with_name("hydra.yaml")
-        of_hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        of_hydra = load_yaml(file)["hydra"]
         before = current(map(str, before), FILLED["meta_train"])
         before = [*_own_configs(of_hydra), *before]
-    except (yaml.YAMLError, ValueError, OSError, LookupError, TypeError) as error:
+    except (YAMLError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{file} cannot be read ({one_line(error)}); begin a new run, initial_weights= takes "
             "the best weights of this one"

@@ -23,7 +23,7 @@ from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
 from l2lgd.config.overrides import ordered
 from l2lgd.errors import Leave, ProcessLost
 from l2lgd.system import launch
-from l2lgd.system.terminal import say
+from l2lgd.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -81,7 +81,7 @@ def _plain(verb: str, words: list[str]) -> int:
 def _show(text: str) -> int:
     """Print what may be piped to a program that ends before it has read all of it."""
     try:
-        print(text, flush=True)
+        print(printable(text, kept="\n"), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
     return 0

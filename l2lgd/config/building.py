@@ -1,10 +1,17 @@
-"""Objects from ``_target_`` nodes. A constructor is its schema: options are checked against it."""
+"""Objects from ``_target_`` nodes. A constructor is its schema: options are checked against it.
+
+A node may come from a file of weights. So all of it is checked before anything is constructed, and
+what an argument's object may be follows from the constructor's signature.
+"""
 
 import dataclasses
+import enum
 import importlib
 import inspect
+import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -16,6 +23,32 @@ from l2lgd.errors import ConfigError, one_line
 
 Kind = TypeVar("Kind")
 NOT_FOR_CONSTRUCTORS = ("_target_", RECOMMENDED, *BESIDE)
+DEEPEST = 20  # nodes within nodes
+PLAIN = (bool, int, float, complex, str, bytes, list, tuple, set, dict, PurePath, enum.Enum)
+
+
+@dataclasses.dataclass
+class _Checked:
+    """A node of which nothing is wrong, but for what only its constructor can tell."""
+
+    path: str
+    found: type
+    arguments: dict[str, Any]
+    objects: dict[str, "_Checked | dict[str, _Checked]"]
+
+    def built(self) -> Any:
+        arguments = dict(self.arguments)
+        for key, inner in self.objects.items():
+            if isinstance(inner, _Checked):
+                arguments[key] = inner.built()
+            else:
+                arguments[key] = {name: part.built() for name, part in inner.items()}
+        try:
+            return self.found(**arguments)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}.{error}") from error
+        except (RuntimeError, OverflowError, MemoryError) as error:  # of tensors beyond all bounds
+            raise ConfigError(f"{self.path} cannot be built: {one_line(error)}") from error
 
 
 def build(
@@ -24,51 +57,72 @@ def build(
     allow_targets: Iterable[str] = (),
     kind: type[Kind] = object,  # type: ignore[assignment]
 ) -> Kind:
-    """The object that a ``_target_`` node describes; an argument may be one, or a mapping of them.
+    """The object that a ``_target_`` node describes.
 
-    A node may come from a file of weights, so what it names is never called unless it is a class
-    of a package that is trusted.
+    An argument is an object, or a mapping of names to objects, where the signature says so, as in
+    ``optimizer: Optimizer`` and ``optimizers: dict[str, Optimizer]``.
 
     Args:
         node: constructor arguments and ``_target_``.
         path: where the node is in the config, for messages.
-        allow_targets: packages that targets may come from, besides l2lgd.
+        allow_targets: packages that targets may come from, besides that of ``kind``.
         kind: what the object has to be.
 
     Raises:
         ConfigError: an unknown, missing, ill-typed or refused argument or target.
     """
+    built: Kind = _checked(node, path, tuple(allow_targets), (kind,), 0).built()
+    return built
+
+
+def _checked(
+    node: Any, path: str, allow_targets: tuple[str, ...], kinds: tuple[type, ...], depth: int
+) -> _Checked:
+    """A node and those within it, checked."""
+    if depth > DEEPEST:
+        raise ConfigError(f"{path.split('.')[0]} is nested too deeply")
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
         raise ConfigError(f"{path} has no _target_: it must name the class to build")
-    found = _trusted_class(target, path, allow_targets)
-    if not issubclass(found, kind):
-        raise ConfigError(
-            f"{path}._target_={target} is no {kind.__name__}: it must be derived from "
-            f"{kind.__module__}.{kind.__qualname__}"
-        )
-    plain = {key: node[key] for key in node if key not in NOT_FOR_CONSTRUCTORS}
-    nested = {key: value for key, value in plain.items() if _describes_objects(value)}
-    values = typed(
-        OmegaConf.create({key: {} if key in nested else plain[key] for key in plain}),
-        _schema_of(found),
-        f"{path}.",
-    )
+    found = _trusted_class(target, path, allow_targets, kinds)
+    hints = typing.get_type_hints(found.__init__)  # type: ignore[misc]
+    plain: dict[str, Any] = {}
+    objects: dict[str, _Checked | dict[str, _Checked]] = {}
+    for key, value in node.items():
+        if key in NOT_FOR_CONSTRUCTORS:
+            continue
+        place, hint = f"{path}.{key}", hints.get(key, Any)
+        own, several = _objects(hint)
+        if not own and _names_a_class(value):
+            raise ConfigError(
+                f"{place}: {found.__name__} takes no object there; its signature says of what "
+                f"class one has to be, as in {key}: Optimizer"
+            )
+        if own and several and isinstance(value, Mapping):
+            objects[key] = {
+                name: _checked(part, f"{place}.{name}", allow_targets, own, depth + 1)
+                for name, part in value.items()
+            }
+        elif own and not (value is None and type(None) in typing.get_args(hint)):
+            objects[key] = _checked(value, place, allow_targets, own, depth + 1)
+        plain[key] = {} if key in objects else value
+    values = typed(OmegaConf.create(plain), _schema_of(found, hints), f"{path}.")
     arguments = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
-    for key, described in nested.items():
-        arguments[key] = _built(described, f"{path}.{key}", allow_targets)
-    try:
-        return found(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{path}.{error}") from error
-    except (RuntimeError, OverflowError, MemoryError) as error:  # of tensors beyond all bounds
-        raise ConfigError(f"{path} cannot be built: {one_line(error)}") from error
+    return _Checked(path, found, arguments, objects)
 
 
-def _trusted_class(target: str, path: str, allow_targets: Iterable[str]) -> type:
-    """The class of that name, from a package that may be imported and defined in one."""
+def _trusted_class(
+    target: str, path: str, allow_targets: Iterable[str], kinds: tuple[type, ...]
+) -> type:
+    """The class of that name, of one of these kinds, from a package that is trusted with it.
+
+    Those are the room of l2lgd that the kinds are of, and what is allowed besides.
+    """
     target = TARGETS.get(target, target)
-    allowed = tuple(f"{package}." for package in ("l2lgd", *allow_targets))
+    modules = ["l2lgd" if kind is object else kind.__module__ for kind in kinds]
+    own = [name.split(".")[:2] for name in modules if f"{name}.".startswith("l2lgd.")]
+    homes = list(dict.fromkeys(".".join(parts) for parts in own))
+    allowed = tuple(f"{package}." for package in (*homes, *allow_targets))
     origin = target
     if target.startswith(allowed):
         module, _, name = target.rpartition(".")
@@ -80,37 +134,55 @@ def _trusted_class(target: str, path: str, allow_targets: Iterable[str]) -> type
             raise ConfigError(f"{path}._target_={target} is not a class of which there are objects")
         origin = f"{found.__module__}.{found.__qualname__}"
         if origin.startswith(allowed):
+            if not issubclass(found, kinds):
+                raise ConfigError(f"{path}._target_={target} {_no(kinds)}")
             return found
+    if homes and f"{origin}.".startswith("l2lgd."):
+        raise ConfigError(f"{path}._target_={target} is not a class of {' or '.join(homes)}")
     raise ConfigError(
         f"{path}._target_={target} is outside {', '.join(p[:-1] for p in allowed)}; if you trust "
         f"that package, add allow_targets=[{origin.split('.')[0]}]"
     )
 
 
-def _describes_objects(value: Any) -> bool:
-    """Is it a ``_target_`` node, or a mapping of names to such nodes?"""
-    if not isinstance(value, Mapping) or not value:
+def _no(kinds: tuple[type, ...]) -> str:
+    """What a class of another kind is not."""
+    names = " or ".join(kind.__name__ for kind in kinds)
+    whole = " or ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+    return f"is no {names}: it must be derived from {whole}"
+
+
+def _objects(hint: Any) -> tuple[tuple[type, ...], bool]:
+    """Of what classes the objects of an argument are, and whether it is a mapping of them."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        found = [_objects(part) for part in parts if part is not type(None)]
+        several = any(mapping for _, mapping in found)
+        return tuple(kind for kinds, _ in found for kind in kinds), several
+    if isinstance(origin, type) and issubclass(origin, Mapping) and len(parts) == 2:
+        return _objects(parts[1])[0], True
+    kind = hint if origin is None else origin
+    plain = kind in (Any, object) or not isinstance(kind, type) or issubclass(kind, PLAIN)
+    of_options = plain or dataclasses.is_dataclass(kind) or kind.__module__ == "collections.abc"
+    return (() if of_options else (kind,)), False
+
+
+def _names_a_class(value: Any) -> bool:
+    """Is there a ``_target_`` in it, or in what it holds?"""
+    if not isinstance(value, Mapping):
         return False
-    return "_target_" in value or all(
-        isinstance(part, Mapping) and "_target_" in part for part in value.values()
-    )
+    parts = value.values()
+    return "_target_" in value or any(isinstance(p, Mapping) and "_target_" in p for p in parts)
 
 
-def _built(described: Mapping[str, Any], path: str, allow_targets: Iterable[str]) -> Any:
-    """The object, or the objects by name, of what :func:`_describes_objects` says yes to."""
-    if "_target_" in described:
-        return build(described, path, allow_targets)
-    return {name: build(part, f"{path}.{name}", allow_targets) for name, part in described.items()}
-
-
-def _schema_of(kind: type) -> type:
-    """The constructor's signature as a dataclass."""
-    hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
+def _schema_of(kind: type, hints: Mapping[str, Any]) -> type:
+    """The constructor's signature as a dataclass; objects, of which OmegaConf has none, are any."""
     fields: list[tuple[str, Any, Any]] = []
     for parameter in list(inspect.signature(kind).parameters.values()):
         default = parameter.default
         if default is inspect.Parameter.empty:
             default = dataclasses.MISSING
         field = dataclasses.field(default=default)
-        fields.append((parameter.name, hints.get(parameter.name, Any), field))
+        hint = hints.get(parameter.name, Any)
+        fields.append((parameter.name, Any if _objects(hint)[0] else hint, field))
     return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True)

@@ -12,16 +12,22 @@ import hydra
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded_task
 from l2lgd.config.options import FILLED, OPEN_CHOICES, RECOMMENDED
+from l2lgd.config.repository import Repository
 
 BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
 
 
 class Loader(ConfigLoaderImpl):
     """Hydra's, with what the task recommends. Launchers hand it to their workers by its name."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
 
     def _compose_config_from_defaults_list(
         self, defaults: list[Any], repo: IConfigRepository

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from l2lgd.config.overrides import GROUPS
-from l2lgd.errors import UserError, is_disk_full, nearest
+from l2lgd.errors import UserError, is_disk_full, is_out_of_memory, nearest
 
 OF_HYDRA = ("Config group override", "Unable to configure", "Invalid defaults list")  # ValueErrors
 AMBIGUOUS = "Ambiguous value for argument '"  # Hydra's words for values with commas
@@ -17,8 +17,11 @@ OF_PLUGINS = ("joblib", "submitit_slurm", "submitit_local")  # launchers of pack
 
 def explanation(error: BaseException) -> str | None:
     """What went wrong and the way out, or None for what is a defect of the program."""
+    told = str(error) if isinstance(error, UserError) else ""
+    if is_out_of_memory(error) and "memory" not in told:  # or it would name another cause
+        return _out_of_memory()
     if isinstance(error, UserError):
-        return str(error)
+        return told
     if isinstance(error, MissingConfigException):
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         if group == "hydra/launcher" and choice in OF_PLUGINS:
@@ -37,7 +40,7 @@ def explanation(error: BaseException) -> str | None:
     if isinstance(error, YAMLError | UnicodeDecodeError):
         return f"a YAML file cannot be read: {one_line(error)}"
     if isinstance(error, RecursionError):
-        return "a YAML file refers to itself, or is nested too deeply"
+        return "a config refers to itself, or a file is nested too deeply"
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
         return "a path begins with ~ and the name of a user who is not there"
     if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error).lower():
@@ -50,11 +53,20 @@ def explanation(error: BaseException) -> str | None:
         return f"could not use {error.filename}: {error.strerror}"
     if isinstance(error, RuntimeError) and "deterministic" in str(error):  # PyTorch's
         return f"{one_line(error).partition('. ')[0]}; leave deterministic=true out"
-    allocator = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's
-    out_of_memory = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    if allocator or out_of_memory:
-        return "out of memory; take a smaller num_functions or shorter unroll.lengths"
     return None
+
+
+def _out_of_memory() -> str:
+    """What to do about it depends on who has set the limit."""
+    less = "take a smaller num_functions or shorter unroll.lengths"
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+    except ImportError:  # Windows
+        return f"out of memory; {less}"
+    limit, _ = getrlimit(RLIMIT_AS)
+    if limit == RLIM_INFINITY:
+        return f"out of memory; {less}"
+    return f"out of memory: ulimit -v is {limit / 1e9:.1f} GB here; raise it, or {less}"
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from l2lgd.errors import UserError
 from l2lgd.evaluation.rate_search import Search
 from l2lgd.storage.files import write_atomically
+from l2lgd.storage.nesting import parsed
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class TunedRates:
         for folder in (self._own, self._shipped):
             path = folder / self._file_name(key)
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
+                stored = parsed(path.read_text(encoding="utf-8"))
                 trials = [
                     (float(rate), math.inf if loss is None else float(loss))
                     for rate, loss in stored["search"]

@@ -28,13 +28,13 @@ from l2lgd.figures.base import (
     Table,
 )
 from l2lgd.meta.rollout import advance, start
-from l2lgd.meta.state import load_weights
 from l2lgd.optimizers.base import Optimizer
-from l2lgd.pretrained.weights import shipped_path
+from l2lgd.pretrained.weights import find, shipped_path
 from l2lgd.results.captions import sentences
 from l2lgd.results.plots import LABELS, caption_below
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
+from l2lgd.tasks.base import Task
 from l2lgd.tasks.neural_art import NeuralArtTask, Paintings, chunks
 
 CONTENTS = 6  # photographs that are shown
@@ -64,7 +64,7 @@ class Setting:
             for opt in FOLLOWED[1:]
         }
         config: Any = OmegaConf.to_container(composed, resolve=True)
-        task: Any = build(config["task"], "task")
+        task = build(config["task"], "task", (), Task)
         if not isinstance(task, NeuralArtTask):
             raise ConfigError(f"{name} is not one of neural art")
         task.setup(config["data_dir"], torch.device("cpu"))
@@ -88,13 +88,9 @@ class Setting:
     def optimizer(self, name: str) -> Optimizer:
         result = self.summary["results"][name]
         if result["learning_rate"] is None:
-            path = shipped_path(result["checkpoint"])
-            learned: Any = build(checkpoint.load(path)[1]["opt"], "opt")
-            load_weights(path, learned)
-            return learned  # type: ignore[no-any-return]
+            return find(str(shipped_path(result["checkpoint"]))).optimizer()
         node = {**self._hand_designed[name], "learning_rate": result["learning_rate"]}
-        found: Optimizer = build(node, "opt")
-        return found
+        return build(node, "opt", (), Optimizer)
 
 
 def kept(path: Path, about: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from l2lgd.figures.captions import caption, notes
 from l2lgd.figures.custom import NAME as OWN
 from l2lgd.storage import checkpoint
 from l2lgd.storage.files import write_atomically
+from l2lgd.storage.nesting import parsed
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def about(folder: Path, name: str) -> dict[str, Any]:
     """
     path = path_of(folder, name, "json")
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return found

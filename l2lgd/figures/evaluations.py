@@ -26,6 +26,7 @@ from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.losses import FILE, read
 from l2lgd.results.summary import versions
 from l2lgd.storage.files import write_atomically
+from l2lgd.storage.nesting import parsed
 from l2lgd.system import launch
 from l2lgd.tracking.console import Bars, can_draw
 
@@ -179,7 +180,7 @@ class Evaluations:
     def _kept_stamp(self, evaluation: Evaluation) -> dict[str, Any]:
         try:
             text = (self.plan.folder_of(evaluation) / STAMP).read_text(encoding="utf-8")
-            found: dict[str, Any] = json.loads(text)
+            found: dict[str, Any] = parsed(text)
         except (OSError, ValueError):
             return {}
         return found

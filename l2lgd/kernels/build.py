@@ -1,11 +1,15 @@
 """Compile kernels on first use and load them with ctypes."""
 
+import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
 import logging
 import os
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,7 +21,8 @@ SUFFIXES = {torch.float32: "float", torch.float64: "double"}  # of the functions
 logger = logging.getLogger(__name__)
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-pthread")
-TIMEOUT = 120  # seconds
+TIMEOUT, TIMEOUT_OF_MACROS = 120, 30  # seconds
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @functools.cache
@@ -35,8 +40,11 @@ def library(name: str) -> ctypes.CDLL | None:
             # Every symbol is looked up now: Clang's OpenMP has other ones than the GNU's.
             return ctypes.CDLL(str(build(name, compiler, with_openmp)), os.RTLD_NOW)
         except subprocess.CalledProcessError as error:
-            reason = f"{compiler} failed: {error.stderr.strip()}"
-        except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # no home, for one
+            reason = _why(error)
+        except subprocess.TimeoutExpired as error:
+            reason = f"{compiler} was stopped after {error.timeout:g} s"
+            break
+        except (OSError, RuntimeError) as error:  # no home, for one
             reason = str(error)
     logger.warning("no compiled %s, using PyTorch: %s", name, reason)
     return None
@@ -74,38 +82,110 @@ def openmp_of_pytorch() -> Path | None:
 
 
 def build(name: str, compiler: str, openmp: bool) -> Path:
-    """The shared library of ``name.cpp``, compiled unless the cache has it.
+    """The shared library of ``name.cpp``, compiled unless the cache has it whole.
 
     Args:
         openmp: leave its symbols open, for the OpenMP that is loaded before it.
     """
     flags = (*FLAGS, *(["-fopenmp"] if openmp else []))
     source = Path(__file__).with_name(f"{name}.cpp")
-    path = cache_folder() / f"{name}-{fingerprint(source, compiler, flags)}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete, so that processes that build at the same time do no harm.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            compiled = unfinished.with_suffix(".o")
-            run(compiler, *flags, "-c", str(source), "-o", str(compiled))
-            run(compiler, "-shared", "-pthread", str(compiled), "-o", str(unfinished))
-            unfinished.replace(path)
-    return path
+    stem = f"{name}-{fingerprint(source, compiler, flags)}"
+    home = private(cache_folder())
+    for path in sorted(home.glob(f"{stem}-*.so")):
+        if is_ours(path) and path.stem == f"{stem}-{_digest(path)}":
+            return path
+    # Renamed when complete, so that processes that build at the same time do no harm.
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        compiled, linked = Path(folder) / f"{name}.o", Path(folder) / f"{name}.so"
+        run(compiler, *flags, "-c", str(source), "-o", str(compiled))
+        run(compiler, "-shared", "-pthread", str(compiled), "-o", str(linked))
+        linked.chmod(0o700)
+        with linked.open("rb+") as file:  # a power cut leaves all of it or nothing
+            os.fsync(file.fileno())
+        return linked.replace(home / f"{stem}-{_digest(linked)}.so")
 
 
 def fingerprint(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
     """Changes with source, flags, compiler and CPU; predefined macros tell the last two apart."""
-    macros = run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull)
+    asked = (*flags, "-dM", "-E", "-x", "c++", os.devnull)
+    macros = run(compiler, *asked, timeout=TIMEOUT_OF_MACROS)
     parts = (compiler, *flags, macros, source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:
+    """For kernels alone: that of data may be shared with others."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "l2lgd"
+    return Path(root) / "l2lgd-kernels"
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
-    return done.stdout
+def private(folder: Path) -> Path:
+    """A folder in which nobody else can put a library: this one, or one that ends with us."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = folder.resolve()
+    if is_ours(folder, but=OTHERS_WRITE) and not any(map(_all_may_rename, folder.parents)):
+        folder.chmod(0o700)
+        return folder
+    logger.warning(
+        "%s can be changed by other users, so kernels are compiled anew every time; set "
+        "XDG_CACHE_HOME to a folder of your own",
+        folder,
+    )
+    return _passing()
+
+
+def is_ours(path: Path, but: int = 0) -> bool:
+    """Is it no link, of this user, and written by nobody else, ``but`` for these modes?"""
+    found = path.lstat()
+    mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+    return mine and not stat.S_ISLNK(found.st_mode) and not found.st_mode & OTHERS_WRITE & ~but
+
+
+def _all_may_rename(folder: Path) -> bool:
+    mode = folder.stat().st_mode
+    return hasattr(os, "geteuid") and bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+@functools.cache
+def _passing() -> Path:
+    folder = tempfile.mkdtemp(prefix="l2lgd-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def run(*command: str, timeout: float | None = None) -> str:
+    """What a program writes; where it does not end well, all that it has started ends with it."""
+    posix = os.name == "posix"
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=posix,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout or TIMEOUT)
+        except BaseException:  # a signal, too
+            with contextlib.suppress(OSError):  # it has ended by itself
+                if posix:
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, out, err)
+    return out
+
+
+def _why(error: subprocess.CalledProcessError) -> str:
+    """The line of a compiler that tells most."""
+    compiler, lines = error.cmd[0], error.stderr.strip().splitlines()
+    if error.returncode < 0:
+        return f"{compiler} was killed by signal {-error.returncode}"
+    telling = [line.strip() for line in lines if "error" in line.lower()] or lines or ["no reason"]
+    return f"{compiler} failed: {telling[0]}"

@@ -15,6 +15,7 @@ from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.storage import checkpoint
+from l2lgd.storage.nesting import DEEPEST, LARGEST, extent
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,10 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
                 "before it; begin a new run, initial_weights= takes the best weights of this one"
             ) from damage
         whole = False
+    if _too_large(metadata.get("config")):
+        raise CheckpointError(
+            f"{path}: its config cannot be read, it is too large; begin a new run"
+        )
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
     return tensors, metadata, whole
@@ -173,12 +178,18 @@ def _wrong(metadata: Mapping[str, Any]) -> str | None:
     for key, kind in KINDS.items():
         if metadata.get(key) is not None and not isinstance(metadata[key], kind):
             return key
-    if "${" in json.dumps(metadata.get("opt")):  # interpolations are resolved when it is written
+    opt = metadata.get("opt")
+    if _too_large(opt) or "${" in json.dumps(opt):  # it is written with interpolations resolved
         return "opt"
     data = metadata.get("data")
     if data and not all(isinstance(data.get(key), str) for key in ("name", "source")):
         return "data"
     return None
+
+
+def _too_large(config: Any) -> bool:
+    count, depth = extent(config)
+    return count > LARGEST or depth > DEEPEST
 
 
 def ancestry(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
             meta-trained.
     """
 
-    def __init__(self, optimizers: dict[str, Any], groups: list[Group]) -> None:
+    def __init__(self, optimizers: dict[str, Optimizer], groups: list[Group]) -> None:
         super().__init__()
         for name, member in optimizers.items():
             if not isinstance(member, Optimizer):

@@ -32,7 +32,7 @@ class SignEquivariant(LearnedRule[State]):
         ConfigError: it is not.
     """
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: LearnedRule[Any]) -> None:
         super().__init__()
         if not isinstance(optimizer, LearnedRule):
             raise ConfigError("optimizer: needs the _target_ of a learned optimizer")

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from l2lgd.config.overrides import quoted
 from l2lgd.errors import ConfigError
 from l2lgd.storage.files import write_atomically
+from l2lgd.storage.nesting import parsed
 
 SWEEP, JOB, TRACEBACK = "sweep.json", "job.json", "error.txt"
 ASIDE = ".before_"  # in the names of folders that made room
@@ -71,12 +72,12 @@ class Sweep:
             ConfigError: there is none, or it cannot be read.
         """
         try:
-            plan = json.loads((folder / SWEEP).read_text("utf-8"))
+            plan = parsed((folder / SWEEP).read_text("utf-8"))
             planned = [[str(override) for override in own] for own in plan["jobs"]]
             jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(planned)]
             for path in folder.rglob(JOB):
                 if ASIDE not in path.parent.name:
-                    found = json.loads(path.read_text("utf-8"))
+                    found = parsed(path.read_text("utf-8"))
                     number = found.pop("job")
                     if number not in range(len(jobs)):
                         raise ValueError(f"{path}: there is no job {number}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from l2lgd.errors import CheckpointError
 from l2lgd.storage.files import disk_error, write_atomically
+from l2lgd.storage.nesting import parsed
 
 FORMAT = "l2lgd-checkpoint-2"
 
@@ -106,6 +107,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = fields["content"]
         if _digest(tensors, content) != fields["sha256"]:
             raise CheckpointError(f"{path} is damaged: its content is not what was written")
-        return tensors, dict(json.loads(content))
+        return tensors, dict(parsed(content))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: its metadata cannot be read") from error

@@ -29,7 +29,7 @@ def hold(folder: Path) -> None:
     if fcntl is None or key in _held:
         return
     try:
-        descriptor = os.open(key / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(key / FILE, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # what wants to write there says so
         return
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -23,4 +24,17 @@ def show(table: Any) -> None:
     from rich.console import Console
 
     with contextlib.suppress(OSError, SystemExit):  # rich exits where a pipe is closed
-        Console().print(table)
+        Console().print(_Printable(table))
+
+
+class _Printable:
+    """What rich draws, without what the cells of a table have for the terminal."""
+
+    def __init__(self, drawn: Any) -> None:
+        self._drawn = drawn
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self._drawn, options):
+            yield Segment(text if control else printable(text, kept="\n"), style, control)

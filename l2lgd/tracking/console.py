@@ -71,6 +71,9 @@ class TerminalLog(logging.Handler):
 class LogFile(RotatingFileHandler):
     """A bounded file that costs no run: what cannot be written is on the terminal all the same."""
 
+    def format(self, record: LogRecord) -> str:
+        return printable(super().format(record), kept="\n\t")  # terminals show files, too
+
     def handleError(self, record: LogRecord) -> None:
         """Leave out a line for which the disk has no room; other errors are defects."""
         if not isinstance(sys.exc_info()[1], OSError):

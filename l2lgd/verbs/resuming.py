@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from l2lgd.config.differences import differences
+from l2lgd.config.yaml_files import load_yaml
 from l2lgd.errors import ConfigError, one_line
 from l2lgd.evaluation.keys import same_images
 from l2lgd.meta.state import can_go_on, read_last
@@ -70,12 +71,12 @@ def _config_of(folder: Path) -> DictConfig:
     """What Hydra has kept of a run."""
     file = folder / ".hydra" / "config.yaml"
     try:
-        stored = OmegaConf.load(file)
-        if not isinstance(stored, DictConfig):
+        found = load_yaml(file)
+        if not isinstance(found, dict):
             raise ValueError("it is no mapping")
+        return OmegaConf.create(found)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{file} cannot be read ({one_line(error)}); begin a new run") from error
-    return stored
 
 
 def _refuse_changes(run: Run, before: DictConfig, now: DictConfig) -> None:

@@ -239,8 +239,10 @@ def test_an_allowed_package_may_be_a_target() -> None:
     [
         ("l2lgd.cli.main.main", "is not a class"),
         ("l2lgd.storage.files.write_atomically", "is not a class"),
-        ("l2lgd.runs.run.Path", r"allow_targets=\[pathlib\]"),
-        ("l2lgd.optimizers.bfgs.BFGS", r"is no Task: .* l2lgd\.tasks\.base\.Task"),
+        ("l2lgd.runs.run.Path", r"is not a class of l2lgd\.tasks"),
+        ("l2lgd.tasks.quadratic.Tensor", r"allow_targets=\[torch\]"),
+        ("l2lgd.optimizers.bfgs.BFGS", r"is not a class of l2lgd\.tasks"),
+        ("l2lgd.tasks.images.Classifiers", r"is no Task: .* l2lgd\.tasks\.base\.Task"),
     ],
 )
 def test_only_a_class_of_its_kind_is_built(target: str, said: str) -> None:

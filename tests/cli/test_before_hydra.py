@@ -1,0 +1,28 @@
+"""What is done before Hydra sees a command line."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from l2lgd.cli.before_hydra import allow_packages_here
+
+
+def test_packages_of_the_working_directory_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    for name in ("fractions", "imaplib", "scipy", "package_of_my_own"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('replaced')\n", encoding="utf-8")
+    allow_packages_here(["seed=1"])
+    assert str(tmp_path) not in sys.path
+    allow_packages_here(["+allow_targets=[package_of_my_own]"])
+    for name in ("fractions", "imaplib", "scipy"):
+        found = importlib.util.find_spec(name)
+        assert found is not None
+        assert not str(found.origin).startswith(str(tmp_path))
+    own = importlib.util.find_spec("package_of_my_own")
+    assert own is not None
+    assert own.origin == str(tmp_path / "package_of_my_own.py")
