@@ -14,7 +14,7 @@ from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import quoted
+from l2lgd.config.overrides import at_home, quoted
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.system import launch
 
@@ -27,6 +27,7 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     Raises:
         ConfigError: they ask for what cannot be done.
     """
+    overrides = [at_home(word) for word in overrides]
     _refuse_recommended(overrides)
     overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
@@ -108,7 +109,7 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
 
     from l2lgd.config.messages import one_line
 
-    own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
     file = stored
     try:
         before = yaml.safe_load(file.read_text("utf-8"))
@@ -126,6 +127,12 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
     where.append("hydra.output_subdir=null")
     return [*before, *own, *where]
+
+
+def _from_here(word: str) -> str:
+    """``data_dir=`` of a resumed run, whose other relative paths are of where it was begun."""
+    folder = path_option([word], "data_dir")
+    return word if folder is None else f"data_dir={quoted(folder.absolute())}"
 
 
 def _own_configs(of_hydra: dict[str, Any]) -> list[str]:

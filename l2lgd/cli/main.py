@@ -129,9 +129,13 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from hydra.types import RunMode
 
         from l2lgd.config.messages import explanation
+        from l2lgd.runs.folder import whence
+        from l2lgd.storage.paths import typed_in
 
         try:
-            value: float = getattr(importlib.import_module(f"l2lgd.verbs.{name}"), name)(config)
+            verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
+            with typed_in(*whence(HydraConfig.get())):
+                value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:

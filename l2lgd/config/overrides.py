@@ -55,6 +55,24 @@ def quoted(value: object) -> str:
     return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def at_home(word: str) -> str:
+    """With the home in place of ``~`` where a value begins so: Hydra has no such sign."""
+    return _VALUE.sub(_at_home, word)
+
+
+# Text in quotes, or an unquoted value from its ~ on.
+_VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*""")
+
+
+def _at_home(found: re.Match[str]) -> str:
+    quote = found[1] or ""
+    text = re.sub(r"\\(.)", r"\1", found[0].removeprefix(quote).removesuffix(quote))
+    try:
+        return quoted(Path(text).expanduser()) if text.startswith("~") else found[0]
+    except RuntimeError:  # there is no such user
+        return found[0]
+
+
 def _named(verb: str, arguments: list[str]) -> list[str]:
     names, short = list(POSITIONAL.get(verb, ())), SHORT.get(verb, {})
     found, rest = [], list(arguments)

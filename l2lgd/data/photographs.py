@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import DataUnavailable, one_line
+from l2lgd.storage.paths import as_typed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,7 @@ def find_painting(name: str, folder: Path) -> Path:
     Raises:
         DataUnavailable: there is neither.
     """
-    path = Path(name).expanduser()
+    path = as_typed(name)
     if path.is_file():
         return path
     known = {picture.stem: picture for picture in _pictures(folder)}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from l2lgd.data import decoding
 from l2lgd.errors import ConfigError, DataUnavailable, one_line
+from l2lgd.storage.paths import as_typed
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def download_timeout() -> Iterator[None]:
 
 
 def _folder_root(config: DataConfig, data_dir: Path) -> Path:
-    return Path(config.root).expanduser() if config.root else data_dir / config.name
+    return as_typed(config.root) if config.root else data_dir / config.name
 
 
 def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:

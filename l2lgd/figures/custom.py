@@ -3,12 +3,12 @@
 import shlex
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.figures.curves import CurveFigure, Panel
+from l2lgd.storage.paths import as_typed
 
 NAME = "own"
 LONG = 500  # steps, from which on points are means of several
@@ -26,8 +26,8 @@ def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
         ConfigError: one is not the folder of an evaluation.
     """
     evaluated: dict[str, Evaluated] = {}
-    for folder in map(Path, folders):
-        one = Evaluated(folder.expanduser())
+    for folder in folders:
+        one = Evaluated(as_typed(folder))
         try:
             task = one.summary["task"] if one.summary["verb"] == "evaluate" else None
         except (OSError, ValueError, KeyError) as error:

@@ -7,7 +7,6 @@ and its features are those after ReLU.
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.nn import functional
 from l2lgd.data.sources import download_timeout
 from l2lgd.errors import CheckpointError, ConfigError, DataUnavailable, one_line
 from l2lgd.storage import checkpoint
+from l2lgd.storage.paths import as_typed
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the convolutions of each block
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions of each block
@@ -163,7 +163,7 @@ def _of_torchvision(
 def _of_file(
     config: VGGConfig,
 ) -> tuple[str, str, dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
-    path = Path(config.weights).expanduser()
+    path = as_typed(config.weights)
     try:
         tensors, about = checkpoint.load(path)
         network = str(about["network"])
