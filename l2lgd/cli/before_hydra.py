@@ -14,7 +14,7 @@ from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import at_home, quoted
+from l2lgd.config.overrides import at_home, quoted, with_whole_paths
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.system import launch
 
@@ -27,7 +27,7 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     Raises:
         ConfigError: they ask for what cannot be done.
     """
-    overrides = [at_home(word) for word in overrides]
+    overrides = [with_whole_paths(at_home(word), Path.cwd()) for word in overrides]
     _refuse_recommended(overrides)
     overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
@@ -137,10 +137,13 @@ def _from_here(word: str) -> str:
 
 def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
     """The words by which an earlier run was told where the user's own configs are."""
-    sources = of_hydra["runtime"]["config_sources"]
+    sources, cwd = of_hydra["runtime"]["config_sources"], Path(of_hydra["runtime"]["cwd"])
     folders = [s["path"] for s in sources if s["provider"] == "command-line"]
     search = [o for o in of_hydra["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
-    return [*(f"--config-dir={folder}" for folder in folders), *search]
+    return [
+        *(f"--config-dir={folder}" for folder in folders),
+        *(with_whole_paths(word, cwd) for word in search),
+    ]
 
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:

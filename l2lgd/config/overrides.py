@@ -73,6 +73,21 @@ def _at_home(found: re.Match[str]) -> str:
         return found[0]
 
 
+def with_whole_paths(word: str, cwd: Path) -> str:
+    """Where configs are, whatever the working directory is later."""
+    name, _, value = word.lstrip("+").partition("=")
+    if name == "--config-dir":
+        return f"{name}={cwd / value}"
+    if name != "hydra.searchpath":
+        return word
+    places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+    whole = [
+        place if "://" in place or not place else str(cwd / place)
+        for place in (place.removeprefix("file://") for place in places)
+    ]
+    return f"{name}=[{','.join(quoted(place) for place in whole if place)}]"
+
+
 def _named(verb: str, arguments: list[str]) -> list[str]:
     names, short = list(POSITIONAL.get(verb, ())), SHORT.get(verb, {})
     found, rest = [], list(arguments)

@@ -9,6 +9,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import read_write
 
 from l2lgd.errors import ConfigError, Leave
 from l2lgd.runs.sweeps import SWEEP
@@ -53,7 +54,8 @@ def whence(config: Any) -> list[Path]:
 def _at_home(where: Any) -> Path:
     """The folder of a run or a sweep, which begins with ``~`` where a YAML file says so."""
     if str(where.dir).startswith("~"):
-        where.dir = str(Path(where.dir).expanduser())
+        with read_write(where):
+            where.dir = str(Path(where.dir).expanduser())
     return Path(where.dir)
 
 

@@ -73,7 +73,7 @@ def stylize(config: DictConfig) -> float:
 def _check_pictures(options: Any) -> None:
     """Raise ConfigError where one is not there, before anything is loaded."""
     content = as_typed(options.content)
-    if not content.exists():
+    if not (content.is_file() or content.is_dir()):
         raise ConfigError(f"there is no {content}; give content=FILE, a photograph")
     try:
         find_painting(options.style, as_typed(options.data_dir) / "neural_art" / "style")
