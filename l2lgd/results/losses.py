@@ -79,7 +79,7 @@ def read(folder: Path) -> tuple[dict[str, Curves], dict[str, dict[str, Any]]]:
         CheckpointError: missing, unreadable, or something else.
     """
     tensors, metadata = checkpoint.load(folder / FILE)
-    about = metadata.get("losses")
+    about: Any = metadata.get("losses")
     if not _describes(about, tensors):
         raise CheckpointError(
             f"{folder / FILE} does not hold the losses of an evaluation; give the folder of one"

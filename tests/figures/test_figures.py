@@ -13,11 +13,12 @@ import pytest
 from helpers import assert_same_picture, environment, l2lgd
 from PIL import Image
 
-from l2lgd.errors import UserError
+from l2lgd.errors import ConfigError, UserError
 from l2lgd.figures import styles
 from l2lgd.figures.base import Appearance, Row, Table
 from l2lgd.figures.catalogue import FIGURES, QUADRATIC
 from l2lgd.figures.comparison import TITLES, comparison, published
+from l2lgd.figures.custom import own
 from l2lgd.figures.drawing import read
 from l2lgd.figures.evaluations import Evaluations, Plan
 from l2lgd.pretrained.weights import SHIPPED, shipped_path
@@ -263,3 +264,18 @@ def test_the_sharing_figures_axes_serve_what_learned(name: str) -> None:
 def test_the_committed_comparison_is_that_of_the_tables() -> None:
     tables = {name: read(name, COMMITTED).table for name in committed()}
     assert comparison(tables) == (COMMITTED / "comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "[1]",
+        '{"verb": "evaluate"}',
+        '{"verb": "evaluate", "task": "mnist", "num_steps": "two", "command": "", "results": {}}',
+        '{"verb": "evaluate", "task": ["mnist"], "num_steps": 2, "command": "", "results": {}}',
+    ],
+)
+def test_a_damaged_summary_is_no_evaluation(summary: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(summary, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"no summary\.json of an evaluation"):
+        own([str(tmp_path)])
