@@ -16,6 +16,7 @@ from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
 from l2lgd.config.overrides import at_home, quoted, with_whole_paths
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.storage.files import check_writable
 from l2lgd.system import launch
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
@@ -105,6 +106,8 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
         raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
     if {"-m", "--multirun"} & set(overrides):
         raise ConfigError("resume= goes on with one run; leave --multirun out")
+    if launch.rank() == 0:
+        check_writable(folder / "metrics.jsonl")
     import yaml
 
     from l2lgd.config.messages import one_line
@@ -188,6 +191,4 @@ def _refuse_to_sweep_over(folder: Path | None) -> None:
             "choose another hydra.sweep.dir"
         )
     if "${" not in str(folder):
-        from l2lgd.storage.files import check_writable
-
         check_writable(folder / "sweep.json")
