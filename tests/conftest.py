@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):  # reading the embedded digits takes seco
 
 def data_dir() -> Path:
     """Where real data are, if at all."""
-    return Path(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd")).expanduser()
+    return Path(os.environ.get("L2LGD_DATA") or "~/.cache/l2lgd").expanduser()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,10 @@ def write_pictures(folder: Path, count: int, shade: int = 0) -> None:
         Image.fromarray(pixels).save(folder / f"{index}.png")
 
 
-def test_a_folder_of_pictures_comes_back_as_it_was_written(picture_folder: Path) -> None:
+def test_a_folder_of_pictures_comes_back_as_it_was_written(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    picture_folder = Path(shutil.copytree(picture_folder, tmp_path / "own"))
     images = load_images(DataConfig(source="folder", root=str(picture_folder)), "", CPU)
     written = {
         part: Counter(

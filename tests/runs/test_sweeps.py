@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,19 @@ def test_the_terminal_says_which_failed_why_and_what_to_do(failing: Path) -> Non
     assert not any("Traceback" in line for line in said)
 
 
-def test_only_what_failed_is_run_again(failing: Path) -> None:
-    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
+@pytest.fixture
+def mended(failing: Path, tmp_path: Path) -> Iterator[Path]:
+    """The same folder with whole weights; it is as it was for whoever needs it next."""
+    shutil.copytree(failing, tmp_path / "kept")
     shutil.copy(failing / "4.safetensors", failing / "5.safetensors")
+    yield failing
+    shutil.rmtree(failing)
+    shutil.copytree(tmp_path / "kept", failing)
+
+
+def test_only_what_failed_is_run_again(mended: Path) -> None:
+    failing = mended
+    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
     ran = l2lgd("meta-train", "rerun=sweep", cwd=failing)
     assert ran.returncode == 0, ran.stderr
     after = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
