@@ -285,6 +285,15 @@ def python(
     )
 
 
+def after(preparation: str, *arguments: str) -> list[str]:
+    """A command that is ``python ARGUMENTS`` once its process has executed the preparation.
+
+    A ``preexec_fn`` would fork this process, which has threads; newer versions of Python warn.
+    """
+    become = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return [sys.executable, "-c", f"{preparation}\n{become}", *arguments]
+
+
 def wait_until(
     holds: Callable[[], bool], what: str, process: subprocess.Popen[Any] | None = None
 ) -> None:

@@ -3,18 +3,16 @@
 import csv
 import itertools
 import json
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import environment, json_lines, l2lgd, wait_until
+from helpers import after, environment, json_lines, l2lgd, wait_until
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -459,11 +457,6 @@ def test_resuming_a_finished_run_changes_no_result(finished: Path) -> None:
         assert after[name] == before[name]
 
 
-def limit_file_size(size: int) -> Callable[[], None]:
-    """A limit on the size of files, which stands in for a full disk."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 @pytest.mark.parametrize(
     ("size", "full"),
     [(14_000, "best.safetensors"), (9_000, "metrics.jsonl")],
@@ -473,13 +466,14 @@ def test_a_full_disk_ends_in_a_message(size: int, full: str, tmp_path: Path) -> 
     # The network's 20 kB do not fit into the first limit, some thirty metrics not into the second.
     steps = ["meta_steps=9"] if size > 10_000 else ["meta_steps=500", "validate_every=500"]
     steps += ["checkpoint_every=500"]
+    # A limit on the size of files stands in for a full disk.
+    limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({size}, {size}))"
     done = subprocess.run(
-        [sys.executable, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"],
+        after(limit, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
-        preexec_fn=limit_file_size(size),
         check=False,
     )
     assert done.returncode == 2, done.stderr
