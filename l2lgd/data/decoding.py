@@ -4,6 +4,7 @@ One decoder for all: photographs, paintings, and the images of data sets.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import stat
@@ -69,8 +70,13 @@ def _is_picture(path: Path) -> bool:
         reason = "is a broken link" if path.is_symlink() else f"({error.strerror})"
         raise DataUnavailable(f"{path} {reason}; mend it, or take it away") from error
     if not regular and not path.is_dir():
-        log.warning("%s is left out: it is no regular file", path)
+        _say_left_out(path)
     return regular
+
+
+@functools.cache  # a folder is looked through more than once
+def _say_left_out(path: Path) -> None:
+    log.warning("%s is left out: it is no regular file", path)
 
 
 def decoded(path: Path) -> "Image":

@@ -194,8 +194,8 @@ def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
     data_set = DATA_SETS[config.name]
     arrays: list[Arrays] = []
     try:
-        classes = _classes(root / "train")
-        unknown = _classes(root / "test").keys() - classes.keys()
+        classes, tested = _classes(root / "train"), _classes(root / "test")
+        unknown = tested.keys() - classes.keys()
         if unknown:
             raise DataUnavailable(
                 f"test has classes that train lacks: {', '.join(sorted(unknown))}"
@@ -203,9 +203,9 @@ def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
         if len(classes) < 2:
             one = next(iter(classes), "none")
             raise DataUnavailable(f"train has one class only, {one}, and nothing to tell it from")
-        for seed, part in enumerate(("train", "test")):
+        for seed, part in enumerate((classes, tested)):
             images, labels = [], []
-            for name, files in _classes(root / part).items():
+            for name, files in part.items():
                 for file in files:
                     picture = decoded(file).convert(data_set.mode).resize(data_set.size)
                     images.append(torch.from_numpy(np.array(picture)))
