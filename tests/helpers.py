@@ -36,7 +36,8 @@ from l2lgd.tasks.classification import Perceptron
 from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.quadratic import QuadraticTask
 
-PATIENCE = 300.0  # seconds: what takes one on idle cores takes many on busy ones
+SLOW = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}  # W&B's own patience
+PATIENCE = 600.0  # seconds: what takes one on idle cores takes many on busy ones
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
 VERBS = ("meta_train", "evaluate", "tune", "stylize", "figures")
@@ -164,7 +165,7 @@ def environment(**changes: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("WANDB_", "HYDRA_", "COMP_"))
     }
-    return {**kept, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **changes}
+    return {**kept, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **SLOW, **changes}
 
 
 def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
