@@ -14,8 +14,9 @@ from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import quoted
+from l2lgd.config.overrides import at_home, quoted, with_whole_paths
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.storage.files import check_writable
 from l2lgd.system import launch
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
@@ -27,6 +28,7 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     Raises:
         ConfigError: they ask for what cannot be done.
     """
+    overrides = [with_whole_paths(at_home(word), Path.cwd()) for word in overrides]
     _refuse_recommended(overrides)
     overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
@@ -104,12 +106,14 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
         raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
     if {"-m", "--multirun"} & set(overrides):
         raise ConfigError("resume= goes on with one run; leave --multirun out")
+    if launch.rank() == 0:
+        check_writable(folder / "metrics.jsonl")
     from yaml import YAMLError
 
     from l2lgd.config.messages import one_line
     from l2lgd.config.yaml_files import load_yaml
 
-    own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
     file = stored
     try:
         before = load_yaml(file)
@@ -129,12 +133,21 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     return [*before, *own, *where]
 
 
+def _from_here(word: str) -> str:
+    """``data_dir=`` of a resumed run, whose other relative paths are of where it was begun."""
+    folder = path_option([word], "data_dir")
+    return word if folder is None else f"data_dir={quoted(folder.absolute())}"
+
+
 def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
     """The words by which an earlier run was told where the user's own configs are."""
-    sources = of_hydra["runtime"]["config_sources"]
+    sources, cwd = of_hydra["runtime"]["config_sources"], Path(of_hydra["runtime"]["cwd"])
     folders = [s["path"] for s in sources if s["provider"] == "command-line"]
     search = [o for o in of_hydra["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
-    return [*(f"--config-dir={folder}" for folder in folders), *search]
+    return [
+        *(f"--config-dir={folder}" for folder in folders),
+        *(with_whole_paths(word, cwd) for word in search),
+    ]
 
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
@@ -179,6 +192,4 @@ def _refuse_to_sweep_over(folder: Path | None) -> None:
             "choose another hydra.sweep.dir"
         )
     if "${" not in str(folder):
-        from l2lgd.storage.files import check_writable
-
         check_writable(folder / "sweep.json")

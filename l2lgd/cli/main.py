@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from l2lgd.cli.before_hydra import allow_packages_here, words_of
@@ -48,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complete(arguments)
     if first not in VERBS | PLAIN:
         return _fail(_unknown_verb(first, arguments))
+    try:
+        Path.cwd()
+    except OSError as error:  # much of what is imported later would end in its own way
+        return _fail(f"the working directory is not there any more ({error.strerror}): cd to one")
     rest = arguments[1:]
     if rest == ["help"]:
         rest = ["--help"]
@@ -129,9 +134,13 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from hydra.types import RunMode
 
         from l2lgd.config.messages import explanation
+        from l2lgd.runs.folder import whence
+        from l2lgd.storage.paths import typed_in
 
         try:
-            value: float = getattr(importlib.import_module(f"l2lgd.verbs.{name}"), name)(config)
+            verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
+            with typed_in(*whence(HydraConfig.get())):
+                value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:

@@ -55,6 +55,39 @@ def quoted(value: object) -> str:
     return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def at_home(word: str) -> str:
+    """With the home in place of ``~`` where a value begins so: Hydra has no such sign."""
+    return _VALUE.sub(_at_home, word)
+
+
+# Text in quotes, or an unquoted value from its ~ on.
+_VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*""")
+
+
+def _at_home(found: re.Match[str]) -> str:
+    quote = found[1] or ""
+    text = re.sub(r"\\(.)", r"\1", found[0].removeprefix(quote).removesuffix(quote))
+    try:
+        return quoted(Path(text).expanduser()) if text.startswith("~") else found[0]
+    except RuntimeError:  # there is no such user
+        return found[0]
+
+
+def with_whole_paths(word: str, cwd: Path) -> str:
+    """Where configs are, whatever the working directory is later."""
+    name, _, value = word.lstrip("+").partition("=")
+    if name == "--config-dir":
+        return f"{name}={cwd / value}"
+    if name != "hydra.searchpath":
+        return word
+    places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+    whole = [
+        place if "://" in place or not place else str(cwd / place)
+        for place in (place.removeprefix("file://") for place in places)
+    ]
+    return f"{name}=[{','.join(quoted(place) for place in whole if place)}]"
+
+
 def _named(verb: str, arguments: list[str]) -> list[str]:
     names, short = list(POSITIONAL.get(verb, ())), SHORT.get(verb, {})
     found, rest = [], list(arguments)

@@ -27,6 +27,7 @@ from l2lgd.results.losses import FILE, read
 from l2lgd.results.summary import versions
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
+from l2lgd.storage.paths import as_typed
 from l2lgd.system import launch
 from l2lgd.tracking.console import Bars, can_draw
 
@@ -226,6 +227,7 @@ class Evaluations:
             launch.tied() as (tie, descriptors),
             subprocess.Popen(
                 command,
+                cwd=as_typed("."),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -190,6 +190,7 @@ class Run:
 def _own_configs() -> list[str]:
     """The words of a command line that say where else configs are."""
     hydra = HydraConfig.get()
-    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    found = [word for folder in folders for word in ("--config-dir", os.path.relpath(folder))]
+    cwd, sources = hydra.runtime.cwd, hydra.runtime.config_sources
+    folders = [os.path.relpath(s.path, cwd) for s in sources if s.provider == "command-line"]
+    found = [word for folder in folders for word in ("--config-dir", folder)]
     return found + [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]

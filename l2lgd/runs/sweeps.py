@@ -143,6 +143,7 @@ class SweepRecord(Callback):
         flags = [word for word in sys.argv if word.startswith("--config-dir=")]
         own = [override for override in of_hydra if not _of_folders(override)]
         plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": jobs}
+        plan["cwd"] = config.hydra.runtime.cwd  # that relative paths of its jobs are of
         write_atomically(folder / SWEEP, json.dumps(plan, indent=1).encode())
 
     def on_job_start(self, config: Any, **_: Any) -> None:

@@ -21,6 +21,7 @@ from l2lgd.results.losses import KeptLosses
 from l2lgd.results.plots import plot_curves
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
+from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import show
 from l2lgd.tasks.base import Split
 from l2lgd.tracking.tracker import RunTracker
@@ -43,7 +44,7 @@ def evaluate(config: DictConfig) -> float:
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
-    kept = KeptLosses(run.folder, [Path(folder).expanduser() for folder in options.reuse])
+    kept = KeptLosses(run.folder, [as_typed(folder) for folder in options.reuse])
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []

@@ -20,6 +20,7 @@ from l2lgd.meta.state import ancestry
 from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
+from l2lgd.storage.paths import as_typed
 from l2lgd.tracking.tracker import NullTracker
 from l2lgd.verbs.plan import MetaTrainingPlan
 
@@ -37,7 +38,7 @@ class Found:
 def _learning_rates(run: Run) -> dict[str, Found]:
     """Grid search of the learning rate of each of ``baselines=``; keeps what is found."""
     options, searches = run.options, {}
-    rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
+    rates = TunedRates(Path(), as_typed(options.tuned_dir))
     nodes = {name: opt_config(run, name) for name in options.baselines}
     for name, node in nodes.items():
         if "learning_rate" not in node:

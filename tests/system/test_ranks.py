@@ -147,8 +147,8 @@ def test_torchrun_shares_a_run_and_resumes_it(tmp_path: Path) -> None:
     launched = "torchrun --nproc-per-node 2 -m l2lgd meta-train task=quadratic "
     assert summary["command"].startswith(launched)
     one, two = (first_line(tmp_path / name) for name in ("alone", "whole"))
-    assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-5)
-    assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-5)
+    assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-4)
+    assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-4)
     left = {path.name for path in tmp_path.iterdir() if "torchelastic" not in path.name}
     assert left == {"alone", "whole"}, "files of rank 1"
     steps = [line["step"] for line in json_lines(tmp_path / "whole" / "metrics.jsonl")]
