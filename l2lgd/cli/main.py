@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from l2lgd.system import environment, signals
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with signals.heeded(), _left_as_found():
-        environment.drop_empty()
+        environment.settle()
         try:
             from l2lgd.cli import commands
 
@@ -58,6 +59,6 @@ def _left_as_found() -> Iterator[None]:
 def _folder() -> str:
     """The working directory; none where it was deleted."""
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except OSError:
         return ""

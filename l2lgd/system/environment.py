@@ -16,8 +16,9 @@ def number(name: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def drop_empty() -> None:
+def settle() -> None:
     """Have configs and libraries think the same of those that are ours."""
     for name in list(os.environ):
         if name.startswith(OURS) and not variable(name):
             del os.environ[name]
+    os.environ.pop("MPLBACKEND", None)  # it is about windows, and there are none

@@ -179,9 +179,9 @@ def _meet(ranks: Ranks, device: torch.device) -> None:
     if thread.is_alive():
         raise ConfigError(f"{missing}, in vain for {PATIENCE // 60} minutes; {unset}")
     if failed and isinstance(failed[0], ValueError):  # no address to meet at
-        raise ConfigError(
-            f"RANK and WORLD_SIZE are set, but not by torchrun; {unset}"
-        ) from failed[0]
+        raise ConfigError(f"RANK and WORLD_SIZE are set, but not by torchrun; {unset}") from failed[
+            0
+        ]
     if failed:
         raise ConfigError(f"{missing}, which failed: {one_line(failed[0])}; {unset}") from failed[0]
 

@@ -6,7 +6,6 @@ second signal. A thread ends the process at the third one, and some seconds afte
 whatever the main thread is busy with.
 """
 
-import _thread
 import contextlib
 import math
 import os
@@ -22,6 +21,7 @@ from typing import Any
 STATUS = 130  # of a process that has ended so
 TOGETHER = 0.5  # seconds in which signals count as one: shell, terminal and launcher send their own
 GRACE = 5.0  # seconds that the second one leaves
+SOON = 0.01  # seconds after which what Python has ignored is raised again, in its caller
 WAYS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 SHOW_CURSOR = b"\x1b[?25h"  # which progress bars hide
 
@@ -50,6 +50,7 @@ class _State:
         self.by_system = False  # rather than by Ctrl-C
         self.held = False
         self.swallowed = False
+        self.repeated = 0  # signals of our own
         self.ending = False
 
 
@@ -133,11 +134,15 @@ def _swallowed(unraisable: Any) -> None:
     """An error that Python can hand to nobody, such as one in a destructor."""
     if not (asked() and issubclass(unraisable.exc_type, KeyboardInterrupt)):
         sys.__unraisablehook__(unraisable)
-    elif threading.current_thread() is threading.main_thread():
+    elif hasattr(signal, "pthread_kill"):  # elsewhere the next check will do
         _now.swallowed = True
-        watching = signal.set_wakeup_fd(-1)  # it is no other signal
-        _thread.interrupt_main(signal.SIGTERM)  # calls _arrived as soon as there is a caller
-        signal.set_wakeup_fd(watching, warn_on_full_buffer=False)
+        threading.Timer(SOON, _repeat, [_now]).start()
+
+
+def _repeat(now: _State) -> None:
+    if now.swallowed:
+        now.repeated += 1
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -151,7 +156,7 @@ def _watched() -> Iterator[None]:
     others = signal.set_wakeup_fd(there, warn_on_full_buffer=False)
     if others != -1:  # a program that has a use for them calls this one
         signal.set_wakeup_fd(others)
-    threading.Thread(target=_watch, args=(here,), name="signals", daemon=True).start()
+    threading.Thread(target=_watch, args=(here, _now), name="signals", daemon=True).start()
     try:
         yield
     finally:
@@ -160,8 +165,8 @@ def _watched() -> Iterator[None]:
         os.close(there)  # which ends the thread
 
 
-def _watch(descriptor: int) -> None:
-    count, end = Count(), math.inf
+def _watch(descriptor: int, now: _State) -> None:
+    count, end, repeated = Count(), math.inf, 0
     while True:
         wait = None if end == math.inf else max(0.0, end - time.monotonic())
         if not select.select([descriptor], [], [], wait)[0]:
@@ -170,11 +175,14 @@ def _watch(descriptor: int) -> None:
         if not numbers:
             os.close(descriptor)
             return
-        if set(numbers) & set(WAYS) and count.add(time.monotonic()):
-            if count.number == 2:
-                end = time.monotonic() + GRACE
-            elif count.number > 2:
-                _end_at_once()
+        for number in numbers:
+            if repeated < now.repeated:
+                repeated += 1
+            elif number in WAYS and count.add(time.monotonic()):
+                if count.number == 2:
+                    end = time.monotonic() + GRACE
+                elif count.number > 2:
+                    _end_at_once()
 
 
 def _end_at_once() -> None:

@@ -23,4 +23,4 @@ def show(table: Any) -> None:
     from rich.console import Console
 
     with contextlib.suppress(OSError, SystemExit):  # rich exits where a pipe is closed
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # brackets are brackets

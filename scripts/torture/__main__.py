@@ -38,7 +38,15 @@ from torture_common import Broken
 TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     torture.__name__: torture
     for torture in (
-        *(runs.kills, runs.signals, starting.starts, runs.evaluations, runs.tunings, runs.drawings, runs.clock),
+        *(
+            runs.kills,
+            runs.signals,
+            starting.starts,
+            runs.evaluations,
+            runs.tunings,
+            runs.drawings,
+            runs.clock,
+        ),
         *(files.damage, files.data, files.disk, files.writes, files.unwritable),
         *(lines.words, lines.values, runs.rank, runs.long),
     )

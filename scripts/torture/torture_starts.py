@@ -31,9 +31,9 @@ def starts(folder: Path, times: int, draw: random.Random) -> str:
     last = max(seconds for _, seconds in found)
     early = sum(moment < FIRST for _, moment in trials)
     return (
-        f"{times} runs, a signal for each, {early} within {FIRST:.0f} s, the others until the first "
-        f"meta-step ({whole:.1f} s): {first} ended by it, {times - first} by a second one, each "
-        f"{last:.1f} s after it at most"
+        f"{times} runs, a signal for each, {early} within {FIRST:.0f} s, the others until the "
+        f"first meta-step ({whole:.1f} s): {first} ended by it, {times - first} by a second one, "
+        f"each {last:.1f} s after it at most"
     )
 
 
@@ -69,7 +69,9 @@ def _ended(folder: Path, way: signal.Signals, moment: float) -> tuple[int, float
     """How many signals it took, and how many seconds after the last one the run ended."""
     with _start(folder) as run:
         time.sleep(moment)
-        for number, patience in ((1, PATIENCE), (2, PATIENCE + signals.GRACE)):
+        number, began = 0, 0.0
+        for patience in (PATIENCE, PATIENCE + signals.GRACE):
+            number += 1
             run.send_signal(way)
             began = time.monotonic()
             try:
