@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signals.ending()
             from l2lgd.cli.answers import interrupted
 
-            return interrupted(error)
+            status = interrupted(error)
+            exec("")  # has Python forget an interruption of a string, for which it ends by SIGINT
+            return status
 
 
 @contextlib.contextmanager

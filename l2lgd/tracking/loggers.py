@@ -93,7 +93,11 @@ class Wandb(Logger):
         if variable("WANDB_MODE"):  # W&B reads it, too, and in one spelling only
             os.environ["WANDB_MODE"] = self.mode
         group = about.group and about.group[:WANDB_LONGEST]
-        ours = {"dir": str(about.folder), "name": about.name[:WANDB_LONGEST], "group": group}
+        ours: dict[str, Any] = {
+            "dir": str(about.folder),
+            "name": about.name[:WANDB_LONGEST],
+            "group": group,
+        }
         theirs = {"dir": "WANDB_DIR", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP"}
         self._run = wandb.init(
             project=self.project,
@@ -131,7 +135,7 @@ class Wandb(Logger):
 def wandb_name(name: str) -> str:
     """A name of weights as W&B wants it: Latin letters, digits, and ``_.-``."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^\w.-]+", "-", plain).strip("-")[:WANDB_LONGEST] or "weights"
+    return re.sub(r"[^\w.]+", "-", plain).strip("-")[:WANDB_LONGEST] or "weights"
 
 
 class TensorBoard(Logger):
