@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from l2lgd.cli.main import VERBS
+from l2lgd.cli.verbs import VERBS
 from l2lgd.config.building import build
 from l2lgd.config.overrides import HYDRA_FLAGS, ordered
 from l2lgd.errors import CheckpointError, ConfigError, UserError

@@ -152,6 +152,7 @@ def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     """Under torchrun: all processes but the first keep off the run folder and the terminal."""
+    launch.check()
     if launch.size() == 1:
         return overrides
     if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):

@@ -6,6 +6,13 @@ import sys
 from l2lgd.system.terminal import say
 
 
+def forget_sweeps() -> None:
+    """Those that earlier commands in this process have run."""
+    sweeps = sys.modules.get("l2lgd.runs.sweeps")
+    if sweeps is not None:
+        sweeps.started.clear()
+
+
 def after_sweep(gave_up: Exception | None = None) -> str:
     """Show the ranking of a sweep that this process has run; what to say of jobs that are left.
 

@@ -22,7 +22,7 @@ from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
 from l2lgd.storage import locks
-from l2lgd.system import launch, runtime
+from l2lgd.system import launch, runtime, signals
 from l2lgd.system.ranks import local_device
 from l2lgd.tasks.base import Task
 from l2lgd.tracking.loggers import About, Logger
@@ -57,6 +57,7 @@ class Run:
             ConfigError: an option is unknown, of the wrong type or out of range.
             DataUnavailable: the task's data cannot be had.
         """
+        signals.check()
         options = validated(config, verb)
         plain = upgraded(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         for name in ("num_functions", "num_steps"):

@@ -7,17 +7,39 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from l2lgd.errors import ConfigError
+from l2lgd.system.environment import number, variable
+
 TIE = "L2LGD_TIE"  # file descriptor whose other end goes with the process that started this one
 
 
 def rank() -> int:
     """Which of the processes this is, from 0."""
-    return _number("RANK", 0)
+    return number("RANK") or 0 if size() > 1 else 0
 
 
 def size() -> int:
-    """How many processes there are."""
-    return _number("WORLD_SIZE", 1)
+    """How many processes there are: the variables of torchrun's count only together."""
+    return max(1, number("WORLD_SIZE") or 1) if number("RANK") is not None else 1
+
+
+def check() -> None:
+    """Raise ConfigError for variables that cannot be torchrun's."""
+    if rank() >= size():
+        raise ConfigError(
+            f"RANK={rank()} and WORLD_SIZE={size()} do not belong together; unset them, or start "
+            "with torchrun --nproc-per-node N -m l2lgd meta-train"
+        )
+
+
+def local_rank() -> int:
+    """Which of the processes on this machine this is, from 0."""
+    return number("LOCAL_RANK") or 0
+
+
+def meeting_place() -> str:
+    """Where the processes find each other."""
+    return f"{variable('MASTER_ADDR', '?')}:{variable('MASTER_PORT', '?')}"
 
 
 @contextlib.contextmanager
@@ -36,21 +58,16 @@ def tied() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
 
 def end_with_parent() -> None:
     """In such a process: have it terminated when the other one is no more."""
-    tie = os.environ.pop(TIE, "")
-    if tie.isdecimal():
-        threading.Thread(target=_wait_for_end, args=(int(tie),), daemon=True).start()
+    tie = number(TIE)
+    if tie is not None:
+        del os.environ[TIE]  # it is no process's of this one
+        threading.Thread(target=_wait_for_end, args=(tie,), daemon=True).start()
 
 
 def _wait_for_end(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.read(descriptor, 1)  # returns when the other end is closed
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _number(name: str, otherwise: int) -> int:
-    """That of a variable of torchrun's; what is none has another meaning."""
-    value = os.environ.get(name, "")
-    return int(value) if value.isdecimal() else otherwise
 
 
 def resumption(folder: str | os.PathLike[str]) -> str:

@@ -18,6 +18,7 @@ from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.captions import of_curves
 from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
 from l2lgd.results.losses import KeptLosses
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_curves
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
@@ -25,7 +26,7 @@ from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import show
 from l2lgd.tasks.base import Split
 from l2lgd.tracking.tracker import RunTracker
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +88,13 @@ def evaluate(config: DictConfig) -> float:
         summary = run.folder / "summary.json"
         found_in = run.summary(split, results=results)
         write_summary(summary, found_in)
+        _show_results(results, learned)
         picture = drawn(
             run.folder / "curves.png",
             lambda path: _draw(path, run, found_in, curves, bands, learned),
         )
         if picture is not None:
             tracker.picture("curves", picture)
-    _show_results(results, learned)
     say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return curves[run.opt_name].final_loss()
 

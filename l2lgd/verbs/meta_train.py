@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from l2lgd.errors import ProcessLost
 from l2lgd.meta.progress import MetaProgress
 from l2lgd.results.captions import note, of_training
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
@@ -18,7 +19,7 @@ from l2lgd.system import launch
 from l2lgd.system.ranks import Ranks, joined
 from l2lgd.tracking.metrics import series
 from l2lgd.tracking.tracker import NullTracker
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 from l2lgd.verbs.plan import MetaTrainingPlan
 from l2lgd.verbs.resuming import stored_run
 

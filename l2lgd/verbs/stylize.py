@@ -22,6 +22,7 @@ from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage.files import check_writable
 from l2lgd.storage.paths import as_typed
+from l2lgd.system import signals
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking.tracker import RunTracker
 from l2lgd.verbs.ending import say_where
@@ -104,6 +105,7 @@ def _paint(
     """
     at = start(optimizer, functions)
     for step in range(1, num_steps + 1):
+        signals.check()
         at = advance(at)
         tracker.steps(step, num_steps)
     loss = float(at.loss)

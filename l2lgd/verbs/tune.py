@@ -6,10 +6,11 @@ from omegaconf import DictConfig
 
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.results.captions import of_search
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import clipped, plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 from l2lgd.verbs.searches import SEARCHES
 
 log = logging.getLogger(__name__)
