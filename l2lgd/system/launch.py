@@ -2,12 +2,13 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 TIE = "L2LGD_TIE"  # file descriptor whose other end goes with the process that started this one
+_watched: set[int] = set()  # processes that this one is to end with
 
 
 def rank() -> int:
@@ -47,15 +48,26 @@ def _wait_for_end(descriptor: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def end_with(process: int) -> None:
+    """In a worker of joblib's: have it terminated when the process that started it is no more."""
+    import multiprocessing
+
+    own = type(multiprocessing.current_process()).__module__
+    if ".loky." in own and process not in _watched:
+        _watched.add(process)
+        threading.Thread(target=_watch, args=(process,), daemon=True).start()
+
+
+def _watch(process: int) -> None:
+    while os.getppid() == process:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _number(name: str, otherwise: int) -> int:
     """That of a variable of torchrun's; what is none has another meaning."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else otherwise
-
-
-def resumption(folder: str | os.PathLike[str]) -> str:
-    """The command that goes on with the meta-training of a folder."""
-    return shlex.join([*program(), "meta-train", f"resume={os.fspath(folder)}"])
 
 
 def program() -> list[str]:
