@@ -139,8 +139,8 @@ def _words_before(verb: str, folder: Path) -> list[str]:
                 f"resume={folder}: there is no run in that folder (no {stored})"
             ) from error
         raise ConfigError(
-            f"{file} cannot be read ({one_line(error)}), and there is no checkpoint yet; "
-            "begin a new run"
+            f"{file} cannot be read ({one_line(error)}), and there is no checkpoint to "
+            "go on from; begin a new run"
         ) from error
 
 

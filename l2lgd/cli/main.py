@@ -177,5 +177,7 @@ def _fail(message: str, everybodys: bool = True) -> int:
         # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(USAGE_ERROR))
         time.sleep(5)
-    say(f"l2lgd{f' (process {rank})' if rank else ''}: {message}")
+    said = f"l2lgd{f' (process {rank})' if rank else ''}: {message}"
+    launch.tell_torchrun(said)
+    say(said)
     return USAGE_ERROR

@@ -174,9 +174,9 @@ def _renumber(number: int) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import read_write
 
-    config: Any = HydraConfig.instance().cfg
+    config: Any = HydraConfig.get()
     with read_write(config):
-        config.hydra.job.num = number
+        config.job.num = number
 
 
 def write_job(folder: Path, number: int, overrides: Sequence[str]) -> None:

@@ -1,11 +1,13 @@
 """How this process was started: alone, or by torchrun as one of several."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 TIE = "L2LGD_TIE"  # file descriptor whose other end goes with the process that started this one
 _watched: set[int] = set()  # processes that this one is to end with
@@ -62,6 +64,15 @@ def _watch(process: int) -> None:
     while os.getppid() == process:
         time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def tell_torchrun(message: str) -> None:
+    """Let the report that torchrun prints in the end say what went wrong."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        told = {"message": message, "timestamp": int(time.time())}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(told), encoding="utf-8")
 
 
 def _number(name: str, otherwise: int) -> int:

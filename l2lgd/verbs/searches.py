@@ -84,8 +84,9 @@ def _meta_learning_rate(run: Run) -> dict[str, Found]:
         trial = dataclasses.replace(plan, settings=settings)
         number = f"{k} of {options.trials}"
         labels = (f"trial {number}: meta-steps", "trajectory")
-        before = (done["meta_step"], stored.get("mirror_id")) if stored else (None, None)
-        with contextlib.closing(run.tracker(labels, *before, folder)) as own:
+        resume_at = done["meta_step"] if stored else None
+        logger_id = stored.get("mirror_id") if stored else None
+        with contextlib.closing(run.tracker(labels, resume_at, logger_id, folder)) as own:
             try:
                 loss = trial.run(run, own, folder, stored).best_validation_loss
             except Diverged as error:
