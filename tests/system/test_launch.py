@@ -16,7 +16,7 @@ def test_the_report_of_torchrun_ends_with_what_went_wrong(
     launch.tell_torchrun("l2lgd: größe=1 is too small")
     told = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(file))
     silent = ProcessFailure(local_rank=1, pid=2, exitcode=2, error_file=str(tmp_path / "none"))
-    report = str(ChildFailedError("l2lgd", {1: silent, 0: told}))
+    report = str(ChildFailedError("l2lgd", {0: told, 1: silent}))
     assert "l2lgd: größe=1 is too small" in report.partition("Root Cause")[2]
 
 
