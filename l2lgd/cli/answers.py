@@ -24,7 +24,9 @@ def fail(message: str, everybodys: bool = True) -> int:
             time.sleep(OTHERS_TURN)
         except KeyboardInterrupt:
             return USAGE_ERROR
-    say(f"l2lgd{f' (process {rank})' if rank else ''}: {message}")
+    said = f"l2lgd{f' (process {rank})' if rank else ''}: {message}"
+    launch.tell_torchrun(said)
+    say(said)
     return USAGE_ERROR
 
 

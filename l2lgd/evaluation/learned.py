@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from l2lgd.config.overrides import typed
 from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
@@ -113,7 +114,9 @@ def _chosen(label: str) -> tuple[Path, dict[str, Any]]:
     folder = as_typed(label)
     inside = folder / "checkpoints" / "best.safetensors"
     if inside.is_file():
-        raise CheckpointError(f"{folder} is a folder; its weights are checkpoint={inside}")
+        raise CheckpointError(
+            f"{folder} is a folder; its weights are {typed('checkpoint', inside)}"
+        )
     found = find(label)
     return found.path, found.metadata
 

@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from l2lgd.config.overrides import option, quoted
 from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.figures.schedule import Schedule, about, expected_seconds
@@ -217,9 +218,9 @@ class Evaluations:
         write_atomically(folder / STAMP, json.dumps(stamp, indent=1).encode())
         earlier = [*self.plan.reuse, *([folder] if (folder / FILE).is_file() else [])]
         baselines = f"baselines=[{','.join(evaluation.shown())}]"
-        options = [*self.plan.options_of(evaluation), baselines, f"hydra.run.dir={folder}"]
+        options = [*self.plan.options_of(evaluation), baselines, option("hydra.run.dir", folder)]
         if earlier:
-            options.append(f"reuse=[{','.join(str(path) for path in earlier)}]")
+            options.append(f"reuse=[{','.join(quoted(path) for path in earlier)}]")
         command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
         # HYDRA_FULL_ERROR, which this process has set for itself, asks for tracebacks.
         inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
+from l2lgd.config.overrides import option
 from l2lgd.config.schemas import validated
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
@@ -138,7 +139,7 @@ class Run:
 
     def evaluation_of(self, weights: Path) -> str:
         """The command line that evaluates trained weights on this task."""
-        names = [f"task={self.task_name}", f"opt={self.opt_name}", f"checkpoint={weights}"]
+        names = [f"task={self.task_name}", f"opt={self.opt_name}", option("checkpoint", weights)]
         allowed = ",".join(self.options.allow_targets)
         names += [f"allow_targets=[{allowed}]"] if allowed else []
         return shlex.join(["l2lgd", "evaluate", *_own_configs(), *names])
@@ -155,6 +156,7 @@ class Run:
             "seed": self.options.seed,
             "threads": self.threads,
             "device": str(self.device),
+            "processor": runtime.processor(self.device),
             "versions": versions(),
             "licence": LICENCE,
         }

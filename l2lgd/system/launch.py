@@ -1,16 +1,19 @@
 """How this process was started: alone, or by torchrun as one of several."""
 
 import contextlib
+import json
 import os
-import shlex
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from l2lgd.errors import ConfigError
 from l2lgd.system.environment import number, variable
 
 TIE = "L2LGD_TIE"  # file descriptor whose other end goes with the process that started this one
+_watched: set[int] = set()  # processes that this one is to end with
 
 
 def rank() -> int:
@@ -70,9 +73,29 @@ def _wait_for_end(descriptor: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def resumption(folder: str | os.PathLike[str]) -> str:
-    """The command that goes on with the meta-training of a folder."""
-    return shlex.join([*program(), "meta-train", f"resume={os.fspath(folder)}"])
+def end_with(process: int) -> None:
+    """In a worker of joblib's: have it terminated when the process that started it is no more."""
+    import multiprocessing
+
+    own = type(multiprocessing.current_process()).__module__
+    if ".loky." in own and process not in _watched:
+        _watched.add(process)
+        threading.Thread(target=_watch, args=(process,), daemon=True).start()
+
+
+def _watch(process: int) -> None:
+    while os.getppid() == process:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def tell_torchrun(message: str) -> None:
+    """Let the report that torchrun prints in the end say what went wrong."""
+    path = variable("TORCHELASTIC_ERROR_FILE")
+    if path:
+        told = {"message": message, "timestamp": int(time.time())}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(told), encoding="utf-8")
 
 
 def program() -> list[str]:
