@@ -1,0 +1,34 @@
+"""fully_shard, the second version of FSDP: parameters and states are DTensors."""
+
+import torch
+from torch.distributed.checkpoint import state_dict as states
+from torch.distributed.fsdp import fully_shard
+
+import l2lgd
+
+WHOLE = states.StateDictOptions(full_state_dict=True)
+
+
+def begin(model):
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    for layer in model:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model, l2lgd.LearnedOptimizer(model.named_parameters())
+
+
+def save(model, optimizer, path):
+    weights, state = states.get_state_dict(model, optimizer, options=WHOLE)
+    if torch.distributed.get_rank() == 0:
+        torch.save([weights, state], path)
+
+
+def load(model, optimizer, path):
+    weights, state = torch.load(path)
+    states.set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=weights,
+        optim_state_dict=state,
+        options=WHOLE,
+    )
