@@ -1,12 +1,16 @@
 """fully_shard, the second version of FSDP: parameters and states are DTensors."""
 
 import torch
-from torch.distributed.checkpoint import state_dict as states
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.fsdp import fully_shard
 
 import l2lgd
 
-WHOLE = states.StateDictOptions(full_state_dict=True)
+WHOLE = StateDictOptions(full_state_dict=True)
 
 
 def begin(model):
@@ -18,17 +22,12 @@ def begin(model):
 
 
 def save(model, optimizer, path):
-    weights, state = states.get_state_dict(model, optimizer, options=WHOLE)
+    weights, state = get_state_dict(model, optimizer, options=WHOLE)
     if torch.distributed.get_rank() == 0:
         torch.save([weights, state], path)
 
 
 def load(model, optimizer, path):
     weights, state = torch.load(path)
-    states.set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=weights,
-        optim_state_dict=state,
-        options=WHOLE,
-    )
+    whole = {"model_state_dict": weights, "optim_state_dict": state}
+    set_state_dict(model, optimizer, **whole, options=WHOLE)

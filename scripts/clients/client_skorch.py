@@ -18,8 +18,7 @@ def train(network, examples, epochs, path, resume_from=None):
     net.initialize()
     done = 0
     if resume_from:
-        files = {"f_params": f"{resume_from}.pt", "f_optimizer": f"{resume_from}.opt.pt"}
-        net.load_params(**files)
+        net.load_params(f"{resume_from}.pt", f"{resume_from}.opt.pt")
         done = epochs - 1
     net.partial_fit(examples, epochs=epochs - done)
-    net.save_params(f_params=f"{path}.pt", f_optimizer=f"{path}.opt.pt")
+    net.save_params(f"{path}.pt", f"{path}.opt.pt")
