@@ -133,10 +133,19 @@ def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:
     """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
 
     Raises:
-        CheckpointError: unreadable, or of another optimizer.
+        CheckpointError: unreadable, of another optimizer, or not finite.
     """
     tensors, metadata = checkpoint.load(path)
-    _fill(optimizer, _below("phi.", tensors) or tensors, path)
+    phi = _below("phi.", tensors) or tensors
+    for name, tensor in phi.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: its {name} is of {tensor.dtype}, which no weights are")
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: its {name} has numbers that are not finite; take weights of a "
+                "meta-training that has not diverged"
+            )
+    _fill(optimizer, phi, path)
     return metadata
 
 

@@ -1,17 +1,18 @@
 """Which weights take which parameters, by the names of parameters."""
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers import base
 from l2lgd.optimizers.groups import Grouped
 from l2lgd.pretrained import weights as trained
+from l2lgd.pretrained.options import warn
 from l2lgd.results.losses import digest
 
 # What wrappers of models put into the names of parameters: torch.compile, FSDP, activation
@@ -72,14 +73,16 @@ class Assignment:
                 shared.setdefault(key, []).append(index)
         return apart + [Function(key, tuple(indices)) for key, indices in shared.items()]
 
-    def digest(self, functions: Sequence[Function]) -> str:
-        """Of which weights take which parameters."""
+    def digest(self, group: Mapping[str, Any]) -> str:
+        """Of the weights of a group, whichever parameters of a model it has."""
+        weights = group["weights"]
+        rules = {UNNAMED: weights} if isinstance(weights, str) else weights
         found = hashlib.sha256()
-        for key, indices in functions:
-            optimizer = self.optimizers[key]
+        for pattern, label in rules.items():
+            optimizer = self._loaded(label)
+            found.update(f"{pattern} {type(optimizer).__name__} ".encode())
             if isinstance(optimizer, base.LearnedRule):
                 found.update(digest(optimizer.state_dict()).encode())
-            found.update(f"{type(optimizer).__name__} {indices}".encode())
         return found.hexdigest()[:16]
 
     def warn_of_unused(self, groups: Iterable[Mapping[str, Any]]) -> None:
@@ -88,10 +91,9 @@ class Assignment:
             if (label, pattern) not in self._fitted | self._warned and pattern != UNNAMED:
                 self._warned.add((label, pattern))
                 whose = "" if label == MAPPING else f" {label}"
-                warnings.warn(
+                warn(
                     f"weights{whose}: no parameter's name fits {pattern}, so the other patterns "
-                    "take all; compare the names of model.named_parameters()",
-                    stacklevel=5,
+                    "take all; compare the names of model.named_parameters()"
                 )
 
     def _names_of(self, group: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -121,9 +123,7 @@ class Assignment:
 
     def _member_of(self, names: tuple[str, ...], label: str) -> str:
         """The key of the one optimizer, or of that among several which takes the parameter."""
-        if label not in self.optimizers:
-            self.optimizers[label] = trained.load(label, self._allow_targets)
-        optimizer = self.optimizers[label]
+        optimizer = self._loaded(label)
         if not isinstance(optimizer, Grouped):
             return label
         if not names:
@@ -138,6 +138,16 @@ class Assignment:
         key = f"{label}:{member}"
         self.optimizers.setdefault(key, optimizer.member(member))
         return key
+
+    def _loaded(self, label: str) -> base.Optimizer:
+        if label not in self.optimizers:
+            if type(torch.empty(0)) is not Tensor:
+                raise RuntimeError(
+                    "LearnedOptimizer cannot be made in fake mode, where files have no numbers: "
+                    "make it before"
+                )
+            self.optimizers[label] = trained.load(label, self._allow_targets)
+        return self.optimizers[label]
 
     def _fit(
         self, names: tuple[str, ...], label: str, rules: Iterable[tuple[str, str]]

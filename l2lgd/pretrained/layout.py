@@ -115,13 +115,12 @@ class Layout:
         self._structure, larger = (optimizer.initial_state(theta) for theta in like)
         names = list(self._names(self._structure))
         pairs = zip(tensors_of(self._structure), tensors_of(larger), strict=True)
-        self.entries = [
-            self._entry(name, *pair) for name, pair in zip(names, pairs, strict=True)
-        ]
+        self.entries = [self._entry(name, *pair) for name, pair in zip(names, pairs, strict=True)]
 
     def state(self, tensors: Sequence[Tensor]) -> State:
         """The rule's state, of its own tensors."""
-        return like_state(self._structure, tensors)
+        made: State = like_state(self._structure, tensors)
+        return made
 
     def _names(self, state: Any, name: str = "") -> Iterator[str]:
         if isinstance(state, Tensor):

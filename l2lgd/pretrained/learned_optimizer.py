@@ -1,5 +1,6 @@
 """A trained optimizer as a ``torch.optim.Optimizer``, for anybody's PyTorch loop."""
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,16 +13,19 @@ from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained import older_states
 from l2lgd.pretrained.assignment import Assignment
-from l2lgd.pretrained.options import check, warn_of_unknown
+from l2lgd.pretrained.layout import Entry
+from l2lgd.pretrained.options import check, type_of, warn_of_unknown
 from l2lgd.pretrained.sharding import (
     distributed_as,
-    is_distributed,
     is_fake,
+    is_flattened,
     is_whole,
+    joined,
     local,
     placed_as,
     real,
     real_shape,
+    split,
 )
 from l2lgd.pretrained.stepping import Stepper
 
@@ -142,7 +146,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         for group in self.param_groups:
             self._sign(group)  # its parameters may have been changed by hand
-        return super().state_dict()
+        found = super().state_dict()
+        for group, saved in zip(self.param_groups, found["param_groups"], strict=True):
+            for index, entries in self._entries_of(group).items():
+                parameter, place = group["params"][index], saved["params"][index]
+                if is_flattened(parameter) and place in found["state"]:
+                    state = found["state"][place]
+                    found["state"][place] = split(state, entries, real_shape(parameter))
+        return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state that :meth:`state_dict` gave, whatever device it was on.
@@ -167,11 +178,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 group["weights"] = label  # a file may have been moved
                 for name, value in self.defaults.items():  # an older state lacks some
                     group.setdefault(name, value)
-                own = self._entries_of(group)
-                for parameter, index in zip(group["params"], theirs["params"], strict=True):
-                    for name, value in given["state"].get(index, {}).items():
-                        if name in own:  # PyTorch gave it the parameter's type
-                            self.state[parameter][name] = value.to(parameter.device, copy=True)
+                check(group)
+                for index, entries in self._entries_of(group).items():
+                    parameter = group["params"][index]
+                    kept = given["state"].get(theirs["params"][index], {})
+                    for name in [entry.name for entry in entries if entry.name in kept]:
+                        # PyTorch gave it the parameter's type.
+                        self.state[parameter][name] = kept[name].to(parameter.device, copy=True)
                 for key, indices in self._assignment.functions(group):
                     self._check_state(key, [group["params"][index] for index in indices])
 
@@ -191,12 +204,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
             raise CheckpointError(
                 "the state is of another optimizer: LearnedOptimizer goes on with its own states"
             )
-        if theirs["weights_digest"] != group["weights_digest"]:
+        functions = self._assignment.functions(group)
+        older = older_states.signature(functions, self._assignment.optimizers)
+        if theirs["weights_digest"] not in (group["weights_digest"], older):
             raise CheckpointError(
                 f"the state is of weights {theirs.get('weights')}, not of {group['weights']}"
-                if theirs.get("weights") != group["weights"]
-                else "the state is of other parameters, or of other numbers of the same weights "
-                f"{group['weights']}"
             )
 
     def _brought_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +224,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
                     parts = older_states.brought_up(home, parameters, stepper, size)
                     for index, part in zip(indices, parts, strict=True):
                         state[theirs["params"][index]] = part
+            for index, entries in self._entries_of(group).items():
+                place, shape = theirs["params"][index], real_shape(group["params"][index])
+                if place in state:
+                    state[place] = joined(state[place], entries, shape)
         return {**given, "state": state}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,8 +243,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def _sign(self, group: dict[str, Any]) -> None:
         """Write into a group which weights have which of its parameters."""
-        functions = self._assignment.functions(group)
-        group["weights_digest"] = self._assignment.digest(functions)
+        self._assignment.functions(group)  # raises where one has none
+        group["weights_digest"] = self._assignment.digest(group)
 
     @_untraced
     def _step(self, key: str, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> None:
@@ -248,7 +264,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         theta = _joined([own.reshape(-1) for own in owned], home.device)
         if group["maximize"]:
             gradient = -gradient
-        with torch.autocast(home.device.type, enabled=False):
+        with _without_autocast(home.device.type):
             if group["weight_decay"]:
                 theta.mul_(1 - group["lr"] * group["weight_decay"])
             updates = stepper.updates(gradient, owned, states, size, group["skip_zero_gradients"])
@@ -288,7 +304,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             self._check_state(key, parameters)
             return
         learned = isinstance(self._assignment.optimizers[key], LearnedRule)
-        kept_in = group["state_dtype"] if learned else None
+        kept_in = type_of(group) if learned else None
         n = sum(own.numel() for own in owned)
         initial = stepper.initial(owned, self._size(key, group, owned), kept_in)
         for parameter, parts in zip(parameters, initial, strict=True):
@@ -312,12 +328,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
                         "model, or the parameter was cut or grown without its state"
                     )
 
-    def _entries_of(self, group: Mapping[str, Any]) -> set[str]:
-        """The names of what is kept for the parameters of a group."""
+    def _entries_of(self, group: Mapping[str, Any]) -> dict[int, list[Entry]]:
+        """What is kept for each parameter of a group."""
         return {
-            entry.name
+            index: self._on(key, group["params"][indices[0]]).entries
             for key, indices in self._assignment.functions(group)
-            for entry in self._on(key, group["params"][indices[0]]).entries
+            for index in indices
         }
 
     def _size(self, key: str, group: Mapping[str, Any], parameters: Sequence[Tensor]) -> int:
@@ -347,6 +363,12 @@ def _gradient(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
         return real(torch.zeros_like(local(parameter))).reshape(-1)
     return real(local(placed_as(parameter.grad, parameter))).reshape(-1)
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()  # meta
 
 
 def _joined(tensors: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ All numbers of a function lay in flat tensors ``recurrent0``, ``recurrent1``, â€
 parameter, one block of coordinates after the other.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.pretrained.assignment import Function
 from l2lgd.pretrained.stepping import Stepper
+from l2lgd.results.losses import digest
 
 
 def is_older(state: Mapping[str, Any]) -> bool:
     return any(re.fullmatch(r"recurrent\d+", str(name)) for name in state)
+
+
+def signature(functions: Sequence[Function], optimizers: Mapping[str, Optimizer]) -> str:
+    """What a group was signed with."""
+    found = hashlib.sha256()
+    for key, indices in functions:
+        optimizer = optimizers[key]
+        if isinstance(optimizer, LearnedRule):
+            found.update(digest(optimizer.state_dict()).encode())
+        found.update(f"{type(optimizer).__name__} {indices}".encode())
+    return found.hexdigest()[:16]
 
 
 def brought_up(

@@ -1,8 +1,10 @@
 """Parameters whose numbers are elsewhere: sharded over processes, or nowhere at all.
 
 A DTensor (FSDP2, tensor parallelism) has a local tensor, which is what a coordinatewise rule steps.
+FSDP1 makes parameters of pieces of a flat one, and takes states only of exactly their shape.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +21,37 @@ def is_distributed(tensor: Tensor) -> bool:
 def is_whole(parameter: Tensor) -> bool:
     """Does this process have all of it?"""
     known: Any = parameter
-    return not is_distributed(parameter) or all(p.is_replicate() for p in known.placements)
+    if is_distributed(parameter):
+        return all(placement.is_replicate() for placement in known.placements)
+    return not is_flattened(parameter)
+
+
+def is_flattened(parameter: Tensor) -> bool:
+    """Is it FSDP1's?"""
+    return bool(getattr(parameter, "_fsdp_flattened", False))
+
+
+def split(state: Mapping[str, Any], entries: Sequence[Entry], shape: torch.Size) -> dict[str, Any]:
+    """A parameter's state as tensors of its shape alone: ``hidden_0`` as ``hidden_0_0``, …"""
+    found = dict(state)
+    for entry in entries:
+        if entry.name in found and entry.axis is not None and entry.behind(1):
+            whole = found.pop(entry.name).flatten(len(shape))
+            found |= {f"{entry.name}_{index}": part for index, part in enumerate(whole.unbind(-1))}
+    return found
+
+
+def joined(state: Mapping[str, Any], entries: Sequence[Entry], shape: torch.Size) -> dict[str, Any]:
+    """Undo :func:`split`, where a state is so."""
+    found = dict(state)
+    for entry in entries:
+        behind = torch.Size(entry.behind(1))
+        names = [f"{entry.name}_{index}" for index in range(behind.numel())]
+        if entry.axis is not None and behind and all(name in found for name in names):
+            whole = torch.stack([found.pop(name) for name in names]).unflatten(0, behind)
+            order = (*range(len(behind), whole.dim()), *range(len(behind)))
+            found[entry.name] = whole.permute(order)
+    return found
 
 
 def local(tensor: Tensor) -> Tensor:

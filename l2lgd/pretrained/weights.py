@@ -40,6 +40,7 @@ class Weights:
             optimizer: LearnedRule = build(
                 self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedRule
             )
+        optimizer.float()  # whatever the user's default type is
         load_weights(self.path, optimizer)
         return optimizer
 
