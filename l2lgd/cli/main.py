@@ -1,181 +1,66 @@
-"""The command line: ``l2lgd VERB [Hydra overrides]``.
+"""The program ``l2lgd``: its process, before anything that takes long is imported."""
 
-Hydra has no subcommands, so the verb is taken off here and chooses the primary config. Errors a
-user can put right end in one line and exit status 2.
-"""
-
-import importlib
+import contextlib
+import io
 import os
-import shlex
-import signal
 import sys
-import time
-from collections.abc import Sequence
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from l2lgd.cli.before_hydra import allow_packages_here, words_of
-from l2lgd.cli.completion import complete
-from l2lgd.cli.mistakes import refuse, unknown_verb
-from l2lgd.cli.signals import ended_by_system, stop_as_ctrl_c_does
-from l2lgd.cli.sweep_report import after_sweep
-from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
-from l2lgd.config.overrides import ordered
-from l2lgd.errors import Leave, ProcessLost
-from l2lgd.system import launch
-from l2lgd.system.terminal import printable, say
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-USAGE_ERROR, INTERRUPTED = 2, 130
+from l2lgd.system import environment, signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["help"]:  # help VERB is VERB --help
-        arguments = [*arguments[1:2], "--help"]
-    first = arguments[0] if arguments else "--help"
-    if first in ("-h", "--help"):
-        from l2lgd.cli.help import overview
+    """Run the command line; returns the exit status.
 
-        return _show(overview(VERBS | PLAIN))
-    if first in ("--version", "-V", "version"):
-        print(f"l2lgd {version('l2lgd')}")
-        return 0
-    if first in ("-sc", "--shell-completion", "--shell_completion"):
-        return complete(arguments)
-    if first not in VERBS | PLAIN:
-        return _fail(_unknown_verb(first, arguments))
-    rest = arguments[1:]
-    if rest == ["help"]:
-        rest = ["--help"]
-    if first in PLAIN:
-        return _plain(first, rest)
-    if {"-h", "--help"} & set(rest):
-        from l2lgd.cli.help import verb_help
-
-        return _show(verb_help(first, VERBS[first], rest))
-    return _run(first, rest)
-
-
-def _plain(verb: str, words: list[str]) -> int:
-    """A verb that Hydra has no part in."""
-    module = importlib.import_module(f"l2lgd.cli.{MODULES[verb]}")
-    run, usage = getattr(module, verb), module.USAGE
-    if {"-h", "--help"} & set(words):
-        return _show(f"l2lgd {verb}: {PLAIN[verb]}\n\n{usage}")
-    try:
-        said = run(words)
-    except Exception as error:
-        from l2lgd.config.messages import explanation
-
-        message = explanation(error)
-        if message is None:
-            raise
-        return _fail(message)
-    return _show(said) if said else 0
-
-
-def _show(text: str) -> int:
-    """Print what may be piped to a program that ends before it has read all of it."""
-    try:
-        print(printable(text, kept="\n"), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
-    return 0
-
-
-def _run(verb: str, overrides: list[str]) -> int:
-    """Hand a verb to Hydra, and put what goes wrong into one line."""
-    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors instead of printing them
-    try:
-        refuse(verb, overrides)
-        overrides = ordered(verb, overrides)
-        words = words_of(verb, overrides)
-        if words is not None:
-            _hydra_main(verb, words)
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt)
-    except (Leave, Exception) as caught:
-        error = caught.error if isinstance(caught, Leave) else caught
-        from l2lgd.config.messages import explanation, one_line
-
-        failed = after_sweep(error)
-        if failed and not traceback_wanted:
-            return _fail(failed)
-        message = explanation(error)
-        if message is None and {"-m", "--multirun"} & set(overrides):
-            message = f"the sweep could not be run: {one_line(error)}"
-        if message is None or traceback_wanted:
-            raise error from None
-        return _fail(message, not isinstance(error, ProcessLost))
-    failed = after_sweep()
-    return _fail(failed) if failed else 0
-
-
-def _hydra_main(verb: str, overrides: list[str]) -> None:
-    import hydra
-
-    from l2lgd.config import defaults
-
-    name = verb.replace("-", "_")
-    defaults.install()
-
-    def job(config: "DictConfig") -> float:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        from l2lgd.config.messages import explanation
-
-        try:
-            value: float = getattr(importlib.import_module(f"l2lgd.verbs.{name}"), name)(config)
-            return value
-        except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
-                raise
-            raise Leave(error) from error
-
-    allow_packages_here(overrides)
-    stop_as_ctrl_c_does()
-    launch.end_with_parent()
-    sys.argv = ["l2lgd", *overrides]
-    hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
-
-
-def _unknown_verb(word: str, arguments: Sequence[str]) -> str:
-    verbs = [argument for argument in arguments if argument in VERBS]
-    if word.startswith("-") and verbs:
-        others = [argument for argument in arguments if argument != verbs[0]]
-        return f"the verb comes first: l2lgd {shlex.join([verbs[0], *others])}"
-    return unknown_verb(word, [*VERBS, *PLAIN])
-
-
-def _interrupted(interrupt: KeyboardInterrupt) -> int:
-    """Say so, and with what command to go on."""
-    before = interrupt.__context__
-    if isinstance(before, ProcessLost):  # torchrun ends all processes as soon as one has ended
-        return _fail(str(before), everybodys=False)
-    rank, left = launch.rank(), after_sweep()
-    way_on = left or (f"to go on: {interrupt}" if str(interrupt) else "")
-    if rank == 0 or ended_by_system():  # Ctrl-C reaches all processes, and one word is enough
-        whose = f" (process {rank})" if rank else ""
-        say(f"l2lgd{whose}: interrupted{way_on and '; '}{way_on}")
-    return INTERRUPTED
-
-
-def _fail(message: str, everybodys: bool = True) -> int:
-    """Say what went wrong.
-
-    Args:
-        everybodys: other processes of this run are likely to say the same.
+    For use from Python, too: what it changes in the process is put back in the end.
     """
-    rank = launch.rank()
-    if rank and everybodys:
-        # Most mistakes are everybody's: then rank 0 says so, and torchrun stops the others.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(USAGE_ERROR))
-        time.sleep(5)
-    say(f"l2lgd{f' (process {rank})' if rank else ''}: {message}")
-    return USAGE_ERROR
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with signals.heeded(), _left_as_found():
+        environment.settle()
+        try:
+            from l2lgd.cli import commands
+
+            return commands.run(words)
+        except BaseException as error:
+            if not (signals.asked() or isinstance(error, KeyboardInterrupt)):
+                raise
+            signals.ending()
+            from l2lgd.cli.answers import interrupted
+
+            status = interrupted(error)
+            exec("")  # has Python forget an interruption of a string, for which it ends by SIGINT
+            return status
+
+
+@contextlib.contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Environment, arguments, path of imports and folder; and streams that take any character."""
+    variables, words, path, folder = dict(os.environ), sys.argv, sys.path[:], _folder()
+    strict = [
+        stream
+        for stream in (sys.stdout, sys.stderr)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
+    ]
+    for stream in strict:
+        stream.reconfigure(errors="replace")  # an encoding that lacks a letter costs no result
+    try:
+        yield
+    finally:
+        for stream in strict:
+            with contextlib.suppress(ValueError):  # it is closed
+                stream.reconfigure(errors="strict")
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+        sys.argv, sys.path[:] = words, path
+        if folder and folder != _folder():
+            os.chdir(folder)
+
+
+def _folder() -> str:
+    """The working directory; none where it was deleted."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from l2lgd.cli.help import entries, groups_of
 from l2lgd.config.choices import choices, text_of
-from l2lgd.config.overrides import HYDRA_FLAGS, INFO_KINDS, POSITIONAL, SHORT, WORDS
+from l2lgd.config.overrides import HYDRA_FLAGS, INFO_KINDS, POSITIONAL, SHORT, WORDS, typed
 from l2lgd.errors import ConfigError, close_to, nearest
 
 STEPS = ("meta_steps", "num_steps")
@@ -198,9 +198,9 @@ def _bare(verb: str, word: str, rest: Sequence[str]) -> str:
     shipped = files("l2lgd") / "pretrained" / "shipped" / f"{word}.safetensors"
     weights = "checkpoint" if "checkpoint" in _options(verb) else "initial_weights"
     if weights in _options(verb) and (word.endswith(".safetensors") or shipped.is_file()):
-        return f"{unreadable}; did you mean {weights}={word}?"
+        return f"{unreadable}; did you mean {typed(weights, word)}?"
     if verb == "meta-train" and (Path(word) / ".hydra").is_dir():
-        return f"{unreadable}; did you mean resume={word}?"
+        return f"{unreadable}; did you mean {typed('resume', word)}?"
     if verb in WORDS:
         return f"{unreadable}; usage: l2lgd {verb} {WORDS[verb]}"
     return f"{unreadable}; l2lgd {verb} --help lists them"

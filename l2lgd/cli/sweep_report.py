@@ -3,7 +3,15 @@
 import shlex
 import sys
 
+from l2lgd.errors import ConfigError
 from l2lgd.system.terminal import say
+
+
+def forget_sweeps() -> None:
+    """Those that earlier commands in this process have run."""
+    sweeps = sys.modules.get("l2lgd.runs.sweeps")
+    if sweeps is not None:
+        sweeps.started.clear()
 
 
 def after_sweep(gave_up: Exception | None = None) -> str:
@@ -15,11 +23,15 @@ def after_sweep(gave_up: Exception | None = None) -> str:
     sweeps = sys.modules.get("l2lgd.runs.sweeps")
     if sweeps is None or not sweeps.started or not (sweeps.started[-1] / sweeps.SWEEP).is_file():
         return ""
-    sweep = sweeps.Sweep.read(sweeps.started[-1])
+    try:
+        sweep = sweeps.Sweep.read(sweeps.started[-1])
+    except ConfigError as error:
+        return str(error)
     if gave_up is not None and not any(job.begun for job in sweep.jobs):
         return ""  # nothing was run: what went wrong says so itself
     from l2lgd.config.messages import one_line
     from l2lgd.runs import ranking
+    from l2lgd.runs.commands import rerun
 
     ranking.show(sweep)
     left = sweep.left()
@@ -30,5 +42,5 @@ def after_sweep(gave_up: Exception | None = None) -> str:
         say(f"job {job.number} ({shlex.join(job.overrides)}): {said}")
     if gave_up is not None and not any(job.error for job in left):
         say(f"the launcher gave up: {one_line(gave_up)}")
-    command = shlex.join(["l2lgd", sweep.verb, f"rerun={sweep.folder}"])
+    command = rerun(sweep.verb, sweep.folder)
     return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"

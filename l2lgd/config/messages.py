@@ -36,7 +36,8 @@ def explanation(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or one_line(error)
     if isinstance(error, ValueError) and str(error).startswith(OF_HYDRA):
-        return one_line(error)
+        cause = error.__cause__ and explanation(error.__cause__)  # of a log file, for one
+        return cause or one_line(error)
     if isinstance(error, YAMLError | UnicodeDecodeError):
         return f"a YAML file cannot be read: {one_line(error)}"
     if isinstance(error, RecursionError):

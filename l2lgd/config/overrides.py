@@ -1,6 +1,7 @@
 """What people type, as Hydra's parser wants it."""
 
 import re
+import shlex
 from pathlib import Path
 
 from l2lgd.errors import ConfigError
@@ -34,6 +35,7 @@ LONG_FLAGS = {
 }
 GROUPS = ("task", "opt", "unroll", "logger", "search", "scale", "experiment")
 NO_NAME = r"([-+.\de]+|[-+]?inf|(?i:true|false|nan))"  # Hydra reads it as a number or truth value
+PLAIN = r"[A-Za-z0-9_/.+@%-]+"  # needs no quotes
 CFG_KINDS = ("job", "hydra", "all")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 POSITIONAL = {"stylize": ("content", "style")}  # options that a verb takes without their names
@@ -52,7 +54,73 @@ def ordered(verb: str, arguments: list[str]) -> list[str]:
 
 def quoted(value: object) -> str:
     """As the value of an option, whatever characters it has."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # OmegaConf would replace it
+    mark = "'" if '"' in text else '"'  # in a shell, the others look better inside '…'
+    # Hydra takes backslashes as such, but before quotes.
+    text = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
+    return mark + re.sub(r"(\\+)$", r"\1\1", text) + mark
+
+
+def option(name: str, value: object) -> str:
+    """``name=value``, quoted for Hydra where that is needed."""
+    text = str(value)
+    if text.startswith("~"):  # would be a home directory
+        text = f"./{text}"
+    plain = re.fullmatch(PLAIN, text) and not re.fullmatch(f"{NO_NAME}|(?i:null)", text)
+    return f"{name}={text if plain else quoted(text)}"
+
+
+def typed(name: str, value: object) -> str:
+    """:func:`option` as it is typed in a shell."""
+    return shlex.quote(option(name, value))
+
+
+def value_of(override: str) -> str:
+    """The value that is given, without the quotes that Hydra takes off."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    text = override.partition("=")[2]
+    if not text.startswith(("'", '"')):  # a name is often typed as it is
+        return text
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return text.strip("'\"")
+    return re.sub(r"\\\$\{", "${", value) if isinstance(value, str) else text
+
+
+def at_home(word: str) -> str:
+    """With the home in place of ``~`` where a value begins so: Hydra has no such sign."""
+    return _VALUE.sub(_at_home, word)
+
+
+# Text in quotes, or an unquoted value from its ~ on.
+_VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*""")
+
+
+def _at_home(found: re.Match[str]) -> str:
+    quote = found[1] or ""
+    text = re.sub(r"\\(.)", r"\1", found[0].removeprefix(quote).removesuffix(quote))
+    try:
+        return quoted(Path(text).expanduser()) if text.startswith("~") else found[0]
+    except RuntimeError:  # there is no such user
+        return found[0]
+
+
+def with_whole_paths(word: str, cwd: Path) -> str:
+    """Where configs are, whatever the working directory is later."""
+    name, _, value = word.lstrip("+").partition("=")
+    if name == "--config-dir":
+        return f"{name}={cwd / value}"
+    if name != "hydra.searchpath":
+        return word
+    places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+    whole = [
+        place if "://" in place or not place else str(cwd / place)
+        for place in (place.removeprefix("file://") for place in places)
+    ]
+    return f"{name}=[{','.join(quoted(place) for place in whole if place)}]"
 
 
 def _named(verb: str, arguments: list[str]) -> list[str]:

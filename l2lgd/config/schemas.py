@@ -77,6 +77,7 @@ class Tune(MetaTraining, Verb):
     trials: int
     lowest_rate: float
     highest_rate: float
+    resume: str | None
 
 
 @dataclasses.dataclass

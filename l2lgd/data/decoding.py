@@ -1,65 +1,135 @@
-"""Pictures of a folder, decoded once and kept as tensors."""
+"""Pictures in files: which of them count, and what they look like.
 
-import hashlib
+One decoder for all: photographs, paintings, and the images of data sets.
+"""
+
+import contextlib
+import functools
 import logging
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+import numpy as np
 
-from l2lgd.errors import UserError
-from l2lgd.storage.files import write_atomically
+from l2lgd.errors import DataUnavailable, one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
 
-NAMES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
-FEWEST = 1000  # pictures worth keeping; fewer are decoded in no time
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+LONGEST = 8  # times the shorter side, of what is kept of a picture
+WHITE = (1.0, 255.0, 65535.0, 2.0**31 - 1)  # of numbers whose range a file does not tell
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose large numbers are of that range
 
 
-class Cache:
-    """A file for each state of a folder: names, sizes and times of all its pictures.
+def is_hidden(path: Path) -> bool:
+    """Litter of editors and systems, such as ``.ipynb_checkpoints``."""
+    return path.name.startswith(".")
 
-    Args:
-        place: folder of the cache.
-        name: of the data set, whose images have one size.
-        root: the folder of pictures.
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name: visible, regular files.
+
+    Raises:
+        DataUnavailable: one is a link to what is not there.
     """
-
-    def __init__(self, place: Path, name: str, root: Path) -> None:
-        self._path = place / f"{name}-{_fingerprint(name, root)}.safetensors"
-
-    def read(self) -> dict[str, Tensor] | None:
-        """The tensors ``NAMES``, or None where they are not kept, or not readable."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        if not self._path.is_file():
-            return None
-        try:
-            found = load_file(str(self._path))
-        except (SafetensorError, OSError, ValueError) as error:
-            log.warning("decoding again, %s cannot be read: %s", self._path, error)
-            return None
-        return found if set(found) == set(NAMES) else None
-
-    def write(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors; where that is not possible, say so and go on."""
-        from safetensors.torch import save
-
-        if len(tensors["train_labels"]) < FEWEST:
-            return
-        try:
-            write_atomically(self._path, save(dict(tensors)))
-        except UserError as error:
-            log.warning("the decoded pictures are not kept for next time: %s", error)
+    return [path for path in sorted(folder.iterdir()) if _is_picture(path)]
 
 
-def _fingerprint(name: str, root: Path) -> str:
-    found = hashlib.sha256(f"{name}\0{root.resolve()}".encode())
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        for file in sorted(files):
-            status = (Path(folder) / file).stat()
-            found.update(f"\0{folder}/{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-    return found.hexdigest()[:16]
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """Those of a folder and of all visible folders in it, each of these once.
+
+    Raises:
+        DataUnavailable: one is a link to what is not there.
+    """
+    seen: set[tuple[int, int]] = set()
+    tree = []
+    for here, folders, files in os.walk(folder, followlinks=True):
+        found = Path(here).stat()
+        if (found.st_dev, found.st_ino) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        folders[:] = [name for name in sorted(folders) if not is_hidden(Path(name))]
+        tree.append((here, files))
+    for here, files in sorted(tree):
+        yield from (path for name in sorted(files) if _is_picture(path := Path(here, name)))
+
+
+def _is_picture(path: Path) -> bool:
+    if is_hidden(path) or path.suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        reason = "is a broken link" if path.is_symlink() else f"({error.strerror})"
+        raise DataUnavailable(f"{path} {reason}; mend it, or take it away") from error
+    if not regular and not path.is_dir():
+        _say_left_out(path)
+    return regular
+
+
+@functools.cache  # a folder is looked through more than once
+def _say_left_out(path: Path) -> None:
+    log.warning("%s is left out: it is no regular file", path)
+
+
+def decoded(path: Path) -> "Image":
+    """A picture as a viewer shows it, in RGB.
+
+    The camera's orientation is heeded, transparent parts are white, the largest number of 16 bits
+    is white. Of floating-point numbers, 1 is white where none is larger, else 255.
+
+    Raises:
+        DataUnavailable: the file is not a readable picture.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        if not path.is_file():  # a pipe would have us wait
+            raise ValueError("it is no file" if path.exists() else "there is no such file")
+        with Image.open(path) as file:
+            file.load()
+            picture: Image.Image = file
+            with contextlib.suppress(Exception):  # damaged notes of the camera's
+                picture = ImageOps.exif_transpose(file)
+            return _rgb(picture, file.format in SIXTEEN_BITS)
+    # PIL raises its own kinds, OSError, ValueError and SyntaxError for files that are no pictures.
+    except Exception as error:
+        raise DataUnavailable(f"{path} cannot be read as a picture ({one_line(error)})") from error
+
+
+def _rgb(picture: "Image", sixteen_bits: bool) -> "Image":
+    from PIL import Image
+
+    if picture.mode == "F" or picture.mode.startswith("I"):  # numbers beyond 8 bits
+        numbers = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0.0, neginf=0.0)
+        white = 65535.0
+        if picture.mode == "F" or (picture.mode == "I" and not sixteen_bits):
+            least = 0 if picture.mode == "F" else 1
+            white = next((w for w in WHITE[least:] if numbers.max() <= w), float(numbers.max()))
+        grey = numbers.clip(0, None) * (255 / white)
+        picture = Image.fromarray(grey.round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def bounded(picture: "Image", path: Path) -> "Image":
+    """Its middle, where one side is more than ``LONGEST`` times the other; says so.
+
+    Whatever is enlarged to a given shorter side would be of any size otherwise.
+    """
+    most = LONGEST * min(picture.size)
+    if max(picture.size) <= most:
+        return picture
+    log.warning("%s: only the middle is taken, as it is %d × %d pixels", path, *picture.size)
+    width, height = (min(side, most) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from l2lgd.data.sources import DATA_SETS, Arrays, DataConfig, find, unavailable
 from l2lgd.errors import ConfigError, DataUnavailable
+from l2lgd.storage.paths import as_typed
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_images(config: DataConfig, data_dir: str, device: torch.device) -> Imag
     Raises:
         DataUnavailable: it could not be had; the message names the places tried and the ways out.
     """
-    source, train, test = find(config, Path(data_dir).expanduser())
+    source, train, test = find(config, as_typed(data_dir))
     num_classes = int(train[1].max()) + 1
     kept = len(train[1]) - DATA_SETS[config.name].held_out(source, len(train[1]))
     if kept < 1:

@@ -3,19 +3,16 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from l2lgd.errors import DataUnavailable, one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from l2lgd.data.decoding import bounded, decoded, pictures_in
+from l2lgd.errors import DataUnavailable
+from l2lgd.storage.paths import as_typed
 
 SPLITS = ("train", "validation", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 HELD_OUT = 0.1  # share of the pictures that is for validation, and for the test
 
 
@@ -37,14 +34,14 @@ def find_photographs(folder: Path) -> dict[str, list[Path]]:
         )
     absent = [split for split in SPLITS if not (folder / split).is_dir()]
     if not absent:
-        splits = {split: _pictures(folder / split) for split in SPLITS}
+        splits = {split: pictures_in(folder / split) for split in SPLITS}
     elif len(absent) < len(SPLITS):
         raise DataUnavailable(
             f"{folder} lacks {absent[0]}/; give task.content=FOLDER with train/, validation/ and "
             "test/, or without any of them"
         )
     else:
-        splits = _split(_pictures(folder))
+        splits = _split(pictures_in(folder))
     empty = [split for split in SPLITS if not splits[split]]
     if empty:
         raise DataUnavailable(
@@ -75,22 +72,17 @@ def _split(found: list[Path]) -> dict[str, list[Path]]:
     return {"train": sorted(order[2:]), "validation": order[:1], "test": order[1:2]}
 
 
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-
-
 def find_painting(name: str, folder: Path) -> Path:
     """The file ``name``, or the picture in ``folder`` that is called so.
 
     Raises:
         DataUnavailable: there is neither.
     """
-    path = Path(name).expanduser()
+    path = as_typed(name)
     if path.is_file():
         return path
-    known = {picture.stem: picture for picture in _pictures(folder)}
+    there_are = pictures_in(folder) if folder.is_dir() else []
+    known = {picture.stem: picture for picture in there_are}
     if name in known:
         return known[name]
     there = f"; {folder} has {', '.join(known)}" if known else ""
@@ -100,36 +92,18 @@ def find_painting(name: str, folder: Path) -> Path:
 def read_picture(path: Path, shorter_side: int) -> Tensor:
     """Pixels (3, height, width), uint8, the shorter side resized to ``shorter_side``.
 
-    Transparent pictures are laid on white; the camera's orientation is heeded.
+    The longer one is at most ``LONGEST`` times as long: of others only the middle is taken.
 
     Raises:
         DataUnavailable: the file is not a readable picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            picture = _rgb(ImageOps.exif_transpose(file))
-    # PIL raises its own kinds, OSError, ValueError and SyntaxError for files that are no pictures.
-    except Exception as error:
-        raise DataUnavailable(f"{path} cannot be read as a picture ({one_line(error)})") from error
+    picture = bounded(decoded(path), path)
     scale = shorter_side / min(picture.size)
     width, height = (max(shorter_side, round(scale * side)) for side in picture.size)
     resized = picture.resize((width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
-
-
-def _rgb(picture: "Image") -> "Image":
-    from PIL import Image
-
-    if picture.mode.startswith("I;16") or picture.mode == "I":  # 16 bits of grey
-        grey = np.asarray(picture).astype(np.float32) / 257
-        picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
 
 
 def write_picture(path: Path, pixels: Tensor) -> None:

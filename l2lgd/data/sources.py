@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2lgd.data import decoding
+from l2lgd.data import cache
+from l2lgd.data.decoding import decoded, is_hidden, pictures_below
 from l2lgd.errors import ConfigError, DataUnavailable, one_line
+from l2lgd.storage.paths import as_typed
 
 log = logging.getLogger(__name__)
 
@@ -169,45 +171,65 @@ def download_timeout() -> Iterator[None]:
 
 
 def _folder_root(config: DataConfig, data_dir: Path) -> Path:
-    return Path(config.root).expanduser() if config.root else data_dir / config.name
+    return as_typed(config.root) if config.root else data_dir / config.name
 
 
 def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
     """Every picture decoded, or from the cache where that has been done before."""
     root = _folder_root(config, data_dir)
-    cached = decoding.Cache(data_dir / "decoded", config.name, root)
+    try:
+        cached = cache.Cache(data_dir / "decoded", config.name, root)
+    except DataUnavailable as error:
+        raise unavailable(config, root, error) from error
     tensors = cached.read()
     if tensors is None:
         train, test = _decode(config, root)
-        tensors = dict(zip(decoding.NAMES, (*train, *test), strict=True))
+        tensors = dict(zip(cache.NAMES, (*train, *test), strict=True))
         cached.write(tensors)
-    train_pixels, train_labels, test_pixels, test_labels = (tensors[n] for n in decoding.NAMES)
+    train_pixels, train_labels, test_pixels, test_labels = (tensors[n] for n in cache.NAMES)
     return (train_pixels, train_labels), (test_pixels, test_labels)
 
 
 def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
-    from torchvision.datasets import ImageFolder
-
     data_set = DATA_SETS[config.name]
     arrays: list[Arrays] = []
-    classes: dict[str, int] = {}
-    for seed, part in enumerate(("train", "test")):
-        try:
-            folder = ImageFolder(str(root / part))
-            images = [
-                torch.from_numpy(np.array(image.convert(data_set.mode).resize(data_set.size)))
-                for image, _ in folder
-            ]
-        # ImageFolder raises FileNotFoundError, PIL its own kinds for files that are no images.
-        except Exception as error:
-            raise unavailable(config, root, error) from error
-        classes = classes or folder.class_to_idx
-        unknown = folder.class_to_idx.keys() - classes.keys()
+    try:
+        classes, tested = _classes(root / "train"), _classes(root / "test")
+        unknown = tested.keys() - classes.keys()
         if unknown:
-            raise unavailable(config, root, f"{part} has classes that train lacks: {unknown}")
-        labels = torch.tensor([classes[folder.classes[target]] for target in folder.targets])
-        arrays.append(_shuffled(torch.stack(images), labels, seed))
+            raise DataUnavailable(
+                f"test has classes that train lacks: {', '.join(sorted(unknown))}"
+            )
+        if len(classes) < 2:
+            one = next(iter(classes), "none")
+            raise DataUnavailable(f"train has one class only, {one}, and nothing to tell it from")
+        for seed, part in enumerate((classes, tested)):
+            images, labels = [], []
+            for name, files in part.items():
+                for file in files:
+                    picture = decoded(file).convert(data_set.mode).resize(data_set.size)
+                    images.append(torch.from_numpy(np.array(picture)))
+                    labels.append(list(classes).index(name))
+            arrays.append(_shuffled(torch.stack(images), torch.tensor(labels), seed))
+    except (DataUnavailable, OSError) as error:
+        raise unavailable(config, root, error) from error
     return arrays[0], arrays[1]
+
+
+def _classes(part: Path) -> dict[str, list[Path]]:
+    """The pictures of each class, by the names of their folders."""
+    found = {}
+    for folder in sorted(part.iterdir()):
+        if is_hidden(folder) or (folder.exists() and not folder.is_dir()):
+            continue
+        if not folder.exists():
+            raise DataUnavailable(f"{folder} is a broken link; mend it, or take it away")
+        found[folder.name] = list(pictures_below(folder))
+        if not found[folder.name]:
+            raise DataUnavailable(f"there is no picture in {folder}")
+    if not found:
+        raise DataUnavailable(f"there is no folder of a class in {part}")
+    return found
 
 
 def _embedded(config: DataConfig) -> tuple[Arrays, Arrays]:

@@ -1,7 +1,6 @@
 """Hand-designed optimizers made ready for a comparison: their learning rates tuned."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from l2lgd.evaluation.keys import tuning_key
@@ -11,6 +10,7 @@ from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
+from l2lgd.storage.paths import as_typed
 from l2lgd.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def tuned(
         tracker: shows the steps of a search.
     """
     num_functions, seed = run.options.tune_functions, run.options.tune_seed
-    rates = TunedRates(SHIPPED / "tuned", Path(run.options.tuned_dir).expanduser())
+    rates = TunedRates(SHIPPED / "tuned", as_typed(run.options.tuned_dir))
     key = tuning_key(run, name, node, num_functions, seed)
     search = rates.find(key)
     if search is None:

@@ -9,12 +9,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from l2lgd.config.overrides import typed
 from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained.weights import SHIPPED, find, shipped_label
 from l2lgd.runs.run import Run
+from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import printable
 from l2lgd.tasks.base import Split
 
@@ -66,7 +68,7 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
     if label is None:
         stems = about_task(run.config).weights_of or [run.task_name]
         own = getattr(run.options, "weights_dir", None)  # an option of evaluate
-        folder = Path(own).expanduser() if own else SHIPPED
+        folder = as_typed(own) if own else SHIPPED
         candidates = (folder / f"{stem}-{name}.safetensors" for stem in stems)
         shipped = next((path for path in candidates if path.is_file()), None)
         if shipped is None:
@@ -109,10 +111,12 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
 
 def _chosen(label: str) -> tuple[Path, dict[str, Any]]:
     """The file of ``checkpoint=``, and what it says about itself."""
-    folder = Path(label).expanduser()
+    folder = as_typed(label)
     inside = folder / "checkpoints" / "best.safetensors"
     if inside.is_file():
-        raise CheckpointError(f"{folder} is a folder; its weights are checkpoint={inside}")
+        raise CheckpointError(
+            f"{folder} is a folder; its weights are {typed('checkpoint', inside)}"
+        )
     found = find(label)
     return found.path, found.metadata
 

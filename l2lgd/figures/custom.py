@@ -3,16 +3,17 @@
 import shlex
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.figures.curves import CurveFigure, Panel
+from l2lgd.storage.paths import as_typed
 
 NAME = "own"
 LONG = 500  # steps, from which on points are means of several
 WINDOW = 10
+NEEDED = {"task": str, "num_steps": int, "command": str, "results": dict}  # of a summary
 TITLE_WIDTH = 36  # characters
 
 
@@ -26,14 +27,18 @@ def own(folders: Sequence[str]) -> tuple[CurveFigure, dict[str, Evaluated]]:
         ConfigError: one is not the folder of an evaluation.
     """
     evaluated: dict[str, Evaluated] = {}
-    for folder in map(Path, folders):
-        one = Evaluated(folder.expanduser())
+    for folder in folders:
+        one = Evaluated(as_typed(folder))
         try:
-            task = one.summary["task"] if one.summary["verb"] == "evaluate" else None
-        except (OSError, ValueError, KeyError) as error:
+            verb, task = one.summary["verb"], one.summary["task"]
+            if verb == "evaluate" and not all(
+                isinstance(one.summary[key], kind) for key, kind in NEEDED.items()
+            ):
+                raise TypeError("values of other types")
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(f"of=[{folder}]: no summary.json of an evaluation there") from error
-        if task is None:
-            raise ConfigError(f"of=[{folder}] is of l2lgd {one.summary['verb']}, not of evaluate")
+        if verb != "evaluate":
+            raise ConfigError(f"of=[{folder}] is of l2lgd {verb}, not of evaluate")
         name = task if task not in evaluated else f"{task} ({len(evaluated) + 1})"
         evaluated[name] = one
     tasks = [one.summary["task"] for one in evaluated.values()]

@@ -8,6 +8,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from l2lgd.results.pictures import own_settings
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -274,5 +276,6 @@ DIAGRAMS: dict[str, Callable[[], "Figure"]] = {
 def draw(name: str, dpi: int = 150) -> bytes:
     """A diagram as a PNG file; name is a key of ``DIAGRAMS``."""
     buffer = io.BytesIO()
-    DIAGRAMS[name]().savefig(buffer, format="png", dpi=dpi)
+    with own_settings():
+        DIAGRAMS[name]().savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from l2lgd.errors import UserError
+from l2lgd.errors import UserError, one_line
 from l2lgd.figures import styles
 from l2lgd.figures.base import (
     NOT_OF_NUMBERS,
@@ -23,6 +23,7 @@ from l2lgd.figures.base import (
 )
 from l2lgd.figures.captions import caption, notes
 from l2lgd.figures.custom import NAME as OWN
+from l2lgd.results.pictures import own_settings
 from l2lgd.storage import checkpoint
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
@@ -31,12 +32,21 @@ log = logging.getLogger(__name__)
 
 
 def draw(figure: PaperFigure, folder: Path, appearance: Appearance) -> None:
-    """Draw a figure from its CSV in a folder, as PNG and PDF beside it."""
+    """Draw a figure from its CSV in a folder, as PNG and PDF beside it.
+
+    Raises:
+        UserError: a file is missing, unreadable or cannot be written, or drawing failed.
+    """
     content = read(figure.name, folder)
-    drawn = figure.draw(content, appearance)
-    for kind in styles.KINDS:
+    try:
+        with own_settings():
+            drawn = figure.draw(content, appearance)
+            pictures = {kind: styles.encoded(drawn, kind, figure.dpi) for kind in styles.KINDS}
+    except Exception as error:  # fonts, or the numbers themselves: other figures are to be drawn
+        raise UserError(f"drawing failed: {one_line(error)}") from error
+    for kind, picture in pictures.items():
         path = path_of(folder, figure.name, kind)
-        write_atomically(path, styles.encoded(drawn, kind, figure.dpi))
+        write_atomically(path, picture)
         log.info("%s", path)
 
 

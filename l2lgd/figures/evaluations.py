@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from l2lgd.config.overrides import option, quoted
 from l2lgd.errors import CheckpointError, UserError
 from l2lgd.figures.base import Evaluated, Evaluation
 from l2lgd.figures.schedule import Schedule, about, expected_seconds
@@ -27,6 +28,7 @@ from l2lgd.results.losses import FILE, read
 from l2lgd.results.summary import versions
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
+from l2lgd.storage.paths import as_typed
 from l2lgd.system import launch
 from l2lgd.tracking.console import Bars, can_draw
 
@@ -216,9 +218,9 @@ class Evaluations:
         write_atomically(folder / STAMP, json.dumps(stamp, indent=1).encode())
         earlier = [*self.plan.reuse, *([folder] if (folder / FILE).is_file() else [])]
         baselines = f"baselines=[{','.join(evaluation.shown())}]"
-        options = [*self.plan.options_of(evaluation), baselines, f"hydra.run.dir={folder}"]
+        options = [*self.plan.options_of(evaluation), baselines, option("hydra.run.dir", folder)]
         if earlier:
-            options.append(f"reuse=[{','.join(str(path) for path in earlier)}]")
+            options.append(f"reuse=[{','.join(quoted(path) for path in earlier)}]")
         command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
         # HYDRA_FULL_ERROR, which this process has set for itself, asks for tracebacks.
         inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
@@ -226,6 +228,7 @@ class Evaluations:
             launch.tied() as (tie, descriptors),
             subprocess.Popen(
                 command,
+                cwd=as_typed("."),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from l2lgd.errors import ConfigError
+from l2lgd.results.pictures import say_literally
 from l2lgd.results.plots import COLORS, HAND_DESIGNED, LABELS, LEARNED
 
 KINDS = {"png": {}, "pdf": {"CreationDate": None}}  # of files; the same figure gives the same bytes
@@ -104,5 +105,6 @@ def legend_below(figure: Any, axes: Iterable[Any]) -> None:
 def encoded(figure: Any, kind: str, dpi: int) -> bytes:
     """The picture as a file of one of ``KINDS``."""
     buffer = io.BytesIO()
+    say_literally(figure)
     figure.savefig(buffer, format=kind, dpi=dpi, metadata=KINDS[kind])
     return buffer.getvalue()

@@ -62,6 +62,14 @@ def is_available() -> bool:
     return library(NAME) is not None
 
 
+def can_read(tensor: Tensor) -> bool:
+    """Has it an address? Tensors that are sharded, fake or somebody's subclass have none."""
+    try:
+        return tensor.numel() == 0 or tensor.data_ptr() != 0
+    except RuntimeError:  # as PyTorch says of tensors inside vmap
+        return False
+
+
 def step(
     settings: Settings,
     weights: Tensor,
@@ -195,8 +203,10 @@ def _check(
             raise ValueError(f"shape {tuple(tensor.shape)}, expected {tuple(shape)}")
         if tensor.dtype != weights.dtype or tensor.dtype not in SUFFIXES:
             raise ValueError(f"{tensor.dtype}: need one type, float32 or float64")
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_neg():
             raise ValueError("need contiguous tensors on the CPU")
+        if not can_read(tensor):
+            raise ValueError(f"{type(tensor).__name__}: need tensors with memory of their own")
 
 
 def _network(settings: Settings) -> _Network:

@@ -4,6 +4,7 @@ from l2lgd.meta.rollout import advance, start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
+from l2lgd.system import signals
 from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking.tracker import Tracker
@@ -35,6 +36,7 @@ class Evaluator:
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
         losses[0] = at.loss
         for step in range(1, num_steps + 1):
+            signals.check()
             at = advance(at)
             losses[step] = at.loss
             self.tracker.steps(step, num_steps)

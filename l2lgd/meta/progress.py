@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from l2lgd.config.overrides import typed
 from l2lgd.errors import Diverged
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def given_up(what: str, progress: MetaProgress, best: Path) -> Diverged:
     way_out = "begin a new run with a smaller meta_learning_rate or opt.output_scale"
     if math.isfinite(progress.best_validation_loss):
         way_out += (
-            f"; the best weights so far, of meta-step {progress.best_meta_step}, are in {best} and "
-            "can be its initial_weights"
+            f" and {typed('initial_weights', best)}, the best weights so far, of meta-step "
+            f"{progress.best_meta_step}"
         )
     return Diverged(f"{what}; {way_out}")

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
 KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
+PROGRESS = fields(MetaProgress)
 ANCESTRY = ("command", "seed", "data", "begun_from")
 
 
@@ -79,10 +80,10 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
     """
     before, whole = checkpoint.previous(path), True
     try:
-        tensors, metadata = checkpoint.load(path)
+        tensors, metadata = _loaded(path)
     except CheckpointError as damage:
         try:
-            tensors, metadata = checkpoint.load(before)
+            tensors, metadata = _loaded(before)
         except CheckpointError:
             raise CheckpointError(
                 f"{damage.args[0].partition('; ')[0]}, and there is no readable {before.name} "
@@ -96,6 +97,28 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
     return tensors, metadata, whole
+
+
+def _loaded(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata; what they say of their progress is as :func:`save_last` has it."""
+    tensors, metadata = checkpoint.load(path)
+    told = (metadata.get("step"), metadata.get("marks", {}))
+    if "progress" in metadata and not (
+        _is_progress(metadata["progress"])
+        and isinstance(told[0], int)
+        and isinstance(told[1], dict)
+    ):
+        raise CheckpointError(f"{path} is damaged: its progress cannot be read")
+    return tensors, metadata
+
+
+def _is_progress(found: Any) -> bool:
+    known = {field.name: list if field.name == "ratios" else (int, float) for field in PROGRESS}
+    return (
+        isinstance(found, dict)
+        and "meta_step" in found
+        and all(name in known and isinstance(found[name], known[name]) for name in found)
+    )
 
 
 def can_go_on(path: Path) -> bool:
@@ -138,10 +161,19 @@ def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:
     """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
 
     Raises:
-        CheckpointError: unreadable, or of another optimizer.
+        CheckpointError: unreadable, of another optimizer, or not finite.
     """
     tensors, metadata = checkpoint.load(path)
-    _fill(optimizer, _below("phi.", tensors) or tensors, path)
+    phi = _below("phi.", tensors) or tensors
+    for name, tensor in phi.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: its {name} is of {tensor.dtype}, which no weights are")
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: its {name} has numbers that are not finite; take weights of a "
+                "meta-training that has not diverged"
+            )
+    _fill(optimizer, phi, path)
     return metadata
 
 

@@ -24,6 +24,7 @@ from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
+from l2lgd.system import signals
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Trainer(Evaluator):
             trajectory = self._begun(optimizer, settings, progress)
         provenance = provenance | {"processes": self.ranks.size}
         while progress.meta_step < settings.meta_steps:
+            signals.check()
             began = time.monotonic()
             horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
             if trajectory.hopeless or trajectory.position.step >= horizon:
@@ -117,18 +119,19 @@ class Trainer(Evaluator):
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 everyones = self.ranks.collect(trajectory.tensors())
                 if self.ranks.leads:
-                    self.tracker.flush()
-                    save_last(
-                        last,
-                        optimizer,
-                        averaged,
-                        meta_optimizer,
-                        progress,
-                        trajectory,
-                        everyones,
-                        provenance,
-                        keep,
-                    )
+                    with signals.held():
+                        self.tracker.flush()
+                        save_last(
+                            last,
+                            optimizer,
+                            averaged,
+                            meta_optimizer,
+                            progress,
+                            trajectory,
+                            everyones,
+                            provenance,
+                            keep,
+                        )
                 keep = True
         if resume and not math.isfinite(progress.best_validation_loss):  # its file was damaged
             self._validate(_rule_in(averaged), settings, folder, provenance, progress)
@@ -251,7 +254,8 @@ class Trainer(Evaluator):
             found = {"validation_loss": loss, "meta_step": progress.meta_step}
             if self.ranks.leads:
                 tensors = optimizer.state_dict()
-                checkpoint.save(folder / BEST, tensors, provenance | found)
+                with signals.held():
+                    checkpoint.save(folder / BEST, tensors, provenance | found)
         self.tracker.log(
             progress.meta_step,
             {"validation_loss": loss, "best_validation_loss": progress.best_validation_loss},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import coordinatewise as kernel
-from l2lgd.optimizers.base import LearnedRule, coordinate_blocks, map_state
+from l2lgd.optimizers.base import LearnedRule, coordinate_blocks, map_state, tensors_of
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
 
 OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
@@ -125,18 +125,18 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
     def step(
         self, gradient: Tensor, state: LSTMState, width: Tensor | None = None
     ) -> tuple[Tensor, LSTMState]:
-        compiled = None if torch.is_grad_enabled() else self._kernel()
+        compiled = None if torch.is_grad_enabled() else self._kernel(gradient, state)
         if compiled is not None:
-            flat = gradient.reshape(-1).contiguous()
+            flat = gradient.reshape(-1).contiguous().resolve_neg()
             update, following = compiled.step(self._settings, self._phi(), flat, state)
             return update.view_as(gradient), LSTMState(*following)
         activation, following = self._recur(self._features(gradient, width), state, gradient.shape)
         return self._update(activation).view_as(gradient), following
 
     def step_in_place(self, gradient: Tensor, state: LSTMState) -> Tensor:
-        if self._kernel() is not kernel:
+        if self._kernel(gradient, state) is not kernel:
             return super().step_in_place(gradient, state)
-        flat = gradient.reshape(-1).contiguous()
+        flat = gradient.reshape(-1).contiguous().resolve_neg()
         update, _ = kernel.step(self._settings, self._phi(), flat, state, in_place=True)
         return update.view_as(gradient)
 
@@ -232,9 +232,13 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         compiled = self._kernel()
         return super().implementation() if compiled is None else compiled.LANGUAGE
 
-    def _kernel(self) -> ModuleType | None:
+    def _kernel(
+        self, gradient: Tensor | None = None, state: LSTMState | None = None
+    ) -> ModuleType | None:
         """The compiled form of this network for its device, where that can be had."""
         weight = self.output_weight
+        if gradient is not None and not all(map(kernel.can_read, (gradient, *tensors_of(state)))):
+            return None
         if self.backend != "auto" or not self.coordinatewise or self.output != "linear":
             return None
         if weight.device.type == "cpu":

@@ -6,7 +6,7 @@ any optimizee; which parameters are whose follows from their names.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Self
@@ -178,13 +178,17 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         found: Optimizer = self._members[name]
         return found
 
+    def patterns(self) -> list[tuple[str, str]]:
+        """Patterns of names, and whose parameters those are that fit; the first one counts."""
+        return [(group.match, group.use) for group in self._groups]
+
     def member_of(self, parameter: str) -> str:
         """The name of the optimizer of a parameter, by that one's name.
 
         Raises:
             ConfigError: no pattern fits it.
         """
-        use = first_fit(parameter, ((group.match, group.use) for group in self._groups))
+        use = next((use for match, use in self.patterns() if fnmatchcase(parameter, match)), None)
         if use is None:
             patterns = ", ".join(group.match for group in self._groups)
             raise ConfigError(
@@ -228,11 +232,6 @@ class Grouped(LearnedRule[tuple[State, ...]]):
                 known.append((start, stop))
             start = stop
         return {use: _joined(found) for use, found in pieces.items()}
-
-
-def first_fit(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
-    """What the first pattern that fits a name stands for."""
-    return next((use for pattern, use in rules if fnmatchcase(name, pattern)), None)
 
 
 class _Sum:

@@ -1,33 +1,33 @@
 """A trained optimizer as a ``torch.optim.Optimizer``, for anybody's PyTorch loop."""
 
-import copy
-import hashlib
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.optimizers import base
-from l2lgd.optimizers.groups import Grouped, first_fit
-from l2lgd.pretrained import weights as trained
-from l2lgd.pretrained.blockwise import Blockwise
-from l2lgd.results.losses import digest
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.pretrained import saved_states
+from l2lgd.pretrained.assignment import Assignment
+from l2lgd.pretrained.options import check, type_of, warn_of_unknown
+from l2lgd.pretrained.placing import Steppers
+from l2lgd.pretrained.sharding import (
+    distributed_as,
+    is_fake,
+    is_whole,
+    local,
+    placed_as,
+    real,
+    real_shape,
+)
 
 DEFAULT_WEIGHTS = "cifar10-lstm_per_group:rest"  # what works best where nothing was trained for
 BLOCK_SIZE = 16384  # coordinates that are stepped at once
-COMPILED = "_orig_mod."  # what torch.compile puts into the names of parameters
 # A compiled training step leaves out what is compiled already. PyTorch's optimizers use the same.
 _untraced = getattr(torch, "_disable_dynamo", lambda function: function)
-
-
-class _Function(NamedTuple):
-    """Parameters of a group that one optimizer takes for the coordinates of one function."""
-
-    key: str  # of that optimizer
-    indices: tuple[int, ...]  # of the parameters in their group
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
@@ -35,22 +35,28 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     A coordinatewise LSTM keeps 2·L·H numbers for every parameter, L layers of H units: 80 for the
     paper's network, which are 320 bytes in float32 and 160 in bfloat16, and twice that where it is
-    made an odd function. Beyond that, the memory of a step does not depend on the size of the
-    model. No graph is ever built.
+    made an odd function. Its state tensors are of the parameter's shape, with more dimensions
+    behind. Beyond the state, the memory of a step does not depend on the size of the model. No
+    graph is ever built.
 
     Args:
         params: parameters, named parameters, or groups of them, as every optimizer of PyTorch
-            takes them. A group may have its own ``weights``, ``lr``, ``state_dtype`` and
-            ``block_size``.
+            takes them. A group may have its own value of every option but ``allow_targets``.
         weights: a name that ``l2lgd optimizers`` lists, the path of a .safetensors file that
             l2lgd has written, or a mapping of patterns to those, as in
             ``{"*.bias": "quadratic-lstm", "*": "mnist-lstm"}``, of which the first that fits a
             parameter's name (``*``, ``?``, ``[…]``) counts. ``NAME:MEMBER`` is one of several
-            optimizers that were trained together.
+            optimizers that were trained together. Names are also taken without what DDP, FSDP,
+            torch.compile and Lightning put into them.
         lr: factor on the updates, for schedulers; with 1 they are what was meta-trained.
+        weight_decay: λ of θ ← (1 − lr·λ)·θ before each update, as in AdamW; lr is 1 here, and so
+            λ is about a thousandth of AdamW's.
+        maximize: go up instead of down.
+        skip_zero_gradients: leave coordinates whose gradient is exactly zero, and their states, as
+            they are in that step.
         state_dtype: what the recurrent state is kept in between steps, such as torch.bfloat16;
             None keeps float32, or float64 for parameters in float64.
-        block_size: coordinates that are stepped at once; a state belongs to one block size.
+        block_size: coordinates that are stepped at once.
         allow_targets: your own packages that the class of an optimizer may come from.
 
     An optimizer whose coordinates share information takes all its parameters of a group for the
@@ -60,41 +66,47 @@ class LearnedOptimizer(torch.optim.Optimizer):
     Raises:
         CheckpointError: there are no such weights, or they are not readable.
         ConfigError: patterns without names, a name that none fits, or a class that is not allowed.
-        ValueError: ``lr`` or ``block_size`` is out of range.
+        ValueError: another option is out of range.
     """
 
     def __init__(
         self,
         params: Any,
-        weights: str | os.PathLike[str] | Mapping[str, str] = DEFAULT_WEIGHTS,
+        weights: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] = DEFAULT_WEIGHTS,
         lr: float | Tensor = 1.0,
         *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        skip_zero_gradients: bool = False,
         state_dtype: torch.dtype | None = None,
         block_size: int = BLOCK_SIZE,
         allow_targets: Iterable[str] = (),
     ) -> None:
-        self._allow_targets = tuple(allow_targets)
-        self._optimizers: dict[str, base.Optimizer] = {}  # by key, on the CPU in float32
-        self._functions: list[list[_Function]] = []  # of each group
-        self._forget_copies()
+        self._assignment = Assignment(allow_targets)
+        self._steppers = Steppers(self._assignment)
         defaults = {
             "lr": lr,
             "weights": weights,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "skip_zero_gradients": skip_zero_gradients,
             "state_dtype": state_dtype,
             "block_size": block_size,
         }
+        check(defaults)
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        warn_of_unknown(param_group, self.defaults)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            _check(group)
-            self._functions.append(self._shared_out(group))
+            check(group)
+            self._assignment.learn_names(group)
+            self._sign(group)
         except Exception:
             self.param_groups.pop()
             raise
-        group["weights_digest"] = self._digest(self._functions[-1])
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -110,49 +122,61 @@ class LearnedOptimizer(torch.optim.Optimizer):
             closure: evaluates the model again and returns the loss.
 
         Raises:
-            RuntimeError: a gradient is sparse.
+            ConfigError: weights whose coordinates share information have sharded parameters.
+            RuntimeError: a gradient is sparse, or its parameter is in fake mode.
+            ValueError: a parameter's shape has changed, and its state's has not.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, functions in zip(self.param_groups, self._functions, strict=True):
-            for function in functions:
-                parameters = [group["params"][index] for index in function.indices]
+        for group in self.param_groups:
+            for key, indices in self._assignment.functions(group):
+                parameters = [group["params"][index] for index in indices]
                 if any(parameter.grad is not None for parameter in parameters):
-                    self._step(function.key, parameters, group)
+                    self._step(key, parameters, group)
+        self._assignment.warn_of_unused(self.param_groups)
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        for group in self.param_groups:
+            self._sign(group)  # its parameters may have been changed by hand
+        return saved_states.for_fsdp1(super().state_dict(), self.param_groups, self._steppers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state that :meth:`state_dict` gave, whatever device it was on.
 
         Raises:
-            CheckpointError: it is of other weights.
-            ValueError: it is of other parameter groups, or of parameters of other sizes.
+            CheckpointError: it is of other weights, or of another optimizer.
+            ValueError: it is of other parameter groups, or of parameters of other shapes.
         """
         given: dict[str, Any] = {}
         labels = [group["weights"] for group in self.param_groups]
 
-        def before(_: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-            given.update(state)
-            for group, theirs in zip(self.param_groups, state["param_groups"], strict=False):
-                if theirs.get("weights_digest") != group["weights_digest"]:
-                    raise CheckpointError(
-                        f"the state is of weights {theirs.get('weights')}, not of "
-                        f"{group['weights']}"
-                    )
+        def before(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            for group in self.param_groups:
+                self._sign(group)
+            saved_states.refuse_others(state, self.param_groups, self._assignment)
+            given.update(
+                saved_states.of_today(state, self.param_groups, self._assignment, self._steppers)
+            )
+            return given
 
         def after(_: torch.optim.Optimizer) -> None:
             saved = given["param_groups"]
             for group, label, theirs in zip(self.param_groups, labels, saved, strict=True):
                 group["weights"] = label  # a file may have been moved
-                for parameter, index in zip(group["params"], theirs["params"], strict=True):
-                    if index in given["state"]:  # PyTorch gave it the parameter's type
-                        own = given["state"][index].items()
-                        self.state[parameter] = {
-                            name: value.to(parameter.device, copy=True) for name, value in own
-                        }
-            self._check_sizes()
+                for name, value in self.defaults.items():  # an older state lacks some
+                    group.setdefault(name, value)
+                check(group)
+                for index, entries in self._steppers.entries_of(group).items():
+                    parameter = group["params"][index]
+                    kept = given["state"].get(theirs["params"][index], {})
+                    for name in [entry.name for entry in entries if entry.name in kept]:
+                        # PyTorch gave it the parameter's type.
+                        self.state[parameter][name] = kept[name].to(parameter.device, copy=True)
+                for key, indices in self._assignment.functions(group):
+                    self._check_state(key, [group["params"][index] for index in indices])
 
         # The last before PyTorch's own work and the first after it, among the user's hooks.
         hooks = (
@@ -165,161 +189,117 @@ class LearnedOptimizer(torch.optim.Optimizer):
             for hook in hooks:
                 hook.remove()
 
-    def _check_sizes(self) -> None:
-        """Raise ValueError where a state is not of a function's number of coordinates."""
-        for group, functions in zip(self.param_groups, self._functions, strict=True):
-            for function in functions:
-                parameters = [group["params"][index] for index in function.indices]
-                home, state = parameters[0], self.state.get(parameters[0])
-                if not state:
-                    continue
-                theta = _joined([_real(p) for p in parameters], home.device)
-                steps = self._on(function.key, home.device, _computed_in(home.dtype))
-                sizes = steps.sizes(theta, self._size(function.key, group, len(theta)))
-                found = [value.numel() for value in state.values()]
-                if found != sizes:
-                    raise ValueError(
-                        f"the state of a parameter of shape {tuple(home.shape)} has {found} "
-                        f"numbers, and needs {sizes}: it is of another model"
-                    )
-
-    def _size(self, key: str, group: Mapping[str, Any], n: int) -> int:
-        """Of a block."""
-        size: int = group["block_size"] if self._optimizers[key].coordinatewise else n
-        return size
-
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_allow_targets", "_optimizers", "_functions"}
-        return super().__getstate__() | {name: self.__dict__[name] for name in own}
+        return super().__getstate__() | {"_assignment": self._assignment}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._forget_copies()
+        self._steppers = Steppers(self._assignment)
 
-    def _forget_copies(self) -> None:
-        """Of the optimizers, for the devices and types of parameters."""
-        self._placed: dict[tuple[str, torch.device, torch.dtype], Blockwise] = {}
-
-    def _shared_out(self, group: Mapping[str, Any]) -> list[_Function]:
-        """Which optimizer takes which parameters of a group."""
-        weights = group["weights"]
-        rules = {"*": weights} if isinstance(weights, str) else dict(weights)
-        names = group.get("param_names")
-        if names is None:
-            if list(rules) != ["*"]:
-                raise ConfigError(
-                    "patterns of weights need names: give model.named_parameters() instead of "
-                    "model.parameters()"
-                )
-            names = [None] * len(group["params"])
-        functions: dict[str, list[int]] = {}
-        apart = []
-        for index, name in enumerate(names):
-            key, optimizer = self._optimizer_of(name and name.replace(COMPILED, ""), rules)
-            if optimizer.coordinatewise:
-                apart.append(_Function(key, (index,)))
-            else:
-                functions.setdefault(key, []).append(index)
-        return apart + [_Function(key, tuple(indices)) for key, indices in functions.items()]
-
-    def _optimizer_of(
-        self, name: str | None, rules: Mapping[str, str]
-    ) -> tuple[str, base.Optimizer]:
-        """The key and the optimizer of a parameter."""
-        label = first_fit(name or "", rules.items())
-        if label is None:
-            raise ConfigError(
-                f'weights: {name} fits none of {", ".join(rules)}; end them with "*": NAME'
-            )
-        if label not in self._optimizers:
-            self._optimizers[label] = trained.load(label, self._allow_targets)
-        optimizer = self._optimizers[label]
-        if not isinstance(optimizer, Grouped):
-            return label, optimizer
-        if name is None:
-            example = f"{label}:{next(iter(optimizer.learned))}"
-            raise ConfigError(
-                f"weights {label} are of several optimizers, by the names of parameters: give "
-                f"model.named_parameters(), or one of them, as in {example}"
-            )
-        member = optimizer.member_of(name)
-        key = f"{label}:{member}"
-        return key, self._optimizers.setdefault(key, optimizer.member(member))
-
-    def _digest(self, functions: Sequence[_Function]) -> str:
-        """Of which weights take which parameters."""
-        found = hashlib.sha256()
-        for key, indices in functions:
-            optimizer = self._optimizers[key]
-            if isinstance(optimizer, base.LearnedRule):
-                found.update(digest(optimizer.state_dict()).encode())
-            found.update(f"{type(optimizer).__name__} {indices}".encode())
-        return found.hexdigest()[:16]
+    def _sign(self, group: dict[str, Any]) -> None:
+        """Write into a group which weights have which of its parameters."""
+        self._assignment.functions(group)  # raises where one has none
+        group["weights_digest"] = self._assignment.digest(group)
 
     @_untraced
     def _step(self, key: str, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> None:
         """One step of one function."""
-        if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):
-            raise RuntimeError("LearnedOptimizer does not support sparse gradients")
-        home = parameters[0]
+        self._refuse_to_step(key, parameters)
+        owned = [real(local(parameter)) for parameter in parameters]
+        home = owned[0]
         gradient = _joined([_gradient(p) for p in parameters], home.device)
         if not len(gradient):
             return
-        steps = self._on(key, home.device, _computed_in(home.dtype))
-        size = self._size(key, group, len(gradient))
-        state = self.state[home]
-        theta = _joined([_real(p) for p in parameters], home.device)
-        if not state:
-            learned = isinstance(self._optimizers[key], base.LearnedRule)
-            state |= steps.initial(theta, size, group["state_dtype"] if learned else None)
-        with torch.autocast(home.device.type, enabled=False):
-            for where, update in steps.updates(gradient, state, size):
+        stepper, size = (
+            self._steppers.on(key, parameters[0]),
+            self._steppers.block_size(key, group, owned),
+        )
+        self._begin(key, parameters, owned, group)
+        states = [
+            {entry.name: local(self.state[p][entry.name]) for entry in stepper.entries}
+            for p in parameters
+        ]
+        theta = _joined([own.reshape(-1) for own in owned], home.device)
+        if group["maximize"]:
+            gradient = -gradient
+        with _without_autocast(home.device.type):
+            if group["weight_decay"]:
+                theta.mul_(1 - group["lr"] * group["weight_decay"])
+            updates = stepper.updates(gradient, owned, states, size, group["skip_zero_gradients"])
+            for where, update in updates:
                 theta[where].add_(update * group["lr"])
-        parts = theta.split([_real(p).numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            own = _real(parameter)
-            if parameter.grad is not None and part.data_ptr() != own.data_ptr():
+        parts = theta.split([own.numel() for own in owned])
+        for parameter, own, part in zip(parameters, owned, parts, strict=True):
+            same = part.data_ptr() == own.data_ptr() != 0
+            if parameter.grad is not None and not same:
                 own.copy_(part.view_as(own))
 
-    def _on(self, key: str, device: torch.device, dtype: torch.dtype) -> Blockwise:
-        """An optimizer for parameters of a device."""
-        place = (key, device, dtype)
-        if place not in self._placed:
-            optimizer = self._optimizers[key]
-            if isinstance(optimizer, base.LearnedRule):
-                optimizer = copy.deepcopy(optimizer).to(device, dtype)
-            self._placed[place] = Blockwise(optimizer, dtype)
-        return self._placed[place]
+    def _refuse_to_step(self, key: str, parameters: Sequence[Tensor]) -> None:
+        if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):
+            raise RuntimeError("LearnedOptimizer does not support sparse gradients")
+        if any(is_fake(parameter) for parameter in parameters):
+            raise RuntimeError("LearnedOptimizer cannot step fake tensors, which have no numbers")
+        rule = self._assignment.optimizers[key]
+        if not rule.coordinatewise and not all(is_whole(p) for p in parameters):
+            raise ConfigError(
+                f"weights {key} share information between coordinates, and so need whole "
+                "parameters, which are sharded here; take coordinatewise weights, such as "
+                f"{DEFAULT_WEIGHTS}"
+            )
 
+    def _begin(
+        self,
+        key: str,
+        parameters: Sequence[Tensor],
+        owned: Sequence[Tensor],
+        group: Mapping[str, Any],
+    ) -> None:
+        """Give parameters their part of an initial state where they have none."""
+        stepper = self._steppers.on(key, parameters[0])
+        names = [entry.name for entry in stepper.entries]
+        new = [p for p in parameters if any(name not in self.state[p] for name in names)]
+        if not new:
+            self._check_state(key, parameters)
+            return
+        learned = isinstance(self._assignment.optimizers[key], LearnedRule)
+        kept_in = type_of(group) if learned else None
+        n = sum(own.numel() for own in owned)
+        initial = stepper.initial(owned, self._steppers.block_size(key, group, owned), kept_in)
+        for parameter, parts in zip(parameters, initial, strict=True):
+            if any(parameter is one for one in new):
+                for entry in stepper.entries:
+                    part = distributed_as(parts[entry.name], entry, parameter, n)
+                    self.state[parameter][entry.name] = part
+        self._check_state(key, parameters)
 
-def _check(group: dict[str, Any]) -> None:
-    """Raise ValueError where an option of a group is out of range."""
-    lr, size, dtype = group["lr"], group["block_size"], group["state_dtype"]
-    if not lr >= 0:
-        raise ValueError(f"Invalid learning rate: {lr}")
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"Invalid block_size: {size}")
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"Invalid state_dtype: {dtype}")
-    if isinstance(group["weights"], os.PathLike):
-        group["weights"] = os.fspath(group["weights"])
-
-
-def _computed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
-
-
-def _real(tensor: Tensor) -> Tensor:
-    """Complex numbers as two real ones, as PyTorch's optimizers take them."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    def _check_state(self, key: str, parameters: Sequence[Tensor]) -> None:
+        """Raise ValueError where a state is not of its parameter's shape."""
+        n = sum(real_shape(parameter).numel() for parameter in parameters)
+        for parameter in parameters:
+            for entry in self._steppers.on(key, parameters[0]).entries:
+                shape = () if entry.axis is None else real_shape(parameter)
+                found, needed = self.state[parameter].get(entry.name), (*shape, *entry.behind(n))
+                if found is not None and tuple(found.shape) != needed:
+                    raise ValueError(
+                        f"the state {entry.name} of a parameter of shape {tuple(parameter.shape)} "
+                        f"has shape {tuple(found.shape)}, and needs {needed}: it is of another "
+                        "model, or the parameter was cut or grown without its state"
+                    )
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    return _real(torch.zeros_like(parameter) if gradient is None else gradient)
+    """Of this process's part, flat."""
+    if parameter.grad is None:
+        return real(torch.zeros_like(local(parameter))).reshape(-1)
+    return real(local(placed_as(parameter.grad, parameter))).reshape(-1)
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()  # meta
 
 
 def _joined(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """One flat tensor; a view where there is only one."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    return flat[0] if len(flat) == 1 else torch.cat([part.to(device) for part in flat])
+    """One flat tensor of flat ones; a view where there is only one."""
+    return tensors[0] if len(tensors) == 1 else torch.cat([part.to(device) for part in tensors])

@@ -13,6 +13,7 @@ from l2lgd.errors import CheckpointError, close_to, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.groups import Grouped
+from l2lgd.storage.paths import as_typed
 
 SHIPPED = Path(__file__).parent / "shipped"
 SUFFIX = ".safetensors"
@@ -40,6 +41,7 @@ class Weights:
             optimizer: LearnedRule = build(
                 self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedRule
             )
+        optimizer.float()  # whatever the user's default type is
         load_weights(self.path, optimizer)
         return optimizer
 
@@ -50,7 +52,7 @@ def find(label: str) -> Weights:
     Raises:
         CheckpointError: there are none, or the file is not one of ours.
     """
-    path, own = SHIPPED / f"{label}{SUFFIX}", Path(label).expanduser()
+    path, own = SHIPPED / f"{label}{SUFFIX}", as_typed(label)
     if label.endswith(SUFFIX) or not path.is_file():
         path = own
         if not label.endswith(SUFFIX) and not own.exists():

@@ -43,10 +43,21 @@ class KeptLosses:
         self._earlier = {earlier: read(earlier) for earlier in reuse}
 
     def find(self, name: str, key: Mapping[str, Any]) -> tuple[Curves, Path] | None:
-        """Earlier curves of an optimizer that depend on the same, and their folder."""
+        """Earlier curves of an optimizer that depend on the same, and their folder.
+
+        Raises:
+            CheckpointError: they are not as many as the key says.
+        """
         for folder, (curves, about) in self._earlier.items():
-            if renamed(about.get(name, {}).get("key")) == key:
-                return curves[name], folder
+            if name not in curves or renamed(about[name]["key"]) != key:
+                continue
+            shape = (key["num_steps"] + 1, key["num_functions"])
+            if curves[name].losses.shape != shape:
+                raise CheckpointError(
+                    f"{folder / FILE} is damaged: {name} has losses of another shape than "
+                    f"{shape}; leave this folder out of reuse="
+                )
+            return curves[name], folder
         return None
 
     def add(self, name: str, key: Mapping[str, Any], curves: Curves) -> None:
@@ -68,11 +79,31 @@ def read(folder: Path) -> tuple[dict[str, Curves], dict[str, dict[str, Any]]]:
         CheckpointError: missing, unreadable, or something else.
     """
     tensors, metadata = checkpoint.load(folder / FILE)
-    about = metadata.get("losses")
-    if about is None or set(about) != set(tensors):
-        raise CheckpointError(f"{folder / FILE} does not hold the losses of an evaluation")
+    about: Any = metadata.get("losses")
+    if not _describes(about, tensors):
+        raise CheckpointError(
+            f"{folder / FILE} does not hold the losses of an evaluation; give the folder of one"
+        )
     curves = {name: Curves(tensor, about[name]["stochastic"]) for name, tensor in tensors.items()}
     return curves, about
+
+
+def _describes(about: Any, tensors: Mapping[str, Tensor]) -> bool:
+    """Is it what :meth:`KeptLosses.add` says about such tensors?"""
+    return (
+        isinstance(about, dict)
+        and about.keys() == tensors.keys()
+        and all(
+            isinstance(one, dict)
+            and isinstance(one.get("key"), dict)
+            and isinstance(one.get("stochastic"), bool)
+            for one in about.values()
+        )
+        and all(
+            losses.is_floating_point() and losses.dim() == 2 and len(losses) > 1 and losses.numel()
+            for losses in tensors.values()
+        )
+    )
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from l2lgd.results.axes import log_axis, loss_range, unit_of
 from l2lgd.results.curves import Band
+from l2lgd.results.pictures import own_settings, plain, say_literally
 from l2lgd.storage.files import write_atomically
 
 COLORS = {  # ColorBrewer Set1, the first five as in the paper
@@ -57,6 +58,7 @@ CEILING, HIGHEST = 3.0, 10.0  # of search.png, times the losses at low rates and
 MARK_AT, MARK_HEIGHT = 0.975, 0.035  # of the axes: of triangles, one optimizer's below another's
 
 
+@own_settings()
 def plot_curves(
     path: Path,
     bands: Mapping[str, Band],
@@ -104,6 +106,7 @@ def _steps(band: Band) -> np.ndarray:
     return np.arange(len(band.mean)) * band.window
 
 
+@own_settings()
 def plot_search(
     path: Path,
     searches: Mapping[str, Sequence[tuple[float, float]]],
@@ -165,6 +168,7 @@ def clipped(searches: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, 
     }
 
 
+@own_settings()
 def plot_training(
     path: Path,
     meta_losses: Sequence[tuple[int, float]],
@@ -207,6 +211,7 @@ def _columns(points: Sequence[tuple[int, float]]) -> np.ndarray:
     return np.array(points, float).reshape(-1, 2).T
 
 
+@own_settings()
 def plot_sweep(
     path: Path,
     xlabel: str,
@@ -234,7 +239,9 @@ def plot_sweep(
     axes.plot(*best, "*", markersize=14, color="0.2")
     low, high = (bound(x for x, _ in everything) for bound in (min, max))
     if names:
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+        axes.set_xticks(
+            range(len(names)), [*map(plain, names)], rotation=30, ha="right", fontsize=8
+        )
     elif low > 0 and high >= 10 * low:
         log_axis(axes, "x", low / 1.2, 1.2 * high)
     if best[1] > 0:
@@ -271,6 +278,7 @@ def _save(figure: Any, path: Path, title: str, caption: str) -> None:
             fontsize=9,
         )
     caption_below(figure, caption)
+    say_literally(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_atomically(path, buffer.getvalue())

@@ -5,11 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import read_write
 
-from l2lgd.errors import ConfigError, Leave
+from l2lgd.config.overrides import typed
+from l2lgd.errors import ConfigError, Leave, UserError
+from l2lgd.runs.launching import are_given
+from l2lgd.runs.sweeps import SWEEP
 from l2lgd.storage import locks
+from l2lgd.storage.files import check_writable, sync
 from l2lgd.system import launch
 
 
@@ -20,15 +27,49 @@ class RunFolder(Callback):
         if launch.rank():
             return
         HydraConfig.instance().set_config(config)  # for what the folder's name refers to
-        folder = Path(config.hydra.run.dir)
         with _told():
+            folder = _at_home(config.hydra.run)
             _take(folder)
             if config.get("resume") is None:
                 _refuse_to_overwrite(folder)
 
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        """What Hydra has written outlives a power cut."""
+        if config.hydra.output_subdir is not None:
+            folder = Path(config.hydra.runtime.output_dir) / config.hydra.output_subdir
+            for path in folder.glob("*.yaml"):
+                sync(path)
+
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         with _told():
-            _take(Path(config.hydra.sweep.dir))
+            folder = _at_home(config.hydra.sweep)
+            if not are_given():
+                _refuse_to_sweep_over(folder)
+            _take(folder)
+
+
+def whence(config: Any) -> list[Path]:
+    """The folders that relative paths of a job are of: where its words were first typed, and here.
+
+    Args:
+        config: Hydra's own.
+    """
+    here, sweep = Path(config.runtime.cwd), config.mode == RunMode.MULTIRUN
+    file = Path(config.sweep.dir) / SWEEP if sweep else Path(config.run.dir) / ".hydra/hydra.yaml"
+    try:
+        found = yaml.safe_load((here / file).read_text("utf-8"))  # of which JSON is a part
+        first = found["cwd"] if sweep else found["hydra"]["runtime"]["cwd"]
+        return [Path(first), here]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return [here]  # others have more to say about that file
+
+
+def _at_home(where: Any) -> Path:
+    """The folder of a run or a sweep, which begins with ``~`` where a YAML file says so."""
+    if str(where.dir).startswith("~"):
+        with read_write(where):
+            where.dir = str(Path(where.dir).expanduser())
+    return Path(where.dir)
 
 
 @contextlib.contextmanager
@@ -36,7 +77,7 @@ def _told() -> Iterator[None]:
     """Hydra makes warnings of a callback's errors; here they end the process."""
     try:
         yield
-    except ConfigError as error:
+    except UserError as error:
         raise Leave(error) from error
 
 
@@ -48,9 +89,21 @@ def _take(folder: Path) -> None:
 
 
 def _refuse_to_overwrite(folder: Path) -> None:
-    """A folder with a meta-training in it is only touched to go on with it."""
-    if any(folder.glob("checkpoints/*.safetensors")):
+    """A folder with meta-trainings in it is only touched to go on with them."""
+    patterns = ("checkpoints/*.safetensors", "trial_*/checkpoints/*.safetensors")
+    if any(any(folder.glob(pattern)) for pattern in patterns):
         raise ConfigError(
-            f"{folder} already holds a run; go on with resume={folder}, "
+            f"{folder} already holds a run; go on with {typed('resume', folder)}, "
             "or choose another hydra.run.dir"
         )
+
+
+def _refuse_to_sweep_over(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"hydra.sweep.dir={folder} is a file; choose another folder")
+    if any(folder.glob("*/.hydra")):
+        raise ConfigError(
+            f"{folder} already holds a sweep; run what it has left undone with "
+            f"{typed('rerun', folder)}, or choose another hydra.sweep.dir"
+        )
+    check_writable(folder / "sweep.json")

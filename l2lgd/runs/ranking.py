@@ -6,6 +6,7 @@ import math
 
 from rich.table import Table
 
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_sweep
 from l2lgd.runs.sweeps import Job, Sweep
 from l2lgd.storage.files import write_atomically
@@ -41,7 +42,8 @@ def show(sweep: Sweep) -> None:
     finite = [job for job in ranked if _finite(job)]
     if len(finite) > 1:
         picture = sweep.folder / "sweep.png"
-        plot_sweep(picture, *_axis(finite, swept), reached, f"{sweep.verb}, {len(finite)} jobs")
+        title = f"{sweep.verb}, {len(finite)} jobs"
+        drawn(picture, lambda path: plot_sweep(path, *_axis(finite, swept), reached, title))
 
 
 def _finite(job: Job) -> bool:

@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
+from l2lgd.config.overrides import option
 from l2lgd.config.schemas import validated
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
 from l2lgd.storage import locks
-from l2lgd.system import launch, runtime
+from l2lgd.system import launch, runtime, signals
 from l2lgd.system.ranks import local_device
 from l2lgd.tasks.base import Task
 from l2lgd.tracking.loggers import About, Logger
@@ -57,6 +58,7 @@ class Run:
             ConfigError: an option is unknown, of the wrong type or out of range.
             DataUnavailable: the task's data cannot be had.
         """
+        signals.check()
         options = validated(config, verb)
         plain = upgraded(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         for name in ("num_functions", "num_steps"):
@@ -137,7 +139,7 @@ class Run:
 
     def evaluation_of(self, weights: Path) -> str:
         """The command line that evaluates trained weights on this task."""
-        names = [f"task={self.task_name}", f"opt={self.opt_name}", f"checkpoint={weights}"]
+        names = [f"task={self.task_name}", f"opt={self.opt_name}", option("checkpoint", weights)]
         allowed = ",".join(self.options.allow_targets)
         names += [f"allow_targets=[{allowed}]"] if allowed else []
         return shlex.join(["l2lgd", "evaluate", *_own_configs(), *names])
@@ -154,6 +156,7 @@ class Run:
             "seed": self.options.seed,
             "threads": self.threads,
             "device": str(self.device),
+            "processor": runtime.processor(self.device),
             "versions": versions(),
             "licence": LICENCE,
         }
@@ -190,6 +193,7 @@ class Run:
 def _own_configs() -> list[str]:
     """The words of a command line that say where else configs are."""
     hydra = HydraConfig.get()
-    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    found = [word for folder in folders for word in ("--config-dir", os.path.relpath(folder))]
+    cwd, sources = hydra.runtime.cwd, hydra.runtime.config_sources
+    folders = [os.path.relpath(s.path, cwd) for s in sources if s.provider == "command-line"]
+    found = [word for folder in folders for word in ("--config-dir", folder)]
     return found + [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]

@@ -4,9 +4,10 @@ Hydra's launchers run the jobs; here is what they tell. A sweep's folder has ``s
 the overrides of each job, every job's folder a ``job.json`` that says how it ended, if it did.
 """
 
+import functools
 import itertools
 import json
-import sys
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ from omegaconf import OmegaConf
 
 from l2lgd.config.overrides import quoted
 from l2lgd.errors import ConfigError
+from l2lgd.runs.launching import Jobs, overhear
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
+from l2lgd.system import launch
 
 SWEEP, JOB, TRACEBACK = "sweep.json", "job.json", "error.txt"
 ASIDE = ".before_"  # in the names of folders that made room
 started: list[Path] = []  # folders of the sweeps that this process has begun
-_instead: list[list[list[str]]] = []  # the batch of jobs that the next sweep is to run
 
 
 @dataclass
@@ -120,37 +122,30 @@ def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
 
 
 class SweepRecord(Callback):
-    """Hydra's callback: writes ``sweep.json`` when a sweep begins, ``job.json`` when a job ends."""
+    """Hydra's callback: has jobs written to ``sweep.json`` before they are run, ``job.json`` when
+    they end.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
+        self._process = os.getpid()  # of the sweep; launchers hand this object to their workers
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.global_hydra import GlobalHydra
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         folder = Path(config.hydra.sweep.dir)
         started.append(folder)
-        if _instead:  # Hydra has no other way, and loads the class anew for every run
-            batches = [_instead.pop()]
-            BasicSweeper.split_arguments = staticmethod(lambda *_: batches)  # type: ignore[method-assign, assignment]
-            return
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        parsed = parser.parse_overrides(list(config.hydra.overrides.task))
-        (jobs,) = BasicSweeper.split_arguments(parsed, None)
-        of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-        flags = [word for word in sys.argv if word.startswith("--config-dir=")]
-        own = [override for override in of_hydra if not _of_folders(override)]
-        plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": jobs}
-        write_atomically(folder / SWEEP, json.dumps(plan, indent=1).encode())
+        overhear(folder, functools.partial(_write_plan, config))
 
     def on_job_start(self, config: Any, **_: Any) -> None:
         self._began = time.monotonic()
-        if _swept(config):
-            folder = Path(config.hydra.runtime.output_dir)
-            if not (folder / JOB).exists():  # it is there when the job is run again
-                write_job(folder, config.hydra.job.num, config.hydra.overrides.task)
+        if not _swept(config):
+            return
+        launch.end_with(self._process)
+        folder = Path(config.hydra.runtime.output_dir)
+        if (folder / JOB).exists():  # the job is run again, and keeps its number
+            number = json.loads((folder / JOB).read_text("utf-8"))["job"]
+            _renumber(number)
+        else:
+            write_job(folder, config.hydra.job.num, config.hydra.overrides.task)
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         if not _swept(config):
@@ -166,6 +161,25 @@ class SweepRecord(Callback):
         write_atomically(folder / JOB, json.dumps(found, indent=1).encode())
 
 
+def _write_plan(config: Any, jobs: Jobs) -> None:
+    sources = config.hydra.runtime.config_sources
+    flags = [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
+    of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    own = [override for override in of_hydra if not _of_folders(override)]
+    plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": [*map(list, jobs)]}
+    write_atomically(Path(config.hydra.sweep.dir) / SWEEP, json.dumps(plan, indent=1).encode())
+
+
+def _renumber(number: int) -> None:
+    """Let ``${hydra:job.num}`` be what it was."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import read_write
+
+    config: Any = HydraConfig.get()
+    with read_write(config):
+        config.job.num = number
+
+
 def write_job(folder: Path, number: int, overrides: Sequence[str]) -> None:
     """Note a job of which nothing more is known yet."""
     found = {"job": number, "overrides": list(overrides), "status": "unfinished"}
@@ -178,27 +192,27 @@ def _swept(config: Any) -> bool:
     return bool(config.hydra.mode == RunMode.MULTIRUN)
 
 
-def run_only(jobs: Sequence[Sequence[str]]) -> None:
-    """Have the next sweep run these jobs, which no product of options gives."""
-    _instead[:] = [[list(job) for job in jobs]]
-
-
 def again(sweep: Sweep, changes: Sequence[str]) -> list[list[str]]:
     """The overrides of all jobs that are left, each in the folder that it had.
 
     Args:
-        changes: further overrides, for all of them. Without any, a meta-training goes on where it
-            was; with some it begins anew, and its folder is moved aside.
+        changes: further overrides, for all of them.
     """
     jobs = []
     for job in sweep.left():
+        where = job.folder.relative_to(sweep.folder).as_posix()
+        jobs.append([*job.overrides, *changes, f"hydra.sweep.subdir={quoted(where)}"])
+    return jobs
+
+
+def begin_again(sweep: Sweep, changes: Sequence[str]) -> None:
+    """Before they are run: without changes, a meta-training goes on where it was; with some it
+    begins anew, and its folder is moved aside.
+    """
+    for job in sweep.left():
         if changes and job.folder.exists():
             _move_aside(job.folder)
-        overrides = [*job.overrides, *changes]
-        write_job(job.folder, job.number, overrides)
-        where = job.folder.relative_to(sweep.folder).as_posix()
-        jobs.append([*overrides, f"hydra.sweep.subdir={quoted(where)}"])
-    return jobs
+        write_job(job.folder, job.number, [*job.overrides, *changes])
 
 
 def _move_aside(folder: Path) -> None:

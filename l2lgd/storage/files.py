@@ -31,6 +31,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """See to it that a file outlives the machine, as far as can be."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def check_writable(path: Path) -> None:
     """Before long work, so that it is not lost for want of a place.
 

@@ -6,6 +6,7 @@ such locks, nothing is locked.
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from l2lgd.errors import ConfigError
@@ -26,12 +27,49 @@ def hold(folder: Path) -> None:
         ConfigError: another process has it.
     """
     key = folder.resolve()
-    if fcntl is None or key in _held:
+    if key in _held:
         return
+    descriptor = _lock(folder, os.O_RDWR | os.O_CREAT)
+    if descriptor is None:
+        return
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    _held[key] = descriptor
+
+
+def wait_for(folder: Path, seconds: float) -> None:
+    """Until no other process has the folder, as those of a sweep that was killed are ending.
+
+    Raises:
+        ConfigError: one still has it when the time is over.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            descriptor = _lock(folder, os.O_RDWR)
+        except ConfigError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+            continue
+        if descriptor is not None:
+            os.close(descriptor)
+        return
+
+
+def _lock(folder: Path, flags: int) -> int | None:
+    """The descriptor that has the lock, as long as it is open; None where there are no locks.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    if fcntl is None:
+        return None
     try:
-        descriptor = os.open(key / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder.resolve() / FILE, flags, 0o666)
     except OSError:  # what wants to write there says so
-        return
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -43,8 +81,5 @@ def hold(folder: Path) -> None:
         ) from None
     except OSError:  # a file system without locks
         os.close(descriptor)
-        return
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-    _held[key] = descriptor
+        return None
+    return descriptor

@@ -5,7 +5,7 @@ is one sum over processes of φ's gradient with a few numbers for the log; files
 """
 
 import contextlib
-import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from l2lgd.errors import ConfigError, ProcessLost
+from l2lgd.errors import ConfigError, ProcessLost, one_line
 from l2lgd.system import launch
+from l2lgd.system.terminal import say
+
+PATIENCE = 600  # seconds in which all processes have to come to where they meet
+SILENCE = 3  # seconds after which it is said that others are missing
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def _others() -> Iterator[None]:
 def local_device(name: str) -> str:
     """Of the GPUs of this machine, the one that is this process's: ``cuda`` → ``cuda:1``."""
     if launch.size() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return f"cuda:{launch.local_rank()}"
     return name
 
 
@@ -139,17 +143,47 @@ def joined(device: torch.device, num_functions: int) -> Iterator[Ranks]:
         raise ConfigError(
             f"num_functions={num_functions} for {ranks.size} processes: each needs one at least"
         )
-    try:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    except ValueError as error:  # no address to meet at
-        raise ConfigError(
-            "RANK and WORLD_SIZE are set, but not by torchrun: start with torchrun "
-            "--nproc-per-node N -m l2lgd meta-train, or unset them"
-        ) from error
+    _meet(ranks, device)
     try:
         yield ranks
     finally:
         leave()
+
+
+def _meet(ranks: Ranks, device: torch.device) -> None:
+    """Wait for the others, in a thread of its own: this one is to hear signals meanwhile.
+
+    Raises:
+        ConfigError: no place to meet is named, or not all have come.
+    """
+    failed: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # of each thread
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except Exception as error:  # is raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=meet, daemon=True)
+    thread.start()
+    missing = f"process {ranks.rank} of {ranks.size} waits for the others at"
+    missing += f" {launch.meeting_place()}"
+    thread.join(SILENCE)
+    if thread.is_alive():
+        say(f"l2lgd: {missing}, {PATIENCE // 60} minutes at most")
+        thread.join(PATIENCE - SILENCE)
+    unset = "start them with torchrun --nproc-per-node N -m l2lgd meta-train; for one process alone"
+    unset += " unset RANK and WORLD_SIZE"
+    if thread.is_alive():
+        raise ConfigError(f"{missing}, in vain for {PATIENCE // 60} minutes; {unset}")
+    if failed and isinstance(failed[0], ValueError):  # no address to meet at
+        raise ConfigError(f"RANK and WORLD_SIZE are set, but not by torchrun; {unset}") from failed[
+            0
+        ]
+    if failed:
+        raise ConfigError(f"{missing}, which failed: {one_line(failed[0])}; {unset}") from failed[0]
 
 
 def leave() -> None:

@@ -35,6 +35,13 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def processor(device: torch.device) -> str:
+    """Of which the last digits depend: a GPU's name, or the instructions that PyTorch uses."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def set_threads(threads: int | None) -> int:
     """Fix the number of CPU threads, where one is given; returns the number in use."""
     if threads is not None:

@@ -24,7 +24,7 @@ def show(table: Any) -> None:
     from rich.console import Console
 
     with contextlib.suppress(OSError, SystemExit):  # rich exits where a pipe is closed
-        Console().print(_Printable(table))
+        Console(markup=False, emoji=False).print(_Printable(table))  # brackets are brackets
 
 
 class _Printable:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from l2lgd.data.photographs import find_painting, find_photographs, read_picture
 from l2lgd.errors import ConfigError
+from l2lgd.storage.paths import as_typed
 from l2lgd.tasks.base import Optimizee, Split, Task
 from l2lgd.tasks.vgg import TORCHVISION, VGG, VGGConfig, load_vgg
 
@@ -212,8 +213,8 @@ class NeuralArtTask(Task):
         self, data_dir: str, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         super().setup(data_dir, device, dtype)
-        place = Path(data_dir).expanduser() / "neural_art"
-        folder = place / "content" if self.content is None else Path(self.content).expanduser()
+        place = as_typed(data_dir) / "neural_art"
+        folder = place / "content" if self.content is None else as_typed(self.content)
         self.files = find_photographs(folder)
         painting = find_painting(self.style, place / "style")
         layers = [*self.content_layers, *self.style_layers]

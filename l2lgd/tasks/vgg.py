@@ -7,7 +7,6 @@ and its features are those after ReLU.
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.nn import functional
 from l2lgd.data.sources import download_timeout
 from l2lgd.errors import CheckpointError, ConfigError, DataUnavailable, one_line
 from l2lgd.storage import checkpoint
+from l2lgd.storage.paths import as_typed
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the convolutions of each block
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions of each block
@@ -163,7 +163,7 @@ def _of_torchvision(
 def _of_file(
     config: VGGConfig,
 ) -> tuple[str, str, dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
-    path = Path(config.weights).expanduser()
+    path = as_typed(config.weights)
     try:
         tensors, about = checkpoint.load(path)
         network = str(about["network"])
@@ -171,8 +171,9 @@ def _of_file(
         missing = {f"{n}.{part}" for n in layer_names(network) for part in ("weight", "bias")}
         if missing - set(tensors):
             raise KeyError(min(missing - set(tensors)))
+        _check_shapes(network, tensors, mean, std)
         return network, f"{network}, {about['name']}", tensors, mean, std
-    except (CheckpointError, KeyError) as error:
+    except (CheckpointError, LookupError, TypeError, ValueError) as error:
         reason = one_line(error).partition(";")[0]  # its way out is of another kind of file
         if isinstance(error, KeyError):
             reason = f"no {error.args[0]} in it"
@@ -180,6 +181,20 @@ def _of_file(
             f"task.vgg.weights={config.weights} has no weights of VGG ({reason}); "
             "python scripts/tools/hed_weights.py makes such a file"
         ) from error
+
+
+def _check_shapes(
+    network: str, tensors: dict[str, Tensor], mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """Raise ValueError where a layer does not fit the one before it, or the colours."""
+    if not all(len(v) == 3 and all(isinstance(x, int | float) for x in v) for v in (mean, std)):
+        raise ValueError("mean and std must be three numbers each")
+    inputs = 3
+    for name in layer_names(network):
+        bias = tensors[f"{name}.bias"]
+        if bias.dim() != 1 or tensors[f"{name}.weight"].shape != (len(bias), inputs, 3, 3):
+            raise ValueError(f"{name} does not fit what is before it")
+        inputs = len(bias)
 
 
 def _unavailable(config: VGGConfig, cause: Exception) -> DataUnavailable:

@@ -7,17 +7,22 @@ fails on the way, is left behind with a warning: no run is lost for it.
 import logging
 import math
 import os
+import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from l2lgd.errors import ConfigError, one_line
+from l2lgd.system.environment import variable
 
 log = logging.getLogger(__name__)
 
 WANDB_MODES = ("offline", "online", "disabled", "shared")
+WANDB_MEANS = {"dryrun": "offline", "run": "online"}  # older names, which W&B still takes
+WANDB_LONGEST = 128  # letters of a name
 LOGIN_TIMEOUT = 60  # seconds that W&B waits for an answer at the terminal
 
 
@@ -75,9 +80,9 @@ class Wandb(Logger):
     """
 
     def __init__(self, project: str = "l2lgd", mode: str = "offline") -> None:
-        if mode not in WANDB_MODES:
+        self.project, self.mode = project, WANDB_MEANS.get(mode.lower(), mode.lower())
+        if self.mode not in WANDB_MODES:
             raise ConfigError(f"mode={mode}: choose one of {', '.join(WANDB_MODES)}")
-        self.project, self.mode = project, mode
         self._run: Any = None
 
     def begin(self, about: About) -> None:
@@ -85,16 +90,23 @@ class Wandb(Logger):
 
         if self.mode in ("online", "shared") and not wandb.login(timeout=LOGIN_TIMEOUT):
             raise RuntimeError("nobody has logged in; run wandb login, or take logger.mode=offline")
+        if variable("WANDB_MODE"):  # W&B reads it, too, and in one spelling only
+            os.environ["WANDB_MODE"] = self.mode
+        group = about.group and about.group[:WANDB_LONGEST]
+        ours: dict[str, Any] = {
+            "dir": str(about.folder),
+            "name": about.name[:WANDB_LONGEST],
+            "group": group,
+        }
+        theirs = {"dir": "WANDB_DIR", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP"}
         self._run = wandb.init(
             project=self.project,
             mode=self.mode,  # type: ignore[arg-type]
-            dir=str(about.folder),
-            name=about.name,
             config=dict(about.config),
-            group=about.group,
             id=about.id,
             resume="allow",
             settings=wandb.Settings(silent=True),
+            **{key: value for key, value in ours.items() if not variable(theirs[key])},
         )
         self.id = self._run.id
 
@@ -109,7 +121,7 @@ class Wandb(Logger):
     def weights(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
         import wandb
 
-        artifact = wandb.Artifact(name, type="optimizer", metadata=dict(metadata))
+        artifact = wandb.Artifact(wandb_name(name), type="optimizer", metadata=dict(metadata))
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
@@ -118,6 +130,12 @@ class Wandb(Logger):
         self._run.finish()
         if self.mode == "offline":
             log.info("to upload it: wandb sync %s", shlex.quote(os.path.relpath(folder)))
+
+
+def wandb_name(name: str) -> str:
+    """A name of weights as W&B wants it: Latin letters, digits, and ``_.-``."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.]+", "-", plain).strip("-")[:WANDB_LONGEST] or "weights"
 
 
 class TensorBoard(Logger):

@@ -1,26 +1,12 @@
-"""How a verb ends: with a picture, which may fail, and with where its result is."""
+"""How a verb ends: with where its result is."""
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from l2lgd.errors import one_line
-
 log = logging.getLogger(__name__)
-
-
-def drawn(path: Path, draw: Callable[[Path], None]) -> Path | None:
-    """The picture, or None with a warning: no result is lost for a picture."""
-    try:
-        draw(path)
-    # Anything: fonts, settings of the user's and the numbers themselves have all been the cause.
-    except Exception as error:
-        log.warning("%s is not drawn: %s", path.name, one_line(error))
-        return None
-    return path
 
 
 def say_where(*results: tuple[str, Path | None]) -> None:

@@ -18,13 +18,15 @@ from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.captions import of_curves
 from l2lgd.results.curves import FINAL_WINDOW, Band, Curves, band, summarize, write_curves
 from l2lgd.results.losses import KeptLosses
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_curves
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
+from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import show
 from l2lgd.tasks.base import Split
 from l2lgd.tracking.tracker import RunTracker
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ def evaluate(config: DictConfig) -> float:
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
-    kept = KeptLosses(run.folder, [Path(folder).expanduser() for folder in options.reuse])
+    kept = KeptLosses(run.folder, [as_typed(folder) for folder in options.reuse])
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
@@ -86,13 +88,13 @@ def evaluate(config: DictConfig) -> float:
         summary = run.folder / "summary.json"
         found_in = run.summary(split, results=results)
         write_summary(summary, found_in)
+        _show_results(results, learned)
         picture = drawn(
             run.folder / "curves.png",
             lambda path: _draw(path, run, found_in, curves, bands, learned),
         )
         if picture is not None:
             tracker.picture("curves", picture)
-    _show_results(results, learned)
     say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return curves[run.opt_name].final_loss()
 

@@ -22,6 +22,7 @@ from l2lgd.figures.evaluations import Evaluations, Plan
 from l2lgd.results.losses import KeptLosses
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable, write_atomically
+from l2lgd.storage.paths import as_typed
 from l2lgd.system.runtime import pick_device
 from l2lgd.verbs.ending import say_where
 
@@ -52,11 +53,11 @@ def figures(config: DictConfig) -> float:
     given = HydraConfig.get().overrides.task
     handed_on = [o for o in given if o.partition("=")[0] in HANDED_ON]
     art = [] if options.vgg == "torchvision" else [f"task.vgg.weights={options.vgg}"]
-    if art and not Path(options.vgg).expanduser().is_file():
+    if art and not as_typed(options.vgg).is_file():
         raise ConfigError(f"vgg={options.vgg}: no such file; vgg=torchvision downloads one")
     weights = None
     if options.weights_dir is not None:
-        weights = Path(options.weights_dir).expanduser()
+        weights = as_typed(options.weights_dir)
         if not weights.is_dir():
             raise ConfigError(f"weights_dir={weights}: there is no such folder")
         handed_on.append(f"weights_dir={weights}")
@@ -65,11 +66,11 @@ def figures(config: DictConfig) -> float:
         vars(options.scale.functions),
         [f"seed={options.seed}", f"threads={options.threads}", "logger=none", *handed_on],
         art,
-        [Path(path).expanduser() for path in options.reuse],
+        [as_typed(path) for path in options.reuse],
         weights,
         options.workers or _workers(options.device, options.threads),
-        Path(options.data_dir).expanduser(),
-        [Path(options.vgg).expanduser()] if art else [],
+        as_typed(options.data_dir),
+        [as_typed(options.vgg)] if art else [],
     )
     request = Request([*handed_on, *art])
     if options.of and options.reuse:

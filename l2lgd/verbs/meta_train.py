@@ -2,25 +2,23 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from l2lgd.errors import ProcessLost
 from l2lgd.meta.progress import MetaProgress
 from l2lgd.results.captions import note, of_training
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_training
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
-from l2lgd.system import launch
 from l2lgd.system.ranks import Ranks, joined
 from l2lgd.tracking.metrics import series
 from l2lgd.tracking.tracker import NullTracker
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 from l2lgd.verbs.plan import MetaTrainingPlan
-from l2lgd.verbs.resuming import stored_run
+from l2lgd.verbs.resuming import stored_run, way_on
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +27,11 @@ def meta_train(config: DictConfig) -> float:
     """Meta-train; returns the best validation loss, for sweeps to minimise."""
     run = Run.prepare(config, "meta_train")
     plan = MetaTrainingPlan.of(run)
-    stored = stored_run(run, config)
+    stored = stored_run(run, run.folder)
     resume_at = None if stored is None else stored["progress"]["meta_step"]
     if resume_at == run.options.meta_steps:
         log.info("all %d meta-steps have been done", resume_at)
-    with joined(run.device, run.options.num_functions) as ranks, _way_on(run.folder, ranks):
+    with joined(run.device, run.options.num_functions) as ranks, way_on(run, ranks):
         logger_id = stored.get("mirror_id", stored.get("wandb_id")) if stored else None
         labels = ("meta-steps", "trajectory")
         tracker = run.tracker(labels, resume_at, logger_id) if ranks.leads else NullTracker()
@@ -88,15 +86,3 @@ def _draw(path: Path, run: Run) -> None:
     counts = run.options.num_functions, run.options.validation_functions
     caption = of_training(*counts, note({"data": run.task.data_description()}))
     plot_training(path, meta_losses, validations, run.title(), caption)
-
-
-@contextlib.contextmanager
-def _way_on(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Have what ends a meta-training tell how to go on with it."""
-    where = ranks.of_first(str(folder))
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(launch.resumption(where)) from None
-    except ProcessLost as lost:
-        raise ProcessLost(f"{lost}; to go on: {launch.resumption(where)}") from lost

@@ -16,7 +16,7 @@ from l2lgd.pretrained.weights import find
 from l2lgd.runs.run import Run
 from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, RunTracker
-from l2lgd.verbs.resuming import MAY_CHANGE_ON_RESUME
+from l2lgd.verbs.resuming import MAY_CHANGE_ON_RESUME, warn_of_other_bits
 
 
 def build_unroll(node: Mapping[str, Any]) -> Unroll:
@@ -76,8 +76,11 @@ class MetaTrainingPlan:
         """
         lasting = {k: v for k, v in run.config.items() if k not in MAY_CHANGE_ON_RESUME}
         provenance = run.provenance() | {"mirror_id": tracker.logger_id, "config": lasting}
+        provenance["implementation"] = self.optimizer.implementation()
         initial = run.options.initial_weights
-        if stored is not None:  # a file of initial weights has done its part, and may be gone
+        if stored is not None:
+            warn_of_other_bits(stored, provenance)
+            # A file of initial weights has done its part, and may be gone.
             provenance |= {key: stored[key] for key in ("begun_from",) if key in stored}
         elif initial is not None:
             try:

@@ -20,8 +20,10 @@ from l2lgd.meta.state import ancestry
 from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
+from l2lgd.storage.paths import as_typed
 from l2lgd.tracking.tracker import NullTracker
 from l2lgd.verbs.plan import MetaTrainingPlan
+from l2lgd.verbs.resuming import stored_run, way_on
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Found:
 def _learning_rates(run: Run) -> dict[str, Found]:
     """Grid search of the learning rate of each of ``baselines=``; keeps what is found."""
     options, searches = run.options, {}
-    rates = TunedRates(Path(), Path(options.tuned_dir).expanduser())
+    rates = TunedRates(Path(), as_typed(options.tuned_dir))
     nodes = {name: opt_config(run, name) for name in options.baselines}
     for name, node in nodes.items():
         if "learning_rate" not in node:
@@ -64,20 +66,30 @@ def _learning_rates(run: Run) -> dict[str, Found]:
 
 
 def _meta_learning_rate(run: Run) -> dict[str, Found]:
-    """Random search over short meta-trainings, each in a folder of its own."""
+    """Random search over short meta-trainings, each in a folder of its own.
+
+    Where the search goes on, those that have ended are taken as they are.
+    """
     options = run.options
     plan, trials = MetaTrainingPlan.of(run), itertools.count(1)
 
     def final_loss(rate: float) -> float:
-        folder = run.folder / f"meta_learning_rate={rate:.3g}"
+        k = next(trials)
+        folder = run.folder / f"trial_{k}_{rate:.3g}"
+        stored = stored_run(run, folder)
+        done = stored["progress"] if stored else {"meta_step": 0}
+        if done["meta_step"] == options.meta_steps:
+            return float(done["best_validation_loss"])
         folder.mkdir(parents=True, exist_ok=True)
         settings = dataclasses.replace(plan.settings, meta_learning_rate=rate)
         trial = dataclasses.replace(plan, settings=settings)
-        number = f"{next(trials)} of {options.trials}"
+        number = f"{k} of {options.trials}"
         labels = (f"trial {number}: meta-steps", "trajectory")
-        with contextlib.closing(run.tracker(labels, folder=folder)) as own:
+        resume_at = done["meta_step"] if stored else None
+        logger_id = stored.get("mirror_id") if stored else None
+        with contextlib.closing(run.tracker(labels, resume_at, logger_id, folder)) as own:
             try:
-                loss = trial.run(run, own, folder).best_validation_loss
+                loss = trial.run(run, own, folder, stored).best_validation_loss
             except Diverged as error:
                 log.warning("trial %s: meta learning rate %.3g: %s", number, rate, error)
                 return float("inf")
@@ -85,9 +97,10 @@ def _meta_learning_rate(run: Run) -> dict[str, Found]:
         return loss
 
     draw = generator(options.seed, "meta_learning_rate")
-    found = random_search(
-        final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
-    )
+    with way_on(run):
+        found = random_search(
+            final_loss, options.lowest_rate, options.highest_rate, options.trials, draw
+        )
     return {run.opt_name: Found(found)}
 
 

@@ -21,6 +21,8 @@ from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.seeding import generator
 from l2lgd.storage.files import check_writable
+from l2lgd.storage.paths import as_typed
+from l2lgd.system import signals
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking.tracker import RunTracker
 from l2lgd.verbs.ending import say_where
@@ -35,7 +37,7 @@ def stylize(config: DictConfig) -> float:
         if getattr(options, name) is None:
             raise ConfigError(f"{name}= is missing; usage: l2lgd stylize {WORDS['stylize']}")
     _check_pictures(options)
-    output = Path(options.output).expanduser() if options.output else None
+    output = as_typed(options.output) if options.output else None
     if output is not None and output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"output={output}: give a name that ends in .png or .jpg")
     run = Run.prepare(config, "stylize")
@@ -71,11 +73,11 @@ def stylize(config: DictConfig) -> float:
 
 def _check_pictures(options: Any) -> None:
     """Raise ConfigError where one is not there, before anything is loaded."""
-    content = Path(options.content).expanduser()
-    if not content.exists():
+    content = as_typed(options.content)
+    if not (content.is_file() or content.is_dir()):
         raise ConfigError(f"there is no {content}; give content=FILE, a photograph")
     try:
-        find_painting(options.style, Path(options.data_dir).expanduser() / "neural_art" / "style")
+        find_painting(options.style, as_typed(options.data_dir) / "neural_art" / "style")
     except DataUnavailable as error:
         raise ConfigError(str(error).replace("task.style=", "style=")) from error
 
@@ -103,6 +105,7 @@ def _paint(
     """
     at = start(optimizer, functions)
     for step in range(1, num_steps + 1):
+        signals.check()
         at = advance(at)
         tracker.steps(step, num_steps)
     loss = float(at.loss)

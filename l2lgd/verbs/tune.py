@@ -6,10 +6,11 @@ from omegaconf import DictConfig
 
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.results.captions import of_search
+from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import clipped, plot_search
 from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
-from l2lgd.verbs.ending import drawn, say_where
+from l2lgd.verbs.ending import say_where
 from l2lgd.verbs.searches import SEARCHES
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ def tune(config: DictConfig) -> float:
         raise ConfigError(f"search={kind}{nearest(kind, SEARCHES)}")
     if run.options.checkpoint is not None and kind != "update_scale":
         raise ConfigError(f"checkpoint= is for search=update_scale, not for search={kind}")
+    if run.options.resume is not None and kind != "meta_learning_rate":
+        raise ConfigError(f"resume= is for search=meta_learning_rate; give search={kind} anew")
     if run.options.trials < 1:
         raise ConfigError(f"trials={run.options.trials}: must be at least 1")
     if not run.options.baselines:

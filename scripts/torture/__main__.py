@@ -2,6 +2,7 @@
 
     python scripts/torture kills --times 100      # SIGKILL at random moments, each time resumed
     python scripts/torture signals --times 9      # SIGTERM, SIGINT and SIGHUP in the same way
+    python scripts/torture starts --times 200      # one of these in the first seconds of a run
     python scripts/torture evaluations --times 10  # SIGKILL while rates are tuned and evaluated
     python scripts/torture tunings --times 10      # the same of a search of rates
     python scripts/torture drawings --times 10     # and of a figure
@@ -31,12 +32,21 @@ from pathlib import Path
 import torture_files as files
 import torture_lines as lines
 import torture_runs as runs
+import torture_starts as starting
 from torture_common import Broken
 
 TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     torture.__name__: torture
     for torture in (
-        *(runs.kills, runs.signals, runs.evaluations, runs.tunings, runs.drawings, runs.clock),
+        *(
+            runs.kills,
+            runs.signals,
+            starting.starts,
+            runs.evaluations,
+            runs.tunings,
+            runs.drawings,
+            runs.clock,
+        ),
         *(files.damage, files.data, files.disk, files.writes, files.unwritable),
         *(lines.words, lines.values, runs.rank, runs.long),
     )

@@ -64,7 +64,7 @@ def forked(folder: Path, line: Sequence[str], **variables: str) -> tuple[int, st
     """The status of a command line, and what it says."""
     process = context.Process(target=in_process, args=(folder, line, variables))
     process.start()
-    process.join(120)
+    process.join(600)
     expect(process.exitcode is not None, f"{line}: did not end")
     said = (folder / "stderr").read_text("utf-8", errors="replace")
     return int(process.exitcode or 0), said

@@ -6,6 +6,7 @@ import hydra  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
 from hydra.core.plugins import Plugins
 
+import l2lgd.cli.commands
 import l2lgd.cli.main
 import l2lgd.config.messages
 import l2lgd.verbs.evaluate

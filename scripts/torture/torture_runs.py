@@ -104,17 +104,21 @@ def interrupt(folder: Path, words: Sequence[str], way: signal.Signals, draw: ran
             begun = state()
             while process.poll() is None and state() == begun:
                 time.sleep(0.002)
-            time.sleep(draw.uniform(0, 0.3))
+            end = lines_of(metrics) + draw.randrange(STEPS_A_KILL // 2)
+            while process.poll() is None and lines_of(metrics) < end:
+                time.sleep(0.002)
         else:
             time.sleep(draw.uniform(0, 3))
         process.send_signal(way)
-        _, said = process.communicate(timeout=60)
-    # Python ends by SIGINT itself where the interruption came while it executed a string.
-    if way != signal.SIGKILL and process.returncode not in (0, -way, -signal.SIGINT):
+        _, said = process.communicate(timeout=300)
+    if way != signal.SIGKILL and process.returncode not in (0, -way):
         expect(process.returncode == 130, f"{way.name}: status {process.returncode}: {said}")
         expect("Traceback" not in said, said)
-    lines = metrics.read_text("utf-8").count("\n") if metrics.exists() else 0
-    return lines
+    return lines_of(metrics)
+
+
+def lines_of(metrics: Path) -> int:
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def heed_signals() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from l2lgd.cli.help import verb_help
 from l2lgd.config.building import build
 from l2lgd.config.differences import differences
 from l2lgd.config.options import FILLED
+from l2lgd.config.overrides import at_home, with_whole_paths
 from l2lgd.config.schemas import SCHEMAS, Recommended, RecommendedOpt, RecommendedUnroll, validated
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.optimizers.base import Optimizer
@@ -297,3 +299,44 @@ def test_differences_are_listed_by_full_name() -> None:
         "b.e: absent → 3",
     ]
     assert differences(before, before, []) == []
+
+
+HOMES = [
+    ("hydra.run.dir=~/x", "hydra.run.dir='HOME/x'"),
+    ("data_dir='~/x y'", "data_dir='HOME/x y'"),
+    (r"data_dir=~/x\ y", "data_dir='HOME/x y'"),
+    ("reuse=[~/a,'~/b',c]", "reuse=['HOME/a','HOME/b',c]"),
+    ("data_dir=~/a,~/b", "data_dir='HOME/a','HOME/b'"),
+    ("hydra.run.dir=~/${oc.env:A,b}/c", "hydra.run.dir='HOME/${oc.env:A,b}/c'"),
+    ("checkpoint=~", "checkpoint='HOME'"),
+    ("~unroll", "~unroll"),
+    ("name='a,~/b'", "name='a,~/b'"),
+    ("name=a~b", "name=a~b"),
+    ("data_dir=~no_such_user/x", "data_dir=~no_such_user/x"),
+]
+
+
+@pytest.mark.parametrize(("word", "meant"), HOMES)
+def test_a_value_that_begins_with_a_tilde_is_at_home(
+    word: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/a user")
+    assert at_home(word) == meant.replace("HOME", "/home/a user")
+
+
+PLACES = [
+    ("--config-dir=mine", "--config-dir=/here/mine"),
+    ("--config-dir=/there", "--config-dir=/there"),
+    ("hydra.searchpath=[mine]", "hydra.searchpath=['/here/mine']"),
+    (
+        "hydra.searchpath=[file://mine,'file:///there',pkg://l2lgd_example.conf]",
+        "hydra.searchpath=['/here/mine','/there','pkg://l2lgd_example.conf']",
+    ),
+    ("hydra.searchpath=[]", "hydra.searchpath=[]"),
+    ("data_dir=mine", "data_dir=mine"),
+]
+
+
+@pytest.mark.parametrize(("word", "whole"), PLACES)
+def test_configs_are_found_whatever_the_working_directory_is_later(word: str, whole: str) -> None:
+    assert with_whole_paths(word, Path("/here")) == whole

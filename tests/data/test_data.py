@@ -1,8 +1,11 @@
 """Data sets: from files, folders and packages; and what is said when they cannot be had."""
 
 import hashlib
+import itertools
 import logging
+import os
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -34,7 +37,10 @@ def write_pictures(folder: Path, count: int, shade: int = 0) -> None:
         Image.fromarray(pixels).save(folder / f"{index}.png")
 
 
-def test_a_folder_of_pictures_comes_back_as_it_was_written(picture_folder: Path) -> None:
+def test_a_folder_of_pictures_comes_back_as_it_was_written(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    picture_folder = Path(shutil.copytree(picture_folder, tmp_path / "own"))
     images = load_images(DataConfig(source="folder", root=str(picture_folder)), "", CPU)
     written = {
         part: Counter(
@@ -82,10 +88,11 @@ def test_a_folder_may_lie_in_the_data_dir(picture_folder: Path, tmp_path: Path) 
 
 def test_colour_pictures_of_another_size_become_grey_28_by_28(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (tmp_path / part / "0").mkdir(parents=True)
-        for index in range(10):
-            picture = Image.new("RGB", (40, 31), (index, index, index))
-            picture.save(tmp_path / part / "0" / f"{index}.png")
+        for label in range(2):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            for index in range(5 * label, 5 * label + 5):
+                picture = Image.new("RGB", (40, 31), (index, index, index))
+                picture.save(tmp_path / part / str(label) / f"{index}.png")
     images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
     assert images["test"].pixels.shape == (10, 28, 28)
     assert sorted(images["test"].pixels[:, 0, 0].tolist()) == list(range(10))
@@ -106,8 +113,8 @@ def test_a_class_means_the_same_in_training_and_test(tmp_path: Path) -> None:
 
 
 def test_a_folder_too_small_to_split_is_refused(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        write_pictures(tmp_path / part / "0", 4)
+    for part, label in itertools.product(("train", "test"), "01"):
+        write_pictures(tmp_path / part / label, 2)
     try:
         images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
     except DataUnavailable:
@@ -117,11 +124,94 @@ def test_a_folder_too_small_to_split_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"this is no picture"])
 def test_a_damaged_picture_is_unavailable_data(tmp_path: Path, content: bytes) -> None:
-    for part in ("train", "test"):
-        write_pictures(tmp_path / part / "0", 10)
+    two_classes(tmp_path)
     (tmp_path / "train" / "0" / "3.png").write_bytes(content)
     with pytest.raises(DataUnavailable, match="mnist is not available"):
         load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+
+
+def two_classes(root: Path) -> None:
+    for part, label in itertools.product(("train", "test"), "01"):
+        write_pictures(root / part / label, 10, shade=100)
+
+
+def test_litter_in_a_folder_is_neither_a_class_nor_a_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_classes(tmp_path / "clean")
+    two_classes(tmp_path / "used")
+    folder = tmp_path / "used" / "train"
+    write_pictures(folder / ".ipynb_checkpoints", 2)
+    write_pictures(folder / "0" / ".thumbnails", 2)
+    write_pictures(folder / "0" / "a_folder.png", 0)
+    (folder / "0" / "._3.png").write_bytes(b"of another system")
+    (folder / "0" / "notes.txt").write_text("no picture")
+    (folder / "readme.md").write_text("no class")
+    (folder / "1" / "upwards").symlink_to(folder / "1")
+    os.mkfifo(folder / "0" / "pipe.png")
+    clean, used = (
+        load_images(DataConfig(source="folder", root=str(tmp_path / name)), "", CPU)
+        for name in ("clean", "used")
+    )
+    assert used.description == clean.description
+    assert "pipe.png is left out" in caplog.text
+
+
+@pytest.mark.parametrize("link", ["train/2", "train/0/lost.png", "test/1/lost.png"])
+def test_a_broken_link_is_named(tmp_path: Path, link: str) -> None:
+    two_classes(tmp_path)
+    (tmp_path / link).symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataUnavailable, match=rf"{link} is a broken link") as caught:
+        load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+    assert "\n" not in str(caught.value)
+
+
+WRONG_CLASSES = {
+    "one class only, 0": ["train/1", "test/1"],
+    "classes that train lacks: 1": ["train/1"],
+    "no folder of a class in": ["test/0", "test/1"],
+    "test": ["test"],
+}
+
+
+@pytest.mark.parametrize("said", WRONG_CLASSES)
+def test_classes_that_make_no_sense_are_refused(tmp_path: Path, said: str) -> None:
+    two_classes(tmp_path)
+    for folder in WRONG_CLASSES[said]:
+        shutil.rmtree(tmp_path / folder)
+    with pytest.raises(DataUnavailable, match=said):
+        load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+
+
+def test_a_class_without_a_picture_is_refused(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    write_pictures(tmp_path / "train" / "2", 0)
+    with pytest.raises(DataUnavailable, match=r"there is no picture in .*2"):
+        load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+
+
+def test_classes_look_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    """The same picture, 16-bit, floating, transparent and turned by the camera."""
+    half = np.zeros((28, 28))
+    half[:14] = 0.5  # grey above, black below
+    kinds = {
+        "a.png": Image.fromarray((half * 255).astype(np.uint8)),
+        "b.png": Image.fromarray((half * 65535).astype(np.uint16)),
+        "c.tif": Image.fromarray(half.astype(np.float32)),
+        "d.png": Image.merge("LA", [Image.new("L", (28, 28))] * 2),
+        "e.png": Image.fromarray(np.rot90((half * 255).astype(np.uint8))),
+    }
+    kinds["d.png"].putalpha(Image.fromarray((255 - half * 255).astype(np.uint8)))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for part, label in itertools.product(("train", "test"), "01"):
+        folder = tmp_path / part / label
+        folder.mkdir(parents=True)
+        for name, picture in kinds.items():
+            picture.save(folder / name, **({"exif": turned} if name == "e.png" else {}))
+    images = load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+    expected = torch.from_numpy(half * 255).expand(10, 28, 28)
+    assert (images["test"].pixels.double() - expected).abs().max() <= 1
 
 
 def test_the_embedded_digits_are_ten_classes_and_say_that_they_are_a_subset() -> None:

@@ -1,5 +1,6 @@
 """Pictures of any kind and size."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from l2lgd.data.decoding import LONGEST
 from l2lgd.data.photographs import find_painting, find_photographs, read_picture, write_picture
 from l2lgd.errors import ConfigError, DataUnavailable, UserError
 
@@ -34,6 +36,48 @@ def test_every_mode_becomes_rgb(mode: str, suffix: str, tmp_path: Path) -> None:
     grey = {"L": 128, "LA": 128, "1": 127, "I;16": 128}
     expected = (grey[mode],) * 3 if mode in grey else GREEN
     assert colour.tolist() == pytest.approx(expected, abs=12)
+
+
+RANGES = {  # what is white, and half of it grey
+    "of 16 bits": (np.uint16, 65535, ".png"),
+    "of 16 bits in TIFF": (np.uint16, 65535, ".tif"),
+    "of 32 bits": (np.int32, 2**31 - 1, ".tif"),
+    "of 16 bits, kept as 32": (np.int32, 65535, ".tif"),
+    "of 8 bits, kept as 32": (np.int32, 255, ".tif"),
+    "floating, to 1": (np.float32, 1.0, ".tif"),
+    "floating, to 255": (np.float32, 255.0, ".tif"),
+}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_numbers_of_any_range_are_as_bright_as_they_were_meant(kind: str, tmp_path: Path) -> None:
+    dtype, white, suffix = RANGES[kind]
+    shades = np.repeat(np.array([0.0, 0.5, 1.0]), 9).reshape(3, 9) * white
+    Image.fromarray(shades.astype(dtype)).save(tmp_path / f"grey{suffix}")
+    found = read_picture(tmp_path / f"grey{suffix}", 3)[0, :, 4].tolist()
+    assert found == pytest.approx([0, 128, 255], abs=1)
+
+
+def test_numbers_that_are_none_are_black(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[np.nan, -3.0, 1.0]], dtype=np.float32)).save(tmp_path / "x.tif")
+    assert read_picture(tmp_path / "x.tif", 1)[0, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize(("width", "height"), [(2, 20_000), (20_000, 2), (1, 50), (30, 200)])
+def test_no_shape_makes_a_picture_of_any_size(width: int, height: int, tmp_path: Path) -> None:
+    Image.new("RGB", (width, height), GREEN).save(tmp_path / "strip.png")
+    shape = read_picture(tmp_path / "strip.png", 256).shape[1:]
+    assert min(shape) == 256
+    assert max(shape) == round(256 * min(LONGEST, max(width, height) / min(width, height)))
+    assert (shape[0] > shape[1]) == (height > width)
+
+
+def test_what_is_cut_off_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    strip = np.zeros((100, 4), dtype=np.uint8)
+    strip[34:66] = 255  # the middle
+    Image.fromarray(strip).save(tmp_path / "strip.png")
+    assert read_picture(tmp_path / "strip.png", 4).eq(255).all()
+    assert "strip.png: only the middle is taken, as it is 4 × 100 pixels" in caplog.text
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
@@ -110,6 +154,33 @@ def test_a_folder_with_some_of_the_splits_only_is_refused(tmp_path: Path) -> Non
     fill(tmp_path / "test", 3)
     with pytest.raises(DataUnavailable, match="lacks validation/"):
         find_photographs(tmp_path)
+
+
+def test_litter_is_no_photograph(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path, 3)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "a_folder.png").mkdir()
+    shutil.copy(tmp_path / "00.png", tmp_path / "._00.png")
+    found = [file for files in find_photographs(tmp_path).values() for file in files]
+    assert sorted(file.name for file in found) == ["00.png", "01.png", "02.png"]
+    assert "pipe.png is left out" in caplog.text
+
+
+def test_a_broken_link_among_photographs_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    (tmp_path / "lost.jpg").symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataUnavailable, match=r"lost\.jpg is a broken link"):
+        find_photographs(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataUnavailable, match="it is no file"):
+        read_picture(tmp_path / "pipe.png", 16)
+    with pytest.raises(DataUnavailable, match="there is no"):
+        find_photographs(tmp_path / "pipe.png")
+    with pytest.raises(DataUnavailable, match="there is no"):
+        find_painting(str(tmp_path / "pipe.png"), tmp_path)
 
 
 def test_folders_of_splits_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -1,28 +1,31 @@
 """``l2lgd figures``: tables, captions, caching, and the committed results."""
 
 import dataclasses
+import fcntl
 import json
+import re
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_picture, environment, l2lgd
+from helpers import assert_same_picture, environment, l2lgd, wait_until
 from PIL import Image
 
-from l2lgd.errors import UserError
+from l2lgd.errors import ConfigError, UserError
 from l2lgd.figures import styles
 from l2lgd.figures.base import Appearance, Row, Table
 from l2lgd.figures.catalogue import FIGURES, QUADRATIC
 from l2lgd.figures.comparison import TITLES, comparison, published
+from l2lgd.figures.custom import own
 from l2lgd.figures.drawing import read
 from l2lgd.figures.evaluations import Evaluations, Plan
 from l2lgd.pretrained.weights import SHIPPED, shipped_path
 from l2lgd.results.losses import digest
-from l2lgd.storage import checkpoint
+from l2lgd.storage import checkpoint, locks
 
 COMMITTED = Path(__file__).parents[2] / "outputs" / "figures"
 SMALL = [f"scale.functions.{name}=1" for name in ("mnist", "mnist_long", "grid", "sharing_mnist")]
@@ -35,6 +38,7 @@ def drawn(mnist_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
     ran = _figures(folder, mnist_dir, "figure=4", "figures.overlay=paper")
     assert ran.returncode == 0, ran.stderr
+    shutil.copytree(folder / "outputs", folder / "first" / "outputs")
     return folder
 
 
@@ -111,7 +115,7 @@ def test_a_figure_comes_with_pdf_csv_and_caption(drawn: Path) -> None:
 
 
 def test_a_second_call_evaluates_nothing_and_draws_the_same(drawn: Path, mnist_dir: str) -> None:
-    before = _files(drawn)
+    before = _files(drawn / "first")
     again = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
     assert "to make" not in again.stderr
     assert _files(drawn) == before
@@ -156,26 +160,34 @@ def test_a_killed_call_goes_on_to_the_same_result(
     changed = environment(L2LGD_DATA=mnist_dir)
     with subprocess.Popen(command, cwd=tmp_path, env=changed, stderr=subprocess.DEVNULL) as killed:
         first = tmp_path / "outputs" / "figures" / "evaluations" / "quadratic-3" / "summary.json"
-        deadline = time.monotonic() + 100
-        while not first.is_file() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(first.is_file, "evaluation", killed)
         killed.kill()
-    assert first.is_file()
-    time.sleep(2)  # the evaluation that was under way ends as well
+    # The evaluation that was under way ends as well.
+    begun = [folder for folder in first.parents[1].iterdir() if (folder / locks.FILE).exists()]
+    wait_until(lambda: not any(map(_is_held, begun)), "free folder")
     ran = _figures(tmp_path, mnist_dir, "figure=4", "figures.overlay=paper")
     assert ran.returncode == 0, ran.stderr
-    assert "2 of 3 evaluations to make" in ran.stderr
+    assert re.search("[12] of 3 evaluations to make", ran.stderr)
     again = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
     assert again.returncode == 0
     assert _files(tmp_path) == _files(drawn)
 
 
+def _is_held(folder: Path) -> bool:
+    """Does a process have the lock of a folder?"""
+    with (folder / locks.FILE).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def test_damaged_losses_are_made_again(drawn: Path, mnist_dir: str) -> None:
-    before = _files(drawn)
+    before = _files(drawn / "first")
     folder = drawn / "outputs" / "figures" / "evaluations" / "quadratic-3"
     losses = folder / "losses.safetensors"
-    whole = losses.read_bytes()
-    losses.write_bytes(whole[:-9])
+    losses.write_bytes(losses.read_bytes()[:-9])
     ran = _figures(drawn, mnist_dir, "figure=4", "figures.overlay=paper")
     assert ran.returncode == 0, ran.stderr
     assert "1 of 3 evaluations to make" in ran.stderr
@@ -263,3 +275,18 @@ def test_the_sharing_figures_axes_serve_what_learned(name: str) -> None:
 def test_the_committed_comparison_is_that_of_the_tables() -> None:
     tables = {name: read(name, COMMITTED).table for name in committed()}
     assert comparison(tables) == (COMMITTED / "comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "[1]",
+        '{"verb": "evaluate"}',
+        '{"verb": "evaluate", "task": "mnist", "num_steps": "two", "command": "", "results": {}}',
+        '{"verb": "evaluate", "task": ["mnist"], "num_steps": 2, "command": "", "results": {}}',
+    ],
+)
+def test_a_damaged_summary_is_no_evaluation(summary: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(summary, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"no summary\.json of an evaluation"):
+        own([str(tmp_path)])

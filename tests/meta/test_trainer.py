@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers import optimizer
 
-from l2lgd.errors import ConfigError, Diverged, UserError
+from l2lgd.errors import CheckpointError, ConfigError, Diverged, UserError
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
-from l2lgd.meta.state import can_go_on, load_weights
+from l2lgd.meta.state import can_go_on, load_weights, read_last
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.hand_designed import HandDesigned
@@ -200,6 +200,31 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
         go(second, resume=True)
     assert "going on from previous.safetensors, the one before it" in caplog.text
     assert second.lines == [line for line in expected.lines if line[0] > 7]
+
+
+PROGRESS = {"meta_step": 1, "ratios": [0.5]}
+WHOLE = {"progress": PROGRESS, "step": 3, "marks": {}}
+DAMAGED = [
+    {"progress": [1]},
+    {"progress": {}},
+    {"progress": {**PROGRESS, "unknown": 1}},
+    {"progress": {**PROGRESS, "meta_step": "1"}},
+    {"progress": {**PROGRESS, "ratios": 0.5}},
+    {"step": None},
+    {"marks": [1]},
+]
+
+
+@pytest.mark.parametrize("changes", DAMAGED)
+def test_a_checkpoint_that_says_what_none_does_is_damaged_whatever_its_hash(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    last = tmp_path / "last.safetensors"
+    checkpoint.save(last, {}, WHOLE | changes)
+    with pytest.raises(CheckpointError, match="its progress cannot be read, and there is no"):
+        read_last(last)
+    checkpoint.save(checkpoint.previous(last), {}, WHOLE)
+    assert read_last(last)[1:] == (WHOLE, False)
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["damaged", "deleted"])

@@ -16,7 +16,7 @@ def formula(gradient: float, p: float) -> tuple[float, float]:
     return -1.0, math.exp(p) * gradient
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     exponent=st.floats(-60, 30),
     sign=st.sampled_from([-1.0, 1.0]),

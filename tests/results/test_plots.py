@@ -1,8 +1,10 @@
 """Pictures: whatever the curves are, there is one."""
 
+import logging
 import math
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -10,7 +12,15 @@ from PIL import Image
 
 from l2lgd.results.axes import log_ticks, loss_range, unit_of
 from l2lgd.results.curves import Band
-from l2lgd.results.plots import clipped, draw_bands, plot_curves, plot_search, plot_training
+from l2lgd.results.pictures import drawn
+from l2lgd.results.plots import (
+    clipped,
+    draw_bands,
+    plot_curves,
+    plot_search,
+    plot_sweep,
+    plot_training,
+)
 
 NOTHING = np.full(20, math.nan)
 GOOD = Band(np.linspace(3, 0.1, 20), np.linspace(2.9, 0.08, 20), np.linspace(3.1, 0.2, 20))
@@ -133,3 +143,54 @@ def test_what_diverged_says_so_in_the_legend() -> None:
     axes = Figure().subplots()
     draw_bands(axes, {"lstm": GOOD, "sgd": DIVERGED}, ["lstm"])
     assert axes.get_legend_handles_labels()[1] == ["LSTM", "SGD (diverged)"]
+
+
+BANDS = {"lstm": GOOD, "adam": GOOD}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"text.usetex": True},
+        {"savefig.dpi": 10, "savefig.bbox": "tight", "axes.facecolor": "red", "lines.marker": "o"},
+        {
+            "font.family": "no such font",
+            "axes.formatter.use_locale": True,
+            "figure.figsize": (1, 1),
+        },
+    ],
+    ids=["LaTeX", "look", "fonts"],
+)
+def test_the_user_s_settings_change_no_picture(theirs: dict[str, object], tmp_path: Path) -> None:
+    pictures = []
+    for settings in ({}, theirs):
+        path = tmp_path / "curves.png"
+        with matplotlib.rc_context(settings):
+            before = dict(matplotlib.rcParams)
+            plot_curves(path, BANDS, ["lstm"], "title", "loss", "a caption")
+            assert dict(matplotlib.rcParams) == before
+        pictures.append(path.read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c", r"$\\frac{1$", "$$", "100 % [/b] {x}"])
+def test_no_name_is_read_as_a_formula(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    plot_curves(path, {name: GOOD, "lstm": GOOD}, ["lstm"], name, name, name)
+    plot_search(path, {name: [(0.1, 3.0), (0.2, 2.0)]}, name, name, name)
+    plot_training(path, [(1, 1.0), (2, 2.0)], [(2, 1.0)], name, name)
+    plot_sweep(path, name, {name: [(0.0, 1.0), (1.0, 2.0)]}, [name, "other"], name, name)
+    assert_picture(path)
+
+
+def test_a_picture_that_fails_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(path: Path) -> None:
+        raise RuntimeError("latex\ncould not be found")
+
+    with caplog.at_level(logging.WARNING):
+        assert drawn(tmp_path / "curves.png", fails) is None
+        assert drawn(tmp_path / "curves.png", lambda _: None) == tmp_path / "curves.png"
+    (record,) = caplog.records
+    assert record.getMessage() == "curves.png is not drawn: latex could not be found"

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from l2lgd.errors import CheckpointError
 from l2lgd.results.curves import Band, Curves, band, bootstrap_interval, summarize, write_curves
+from l2lgd.results.losses import FILE, KeptLosses
 from l2lgd.results.summary import write_summary
+from l2lgd.storage import checkpoint
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
@@ -124,3 +127,57 @@ def test_windows_are_means_of_the_steps_that_end_with_them() -> None:
     assert found.window == 5
     assert (found.low <= found.mean).all()
     assert (found.high >= found.mean).all()
+
+
+KEY = {"num_steps": 2, "num_functions": 3}
+WHOLE = {"adam": {"key": KEY, "stochastic": False}}
+DAMAGED = {
+    "a list": [WHOLE],
+    "text": "adam",
+    "another name": {"sgd": WHOLE["adam"]},
+    "nothing about it": {"adam": None},
+    "no key": {"adam": {"stochastic": False}},
+    "a key that is text": {"adam": {"key": "k", "stochastic": False}},
+    "no kind": {"adam": {"key": KEY}},
+    "a kind that is none": {"adam": {"key": KEY, "stochastic": "yes"}},
+}
+
+
+def keep(folder: Path, losses: torch.Tensor, about: object = WHOLE) -> Path:
+    """Losses with a hash that is right, whatever they are."""
+    checkpoint.save(folder / FILE, {"adam": losses}, {"losses": about})
+    return folder
+
+
+def test_kept_losses_are_found_by_what_they_depend_on(tmp_path: Path) -> None:
+    kept = KeptLosses(tmp_path / "new", [keep(tmp_path / "old", torch.ones(3, 3))])
+    found = kept.find("adam", KEY)
+    assert found is not None
+    assert found[0].losses.equal(torch.ones(3, 3))
+    assert kept.find("sgd", KEY) is None
+    assert kept.find("adam", {**KEY, "seed": 1}) is None
+
+
+@pytest.mark.parametrize("about", DAMAGED.values(), ids=DAMAGED)
+def test_losses_whose_description_is_damaged_are_refused(about: object, tmp_path: Path) -> None:
+    folder = keep(tmp_path, torch.ones(3, 3), about)
+    with pytest.raises(CheckpointError, match="does not hold the losses") as caught:
+        KeptLosses(tmp_path / "new", [folder])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "losses", [torch.ones(()), torch.ones(3), torch.ones(3, 0), torch.ones(3, 3, dtype=torch.int64)]
+)
+def test_tensors_that_are_no_losses_are_refused(losses: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not hold the losses"):
+        KeptLosses(tmp_path / "new", [keep(tmp_path, losses)])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (4, 3)])
+def test_losses_of_another_shape_than_they_say_are_refused(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    kept = KeptLosses(tmp_path / "new", [keep(tmp_path, torch.ones(shape))])
+    with pytest.raises(CheckpointError, match="another shape"):
+        kept.find("adam", KEY)

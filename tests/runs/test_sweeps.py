@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import environment, l2lgd
+from helpers import PATIENCE, environment, l2lgd, wait_until
 from hydra.errors import MissingConfigException
 
 from l2lgd.config.messages import explanation
@@ -81,9 +81,19 @@ def test_the_terminal_says_which_failed_why_and_what_to_do(failing: Path) -> Non
     assert not any("Traceback" in line for line in said)
 
 
-def test_only_what_failed_is_run_again(failing: Path) -> None:
-    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
+@pytest.fixture
+def mended(failing: Path, tmp_path: Path) -> Iterator[Path]:
+    """The same folder with whole weights; it is as it was for whoever needs it next."""
+    shutil.copytree(failing, tmp_path / "kept")
     shutil.copy(failing / "4.safetensors", failing / "5.safetensors")
+    yield failing
+    shutil.rmtree(failing)
+    shutil.copytree(tmp_path / "kept", failing)
+
+
+def test_only_what_failed_is_run_again(mended: Path) -> None:
+    failing = mended
+    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
     ran = l2lgd("meta-train", "rerun=sweep", cwd=failing)
     assert ran.returncode == 0, ran.stderr
     after = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
@@ -127,11 +137,8 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     ) as process:
         last = killed / "sweep" / "0" / "checkpoints" / "last.safetensors"
-        deadline = time.monotonic() + 60
-        while not last.is_file() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(last.is_file, "checkpoint", process)
         process.send_signal(signal.SIGKILL)
-    assert last.is_file()
     assert not (killed / "sweep" / "1" / "job.json").is_file()
     ran = l2lgd("meta-train", "rerun=sweep", cwd=killed)
     assert ran.returncode == 0, ran.stderr
@@ -170,23 +177,20 @@ def test_a_rerun_with_changes_that_is_killed_goes_on_with_the_changes(tmp_path: 
     (first, second) = Sweep.read(tmp_path / "sweep").jobs
     assert first.options["meta_learning_rate"] == "0.002"
     assert second.options["meta_learning_rate"] == "0.002"
-    _killed_at(tmp_path, last, "rerun=sweep", seconds=3)
+    before = last.stat().st_mtime_ns
+    _killed_at(tmp_path, last, "rerun=sweep", after=before)
     path = tmp_path / "sweep" / "0" / "metrics.jsonl"
     lines = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
     assert max(json.loads(line).get("meta_learning_rate", 0.0) for line in lines) <= 0.002
 
 
-def _killed_at(folder: Path, file: Path, *words: str, seconds: float = 0.0) -> None:
-    """Run a command, SIGKILL it when a file is there, and some time later."""
+def _killed_at(folder: Path, file: Path, *words: str, after: int = 0) -> None:
+    """Run a command, SIGKILL it when a file has been written ``after`` that time."""
     command = [sys.executable, "-m", "l2lgd", "meta-train", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=folder, env=environment(), **quiet) as process:
-        deadline = time.monotonic() + 60
-        while not file.is_file() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(seconds)
+        wait_until(lambda: file.is_file() and file.stat().st_mtime_ns > after, file.name, process)
         process.kill()
-    assert file.is_file()
 
 
 def test_folders_of_jobs_can_have_other_names(tmp_path: Path) -> None:
@@ -206,11 +210,9 @@ def test_ctrl_c_in_the_first_job_says_how_to_go_on_with_the_sweep(tmp_path: Path
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
         last = tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors"
-        deadline = time.monotonic() + 60
-        while not last.is_file() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(last.is_file, "checkpoint", process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert said.splitlines()[-1].endswith("to run them again: l2lgd meta-train rerun=sweep")
 
@@ -295,9 +297,7 @@ def test_a_sweep_that_is_under_way_is_not_run_again_or_joined(tmp_path: Path) ->
         command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
     ) as first:
         metrics = tmp_path / "sweep" / "0" / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(metrics.exists, "metrics", first)
         plan = (tmp_path / "sweep" / "sweep.json").read_bytes()
         for again in (("rerun=sweep", "meta_learning_rate=0.1"), words):
             ran = l2lgd("meta-train", *again, cwd=tmp_path)

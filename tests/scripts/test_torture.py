@@ -7,8 +7,8 @@ import pytest
 from helpers import SCRIPTS, python
 
 
-def torture(what: str, times: int) -> str:
-    ran = python(str(SCRIPTS / "torture"), what, "--times", str(times))
+def torture(what: str, times: int, **variables: str) -> str:
+    ran = python(str(SCRIPTS / "torture"), what, "--times", str(times), **variables)
     if "can be mounted here" in ran.stderr:
         pytest.skip("no tmpfs can be mounted here")
     assert ran.returncode == 0, ran.stderr
@@ -30,7 +30,7 @@ def test_nothing_is_lost(what: str, times: int, said: str) -> None:
 
 
 def test_files_of_data_that_are_cut_short_are_refused(mnist_dir: str) -> None:
-    assert "9 files cut short" in torture("data", 9)
+    assert "9 files cut short" in torture("data", 9, L2LGD_DATA=mnist_dir)
 
 
 @pytest.mark.skipif(

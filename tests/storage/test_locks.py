@@ -3,11 +3,10 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from helpers import environment, l2lgd
+from helpers import PATIENCE, environment, l2lgd, wait_until
 
 from l2lgd.errors import ConfigError
 from l2lgd.storage import locks
@@ -15,19 +14,20 @@ from l2lgd.storage import locks
 LONG = ("task=quadratic", "num_functions=2", "num_steps=10", "unroll.lengths=[5]", "threads=1")
 LONG += ("meta_steps=1000000", "checkpoint_every=1", "logger=none")
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from l2lgd.storage import locks
 
 locks.hold(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
 def test_a_folder_is_free_again_when_its_process_has_been_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(ConfigError, match=rf"in use by another run \(process {other.pid}\)"):
@@ -44,9 +44,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: P
         command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
     ) as first:
         last = tmp_path / "run" / "checkpoints" / "last.safetensors"
-        deadline = time.monotonic() + 60
-        while not last.is_file() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(last.is_file, "checkpoint", first)
         before = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text("utf-8")
         for words in (
             ("meta-train", *LONG, "seed=3", "hydra.run.dir=run"),
@@ -59,7 +57,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: P
         assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text("utf-8") == before
         assert first.poll() is None
         first.send_signal(signal.SIGINT)
-        assert first.wait(30) == 130
+        assert first.wait(PATIENCE) == 130
 
 
 QUICK = ("task=quadratic", "num_functions=2", "num_steps=4", "unroll.lengths=[2]", "meta_steps=2")
@@ -97,7 +95,7 @@ def test_of_two_runs_that_begin_together_one_has_the_folder(tmp_path: Path) -> N
         )
         for seed in (1, 2)
     ]
-    said = [run.communicate(timeout=120)[1] for run in runs]
+    said = [run.communicate(timeout=PATIENCE)[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2], said
     winner = [run.returncode for run in runs].index(0)
     assert "x is in use by another run" in said[1 - winner] or "already holds" in said[1 - winner]

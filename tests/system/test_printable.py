@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from l2lgd.cli.main import _show
+from l2lgd.cli.commands import _show
 from l2lgd.system.terminal import say, show
 from l2lgd.tracking.console import LogFile, TerminalLog
 

@@ -2,15 +2,20 @@
 
 import json
 import math
+import signal
+import socket
 import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import OPTIMIZEES, json_lines, l2lgd, python
+from helpers import OPTIMIZEES, environment, json_lines, l2lgd, python
 from torch import Tensor
 
+from l2lgd.errors import ConfigError
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
@@ -147,8 +152,8 @@ def test_torchrun_shares_a_run_and_resumes_it(tmp_path: Path) -> None:
     launched = "torchrun --nproc-per-node 2 -m l2lgd meta-train task=quadratic "
     assert summary["command"].startswith(launched)
     one, two = (first_line(tmp_path / name) for name in ("alone", "whole"))
-    assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-5)
-    assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-5)
+    assert math.isclose(one["meta_gradient_norm"], two["meta_gradient_norm"], rel_tol=1e-4)
+    assert math.isclose(one["meta_loss"], two["meta_loss"], rel_tol=1e-4)
     left = {path.name for path in tmp_path.iterdir() if "torchelastic" not in path.name}
     assert left == {"alone", "whole"}, "files of rank 1"
     steps = [line["step"] for line in json_lines(tmp_path / "whole" / "metrics.jsonl")]
@@ -173,3 +178,59 @@ def test_fewer_functions_than_processes_are_refused(tmp_path: Path) -> None:
 def test_only_a_meta_training_can_be_shared(tmp_path: Path) -> None:
     done = torchrun("evaluate", "task=quadratic", "logger=none", cwd=tmp_path)
     assert "torchrun shares one meta-train" in done.stderr
+
+
+def test_who_waits_for_others_says_so_and_heeds_signals(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    alone = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    waiting = [
+        subprocess.Popen(
+            [sys.executable, "-m", "l2lgd", *RUN, "meta_steps=1", "hydra.run.dir=run"],
+            cwd=tmp_path,
+            env=environment(RANK=rank, **alone | size),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, size in (("0", {}), ("1", {"WORLD_SIZE": "3"}))
+    ]
+    for rank, process in enumerate(waiting):
+        with process:
+            assert process.stderr
+            said = process.stderr.readline()
+            assert said == (
+                f"l2lgd: process {rank} of {2 + rank} waits for the others at 127.0.0.1:{port}, "
+                "10 minutes at most\n"
+            )
+            process.send_signal(signal.SIGTERM)
+            last = process.stderr.read().splitlines()[-1]
+        assert "interrupted" in last
+        assert process.returncode == 130
+
+
+def test_who_waits_in_vain_says_what_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("l2lgd.system.ranks.SILENCE", 0.01)
+    monkeypatch.setattr("l2lgd.system.ranks.PATIENCE", 0.02)
+    ended = threading.Event()
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: ended.wait(60))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "there")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with (
+        pytest.raises(ConfigError, match=r"waits for the others at there:\?, in vain"),
+        ranks.joined(torch.device("cpu"), 2),
+    ):
+        pass
+    ended.set()
+    assert "process 0 of 2 waits" in capsys.readouterr().err
+
+
+def test_launchers_variables_without_a_place_to_meet_are_explained(tmp_path: Path) -> None:
+    done = l2lgd(*RUN, "meta_steps=1", cwd=tmp_path, RANK="0", WORLD_SIZE="2")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("l2lgd: ")]
+    assert "RANK and WORLD_SIZE are set, but not by torchrun" in line
+    assert "for one process alone unset RANK and WORLD_SIZE" in line

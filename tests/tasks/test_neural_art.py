@@ -188,3 +188,34 @@ def test_weights_that_cannot_be_had_end_with_the_ways_out(
         checkpoint.save(file, {k: v for k, v in tensors.items() if "conv2" not in k}, about)
     with pytest.raises(DataUnavailable, match=r"hed_weights\.py"):
         task_of({**gallery, "vgg": str(file)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "vgg99"},
+        {"network": ["vgg16"]},
+        {"mean": 1.0},
+        {"std": ["a"] * 3},
+        {"mean": [1]},
+    ],
+)
+def test_weights_that_say_what_none_do_are_refused_whatever_their_hash(
+    gallery: dict[str, str], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "vgg.safetensors"
+    tensors, about = checkpoint.load(Path(gallery["vgg"]))
+    checkpoint.save(file, tensors, about | changes)
+    with pytest.raises(DataUnavailable, match=r"hed_weights\.py"):
+        task_of({**gallery, "vgg": str(file)})
+
+
+@pytest.mark.parametrize("name", ["conv1_1.weight", "conv3_2.bias"])
+def test_layers_that_do_not_fit_each_other_are_refused(
+    gallery: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "vgg.safetensors"
+    tensors, about = checkpoint.load(Path(gallery["vgg"]))
+    checkpoint.save(file, {**tensors, name: tensors[name][1:]}, about)
+    with pytest.raises(DataUnavailable, match=f"{name.partition('.')[0]} does not fit"):
+        task_of({**gallery, "vgg": str(file)})

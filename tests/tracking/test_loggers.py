@@ -10,7 +10,7 @@ from helpers import json_lines, l2lgd
 from PIL import Image
 
 from l2lgd.errors import ConfigError
-from l2lgd.tracking.loggers import About, Logger, Wandb
+from l2lgd.tracking.loggers import About, Logger, Wandb, wandb_name
 from l2lgd.tracking.tracker import RunTracker
 
 TINY = ("task=quadratic", "meta_steps=2", "num_functions=2", "num_steps=10", "threads=1")
@@ -58,6 +58,60 @@ def test_wandb_that_cannot_be_reached_costs_no_run(tmp_path: Path) -> None:
 def test_a_mode_that_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigError, match="mode=of: choose one of offline, online"):
         Wandb(mode="of")
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [("dryrun", "offline"), ("run", "online"), ("Offline", "offline"), ("DISABLED", "disabled")],
+)
+def test_modes_are_those_of_wandb(given: str, mode: str) -> None:
+    assert Wandb(mode=given).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("quadratic-lstm", "quadratic-lstm"),
+        ("my task/v2-lstm", "my-task-v2-lstm"),
+        ("Bäume [tief]-lstm_odd", "Baume-tief-lstm_odd"),
+        ("任务", "weights"),
+        ("x" * 200, "x" * 128),
+    ],
+)
+def test_names_of_weights_are_valid_in_wandb(name: str, valid: str, tmp_path: Path) -> None:
+    from wandb import Artifact
+
+    assert wandb_name(name) == valid
+    assert Artifact(valid, type="optimizer").name == valid
+
+
+OWN_TASK = """
+_target_: l2lgd.tasks.quadratic.QuadraticTask
+name: Bäume
+"""
+
+
+def test_wandb_s_own_variables_count(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "B äume.yaml").write_text(OWN_TASK, encoding="utf-8")
+    words = ("meta-train", *TINY[1:], "--config-dir", "mine", "task='B äume'", "hydra.run.dir=run")
+    ran = l2lgd(
+        *words,
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        WANDB_MODE="Dryrun",
+        WANDB_PROJECT="their-project",
+        WANDB_NAME="their-name",
+        WANDB_RUN_GROUP="their-group",
+        WANDB_DIR="elsewhere",
+        WANDB_ENTITY="",
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "is off" not in ran.stderr
+    record = _records(tmp_path / "elsewhere")
+    for word in (b"their-project", b"their-name", b"their-group", b"B-aume-lstm"):
+        assert word in record
+    assert "to upload it: wandb sync elsewhere/wandb/offline-run-" in ran.stderr
 
 
 def test_wandb_gets_config_curves_picture_weights_and_the_group_of_a_sweep(tmp_path: Path) -> None:

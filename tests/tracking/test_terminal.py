@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import environment, json_lines
+from helpers import PATIENCE, after, environment, json_lines, wait_until
 
-META_STEPS = 600
+META_STEPS = 600  # or more than any run gets to
+OF_TERMINAL = "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+OF_TERMINAL += "; signal.signal(signal.SIGHUP, {})"
 RUN = ["meta-train", "task=quadratic", "num_functions=2", "num_steps=20", "unroll.lengths=[5]"]
 RUN += ["validation_functions=2", "validate_every=200", "checkpoint_every=5", "logger=none"]
 RUN += [f"meta_steps={META_STEPS}", "hydra.run.dir=run"]
@@ -30,12 +32,11 @@ def test_who_says_it_twice_is_answered_once(
         text=True,
     ) as run:
         metrics = tmp_path / "run" / "metrics.jsonl"
-        while not metrics.exists() or metrics.stat().st_size == 0:
-            time.sleep(0.01)
+        wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, "metrics", run)
         run.send_signal(way)
         time.sleep(pause)
         run.send_signal(way)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 130, said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("l2lgd: interrupted; to go on: l2lgd meta-train resume")
@@ -47,11 +48,16 @@ def test_who_says_it_twice_is_answered_once(
 def test_a_run_ends_with_its_terminal_unless_told_otherwise(
     what: signal.Handlers, status: int, tmp_path: Path
 ) -> None:
-    process, terminal = pty.fork()
-    if process == 0:
-        signal.signal(signal.SIGHUP, what)
-        os.chdir(tmp_path)
-        os.execve(sys.executable, [sys.executable, "-m", "l2lgd", *RUN], environment())
+    terminal, its = pty.openpty()
+    length = [] if status == 0 else ["meta_steps=100000"]
+    process = subprocess.Popen(
+        after(OF_TERMINAL.format(int(what)), "-m", "l2lgd", *RUN, *length),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), its),
+        cwd=tmp_path,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(its)
     shown = b""
     while b"trajectory" not in shown:  # the bars are there
         shown += os.read(terminal, 10000)
@@ -59,8 +65,7 @@ def test_a_run_ends_with_its_terminal_unless_told_otherwise(
     while len(json_lines(metrics)) < 5:
         shown += os.read(terminal, 10000)
     os.close(terminal)
-    _, found = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(found) == status, shown.decode()
+    assert process.wait(PATIENCE) == status, shown.decode()
     steps = len([line for line in json_lines(metrics) if "meta_loss" in line])
     assert (steps == META_STEPS) == (status == 0)
     assert (tmp_path / "run" / "summary.json").exists() == (status == 0)

@@ -3,19 +3,16 @@
 import csv
 import itertools
 import json
-import resource
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import environment, json_lines, l2lgd
+from helpers import after, environment, json_lines, l2lgd, wait_until
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -370,11 +367,9 @@ def killed_midway(folder: Path) -> Path:
         stderr=subprocess.DEVNULL,
     )
     metrics, last = folder / "run" / "metrics.jsonl", folder / "run/checkpoints/last.safetensors"
-    deadline = time.monotonic() + 120
-    while not (last.exists() and metrics.read_bytes().count(b"\n") > 50):
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(
+        lambda: last.exists() and metrics.read_bytes().count(b"\n") > 50, "50 lines", process
+    )
     process.kill()
     assert process.wait() == -9
     assert not (folder / "run" / "summary.json").exists(), "killed too late to test anything"
@@ -462,11 +457,6 @@ def test_resuming_a_finished_run_changes_no_result(finished: Path) -> None:
         assert after[name] == before[name]
 
 
-def limit_file_size(size: int) -> Callable[[], None]:
-    """A limit on the size of files, which stands in for a full disk."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 @pytest.mark.parametrize(
     ("size", "full"),
     [(14_000, "best.safetensors"), (9_000, "metrics.jsonl")],
@@ -476,13 +466,14 @@ def test_a_full_disk_ends_in_a_message(size: int, full: str, tmp_path: Path) -> 
     # The network's 20 kB do not fit into the first limit, some thirty metrics not into the second.
     steps = ["meta_steps=9"] if size > 10_000 else ["meta_steps=500", "validate_every=500"]
     steps += ["checkpoint_every=500"]
+    # A limit on the size of files stands in for a full disk.
+    limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({size}, {size}))"
     done = subprocess.run(
-        [sys.executable, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"],
+        after(limit, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
-        preexec_fn=limit_file_size(size),
         check=False,
     )
     assert done.returncode == 2, done.stderr

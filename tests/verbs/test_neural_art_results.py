@@ -58,4 +58,4 @@ def test_the_committed_losses_are_those_of_the_shipped_weights(
         expected = curves[opt].losses[: STEPS + 1, : found.shape[1]]
         torch.testing.assert_close(found[: SAME + 1], expected[: SAME + 1], rtol=1e-3, atol=0)
         late = slice(STEPS // 2, None)
-        torch.testing.assert_close(found[late].mean(), expected[late].mean(), rtol=0.05, atol=0)
+        torch.testing.assert_close(found[late].mean(), expected[late].mean(), rtol=0.2, atol=0)

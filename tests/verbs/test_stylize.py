@@ -107,7 +107,7 @@ def test_what_diverges_is_no_picture(
 
 def test_words_get_the_names_of_options() -> None:
     found = ordered("stylize", ["a.jpg", "size=64", "-o", "it's.png", "b.jpg", "--multirun"])
-    expected = ["--multirun", "content='a.jpg'", "size=64", "output='it\\'s.png'", "style='b.jpg'"]
+    expected = ["--multirun", 'content="a.jpg"', "size=64", 'output="it\'s.png"', 'style="b.jpg"']
     assert found == expected
     assert ordered("evaluate", ["task=mnist"]) == ["task=mnist"]
     with pytest.raises(ConfigError, match="-o"):

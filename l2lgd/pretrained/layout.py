@@ -1,0 +1,148 @@
+"""How the state of a rule is kept with parameters, so that PyTorch treats it as Adam's.
+
+A tensor of a state goes along the coordinates of a function. It is kept in parts, one a parameter,
+of the parameter's shape with more dimensions behind: whatever shards, moves, cuts or stores a
+parameter can do the same with its part. Coordinates come last in memory, as rules want them, so
+that the whole of a part is what a rule works on, without a copy.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.base import Optimizer, State, like_state, tensors_of
+
+SIZES = (2, 3)  # numbers of coordinates that show which dimensions go with them
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the state of a function of n coordinates.
+
+    "Rows" are such a tensor with the coordinates last, (…, n), and without dimensions of one.
+    """
+
+    name: str
+    dtype: torch.dtype
+    sizes: tuple[int, ...]  # of its dimensions, in numbers or in multiples of n
+    grows: tuple[bool, ...]  # is it in multiples of n?
+
+    @cached_property
+    def axis(self) -> int | None:
+        """The dimension that coordinates are along; None where the tensor is about all of them."""
+        growing = [axis for axis, grows in enumerate(self.grows) if grows]
+        return growing[-1] if growing else None
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        """Of the rule's own tensor."""
+        pairs = zip(self.sizes, self.grows, strict=True)
+        return tuple(size * n if grows else size for size, grows in pairs)
+
+    @cached_property
+    def _behind_any(self) -> tuple[int, ...] | None:
+        """What :meth:`behind` is for every n, where that is so."""
+        return self._behind(1) if sum(self.grows) <= 1 else None
+
+    def behind(self, n: int) -> tuple[int, ...]:
+        """The dimensions behind those of a parameter."""
+        return self._behind(n) if self._behind_any is None else self._behind_any
+
+    def _behind(self, n: int) -> tuple[int, ...]:
+        if self.axis is None:
+            return self.shape(n)
+        others = [
+            size * n if grows else size
+            for axis, (size, grows) in enumerate(zip(self.sizes, self.grows, strict=True))
+            if axis != self.axis and (grows or size != 1)
+        ]
+        times = self.sizes[self.axis]
+        return (*others, times) if times != 1 else tuple(others)
+
+    def new_part(self, parameter: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+        """A part for a parameter of a function of n coordinates, not filled."""
+        behind = self.behind(n)
+        if self.axis is None:
+            return parameter.new_empty(behind, dtype=dtype)
+        memory = parameter.new_empty((*behind, *parameter.shape), dtype=dtype)
+        return memory.permute(*range(len(behind), memory.dim()), *range(len(behind)))
+
+    def rows(self, part: Tensor, shape: Sequence[int]) -> Tensor:
+        """The rows (…, n) of the part of a parameter of that shape, a view of it."""
+        flat = (torch.Size(shape).numel(), *part.shape[len(shape) :])
+        try:
+            rows = part.view(flat)
+        except RuntimeError:  # somebody has laid it out otherwise
+            part.data = part.contiguous()
+            rows = part.view(flat)
+        return rows.movedim(0, -1)
+
+    def to_rule(self, rows: Tensor, n: int) -> Tensor:
+        """The rule's own tensor; a view where rows are contiguous."""
+        if self.axis is None:
+            return rows
+        others = [size for axis, size in enumerate(self.shape(n)) if axis != self.axis]
+        count = rows.shape[-1]
+        whole = rows.reshape(*others, self.sizes[self.axis] * count)
+        return whole.movedim(-1, self.axis)
+
+    def from_rule(self, tensor: Tensor, n: int) -> Tensor:
+        """The rows of the rule's own tensor."""
+        if self.axis is None:
+            return tensor
+        count = tensor.shape[self.axis] // self.sizes[self.axis]
+        return tensor.movedim(self.axis, -1).reshape(*self.behind(n), count)
+
+
+class Layout:
+    """The entries of an optimizer's states.
+
+    Args:
+        optimizer: on that device, in that type.
+        device, dtype: of what it computes with.
+
+    Raises:
+        ConfigError: its state is not made of tensors, or not of such as grow with n.
+    """
+
+    def __init__(self, optimizer: Optimizer, device: torch.device, dtype: torch.dtype) -> None:
+        self._kind = type(optimizer).__name__
+        like = [torch.zeros(1, n, device=device, dtype=dtype) for n in SIZES]
+        self._structure, larger = (optimizer.initial_state(theta) for theta in like)
+        names = list(self._names(self._structure))
+        pairs = zip(tensors_of(self._structure), tensors_of(larger), strict=True)
+        self.entries = [self._entry(name, *pair) for name, pair in zip(names, pairs, strict=True)]
+
+    def state(self, tensors: Sequence[Tensor]) -> State:
+        """The rule's state, of its own tensors."""
+        made: State = like_state(self._structure, tensors)
+        return made
+
+    def _names(self, state: Any, name: str = "") -> Iterator[str]:
+        if isinstance(state, Tensor):
+            yield name or "state"
+            return
+        if not isinstance(state, tuple):
+            raise ConfigError(
+                f"the state of {self._kind} has a part of type {type(state).__name__}: it must "
+                "be a tensor or nested tuples of tensors"
+            )
+        fields = getattr(state, "_fields", range(len(state)))
+        for field, part in zip(fields, state, strict=True):
+            yield from self._names(part, f"{name}_{field}" if name else str(field))
+
+    def _entry(self, name: str, one: Tensor, other: Tensor) -> Entry:
+        sizes, grows = [], []
+        for a, b in zip(one.shape, other.shape, strict=True):
+            sizes.append(a if a == b else b - a)
+            grows.append(a != b)
+            if (sizes[-1] * SIZES[0] if grows[-1] else a) != a:
+                raise ConfigError(
+                    f"the state of {self._kind} has a tensor of {a} rows for {SIZES[0]} "
+                    f"coordinates and of {b} for {SIZES[1]}: they must be multiples of them"
+                )
+        return Entry(name, one.dtype, tuple(sizes), tuple(grows))

@@ -1,0 +1,167 @@
+"""The process of a command: signals wherever they arrive, use from Python, any encoding."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import served
+
+from l2lgd.cli.main import main
+
+SMALL = ("task=quadratic", "logger=none", "num_functions=2", "num_steps=4", "threads=1")
+TRAINING = ("meta-train", *SMALL, "unroll.lengths=[2]", "meta_steps=1000000", "checkpoint_every=1")
+TRAINING += ("validate_every=1000000", "validation_functions=2", "hydra.run.dir=run")
+
+# Has the process send itself a signal once, when it comes to a place, and perhaps swallow what
+# that raises.
+ASKED = """
+import importlib.abc, signal, sys
+place, swallows, *words = sys.argv[1:]
+
+def ask():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        if swallows == "raises":
+            raise
+
+class Importing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == place:
+            sys.meta_path.remove(self)
+            ask()
+
+if ":" in place:
+    module, _, path = place.partition(":")
+    *parents, name = path.split(".")
+    owner = importlib.import_module(module)
+    for parent in parents:
+        owner = getattr(owner, parent)
+    whole = getattr(owner, name)
+
+    def asking(*arguments, **options):
+        setattr(owner, name, whole)
+        ask()
+        return whole(*arguments, **options)
+
+    setattr(owner, name, asking)
+else:
+    sys.modules.pop(place, None)
+    sys.meta_path.insert(0, Importing())
+from l2lgd.cli.main import main
+sys.exit(main(words))
+"""
+PLACES = (
+    "l2lgd.verbs.meta_train",  # imports
+    "l2lgd.config.defaults:_recommended",  # composing
+    "l2lgd.kernels.build:library",  # compiling
+    "l2lgd.meta.trainer:Trainer._meta_step",
+    "l2lgd.meta.trainer:save_last",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("swallows", ["raises", "swallows"])
+def test_one_signal_ends_a_run_wherever_it_arrives(
+    place: str, swallows: str, tmp_path: Path
+) -> None:
+    ran = served("-c", ASKED, place, swallows, *TRAINING, cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert "Traceback" not in ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("l2lgd: interrupted")
+    begun = place in PLACES[2:]
+    assert ("to go on: l2lgd meta-train resume=" in last) == begun
+    saved = (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
+    stepped = place.endswith("_meta_step") and swallows == "swallows"
+    assert saved == (place.endswith("save_last") or stepped), "what was begun is written"
+
+
+FROM_PYTHON = """
+import logging, os, signal, sys, threading
+from l2lgd.cli.main import main
+
+def state():
+    handlers = [signal.getsignal(way) for way in (signal.SIGINT, signal.SIGTERM)]
+    root = logging.getLogger()
+    streams = sys.stdout.errors, sys.stderr.errors
+    return (dict(os.environ), handlers, sys.argv[:], sys.path[:], os.getcwd(), root.handlers[:],
+            root.level, streams)
+
+small = sys.argv[1:]
+sweep = ["evaluate", "--multirun", *small, "seed=0,1", "hydra.sweep.dir=sweep"]
+before = state()
+found = [main(["evaluate", *small, "seed=x"]) for _ in range(2)]
+found += [main(["evaluate", *small, "deterministic=true", "hydra.job.chdir=true"])]
+found += [main(sweep), main(["evaluate", *small]), main(["--version"])]
+thread = threading.Thread(target=lambda: found.append(main(["evaluate", *small])))
+thread.start()
+thread.join()
+assert found == [2, 2, 0, 0, 0, 0, 0], found
+assert state() == before, (state(), before)
+"""
+
+
+def test_commands_run_from_python_again_and_again_and_in_a_thread(tmp_path: Path) -> None:
+    words = ("-c", FROM_PYTHON, *SMALL, "baselines=[]")
+    ran = served(*words, cwd=tmp_path, WANDB_MODE="", L2LGD_DATA="", MPLBACKEND="agg")
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout.count("2 jobs: sweep") == 1, "of the command that ran it alone"
+    assert not (tmp_path / "tuned").exists()
+
+
+ENCODED = """
+import io, sys
+from l2lgd.cli.main import main
+sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding=sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "koi8-r"])
+def test_an_encoding_that_lacks_letters_costs_no_result(encoding: str, tmp_path: Path) -> None:
+    words = ("evaluate", *SMALL, "baselines=[]", "num_functions=1")
+    ran = served("-c", ENCODED, encoding, *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "lstm (learned)" in ran.stdout
+    assert "Traceback" not in ran.stderr
+    stream, out = io.BytesIO(), sys.stdout
+    sys.stdout = text = io.TextIOWrapper(stream, encoding=encoding)
+    try:
+        for shown in (
+            ["--help"],
+            ["evaluate", "--help"],
+            ["optimizers"],
+            ["optimizers", "nothing"],
+        ):
+            assert main(shown) == (2 if "nothing" in shown else 0)
+        assert sys.stdout.errors == "strict", "as it was"
+    finally:
+        text.flush()
+        sys.stdout = out
+    said = stream.getvalue().decode(encoding)
+    for word in ("usage: l2lgd VERB [option=value", "everyday options:", "mnist-lstm"):
+        assert word in said
+
+
+DRAWING = """
+import sys
+from l2lgd.cli.main import main
+import l2lgd.verbs.evaluate as evaluate
+
+def draw(*_):
+    raise KeyboardInterrupt
+
+evaluate.plot_curves = draw
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_table_and_the_summary_come_before_the_picture(tmp_path: Path) -> None:
+    words = ("evaluate", *SMALL, "baselines=[]", "hydra.run.dir=run")
+    ran = served("-c", DRAWING, *words, cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert "lstm (learned)" in ran.stdout
+    assert (tmp_path / "run" / "summary.json").is_file()
