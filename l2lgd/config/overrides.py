@@ -88,6 +88,8 @@ def with_whole_paths(word: str, cwd: Path) -> str:
         place if "://" in place or not place else str(cwd / place)
         for place in (place.removeprefix("file://") for place in places)
     ]
+    if whole == places:
+        return word
     return f"{name}=[{','.join(quoted(place) for place in whole if place)}]"
 
 

@@ -332,6 +332,7 @@ PLACES = [
         "hydra.searchpath=['/here/mine','/there','pkg://l2lgd_example.conf']",
     ),
     ("hydra.searchpath=[]", "hydra.searchpath=[]"),
+    ("hydra.searchpath=[pkg://l2lgd_example.conf]", "hydra.searchpath=[pkg://l2lgd_example.conf]"),
     ("data_dir=mine", "data_dir=mine"),
 ]
 
