@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import read_write
+from yaml import YAMLError
 
 from l2lgd.config.overrides import typed
+from l2lgd.config.yaml_files import load_yaml
 from l2lgd.errors import ConfigError, Leave, UserError
 from l2lgd.runs.launching import are_given
 from l2lgd.runs.sweeps import SWEEP
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable, sync
+from l2lgd.storage.nesting import parsed
 from l2lgd.system import launch
 
 
@@ -55,12 +57,14 @@ def whence(config: Any) -> list[Path]:
         config: Hydra's own.
     """
     here, sweep = Path(config.runtime.cwd), config.mode == RunMode.MULTIRUN
+    if not sweep and not any(word.startswith("resume=") for word in config.overrides.task):
+        return [here]
     file = Path(config.sweep.dir) / SWEEP if sweep else Path(config.run.dir) / ".hydra/hydra.yaml"
     try:
-        found = yaml.safe_load((here / file).read_text("utf-8"))  # of which JSON is a part
+        found = parsed((here / file).read_text("utf-8")) if sweep else load_yaml(here / file)
         first = found["cwd"] if sweep else found["hydra"]["runtime"]["cwd"]
         return [Path(first), here]
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError, YAMLError):
         return [here]  # others have more to say about that file
 
 
