@@ -59,7 +59,7 @@ def test_the_page_shows_nothing_else() -> None:
 
 
 # Other options are tried by scripts/clients/pytorch_own.py.
-EVERYTHING = {"maximize": True, "weight_decay": 1e-3, "skip_zero_gradients": True, "block_size": 7}
+EVERYTHING = {"maximize": True, "weight_decay": 1e-3, "skip_zero_gradients": True}
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
