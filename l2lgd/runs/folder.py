@@ -57,6 +57,8 @@ def whence(config: Any) -> list[Path]:
         config: Hydra's own.
     """
     here, sweep = Path(config.runtime.cwd), config.mode == RunMode.MULTIRUN
+    if not sweep and not any(word.startswith("resume=") for word in config.overrides.task):
+        return [here]
     file = Path(config.sweep.dir) / SWEEP if sweep else Path(config.run.dir) / ".hydra/hydra.yaml"
     try:
         found = parsed((here / file).read_text("utf-8")) if sweep else load_yaml(here / file)

@@ -22,9 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import clients_common
 import rich
-import torch
 from rich.table import Table
 
 ALONE = ("lightning", "transformers", "accelerate", "timm", "skorch")  # and their distributions
@@ -77,9 +75,6 @@ def results(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             missing = "left out: not installed"
             yield name, tried([name], 1)[name] if version(name) else missing
     sharded = [name for name in names if name in SHARDED]
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        yield from ((name, "left out: PyTorch was built without gloo") for name in sharded)
-        return
     while sharded:  # in the same two processes until something does not hold
         found = tried(sharded, 2)
         yield from found.items()
@@ -121,7 +116,15 @@ def work(names: Sequence[str], rank: int, world: int, folder: Path) -> int:
     """Be one of the processes that try clients; returns the exit status."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     os.chdir(folder)
+    import clients_common  # PyTorch is not for the process that waits
+    import torch
+
     torch.set_num_threads(1)
+    if world > 1 and not (
+        torch.distributed.is_available() and torch.distributed.is_gloo_available()
+    ):
+        note(dict.fromkeys(names, "left out: PyTorch was built without gloo"))
+        return 0
     if world > 1:
         torch.distributed.init_process_group(
             "gloo",
@@ -141,13 +144,18 @@ def work(names: Sequence[str], rank: int, world: int, folder: Path) -> int:
             traceback.print_exc()
             said, status = f"DOES NOT HOLD: {error}", 1
         if rank == 0 or status:
-            with Path("results.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, said]) + "\n")
+            note({name: said})
         if status:
             break
     if world > 1 and not status:
         torch.distributed.destroy_process_group()
     return status
+
+
+def note(results: dict[str, str]) -> None:
+    """Tell the process that waits."""
+    with Path("results.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(result) + "\n" for result in results.items())
 
 
 if __name__ == "__main__":

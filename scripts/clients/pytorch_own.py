@@ -98,8 +98,12 @@ def written_anew() -> dict[str, str]:
             except Exception as error:
                 first = str(error).strip().splitlines()
                 failures.append(f"{options}: {type(error).__name__}: {first[0] if first else ''}")
-        found[name] = f"FAILS {'; '.join(failures)}" if failures else "passes"
-    found |= {name: f"{found[other]}, as {other}" for name, other in COVERED.items()}
+        about = getattr(anew, name).__doc__
+        passes = f"passes. {about}" if about else "passes"
+        found[name] = f"FAILS {'; '.join(failures)}" if failures else passes
+    found |= {
+        name: f"{found[other].partition('.')[0]}, as {other}" for name, other in COVERED.items()
+    }
     return found | {name: f"left out: {why}" for name, why in LEFT_OUT.items()}
 
 
@@ -110,11 +114,19 @@ def of_checkout(folder: Path) -> dict[str, str]:
     def inputs(device: object, dtype: object = None) -> list[common.OptimizerInput]:
         return [common.OptimizerInput(None, dict(options), "") for options in anew.INPUTS]
 
+    def errors(device: object, dtype: object) -> list[common.ErrorOptimizerInput]:
+        found = common.get_error_inputs_for_all_optims(device, dtype)
+        for error in found:  # our own words
+            if "1-element" in error.error_regex:
+                error.error_regex = "a tensor of 2 numbers; give one"
+        return found
+
     info = common.OptimizerInfo(
         l2lgd.LearnedOptimizer,
         optim_inputs_func=inputs,
         supported_impls=(),
         not_og_supported_flags=("weight_decay", "maximize", "skip_zero_gradients"),
+        optim_error_inputs_func=errors,
     )
     common.optim_db.append(info)
     sys.path.insert(0, str(folder / "test"))

@@ -327,12 +327,14 @@ def test_a_value_that_begins_with_a_tilde_is_at_home(
 PLACES = [
     ("--config-dir=mine", "--config-dir=/here/mine"),
     ("--config-dir=/there", "--config-dir=/there"),
+    (at_home("--config-dir=~/mine"), f"--config-dir={Path.home()}/mine"),
     ("hydra.searchpath=[mine]", "hydra.searchpath=['/here/mine']"),
     (
         "hydra.searchpath=[file://mine,'file:///there',pkg://l2lgd_example.conf]",
         "hydra.searchpath=['/here/mine','/there','pkg://l2lgd_example.conf']",
     ),
     ("hydra.searchpath=[]", "hydra.searchpath=[]"),
+    ("hydra.searchpath=[pkg://l2lgd_example.conf]", "hydra.searchpath=[pkg://l2lgd_example.conf]"),
     ("data_dir=mine", "data_dir=mine"),
 ]
 

@@ -121,9 +121,9 @@ def test_jobs_without_a_folder_of_their_own_are_not_begun(
 
 def test_workers_of_a_sweep_that_was_killed_hold_nothing_up(tmp_path: Path) -> None:
     long = ("meta_steps=1000000", "validate_every=1000000", "checkpoint_every=1")
-    words = (*TINY, *long, "seed=0,1,2", "hydra/launcher=cores", "hydra.launcher.n_jobs=2")
+    words = (*TINY, *long, "seed=0,1", "hydra/launcher=cores")
     command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *words]
-    lasts = [tmp_path / "sweep" / str(k) / "checkpoints" / "last.safetensors" for k in (0, 1)]
+    last = tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors"
     with subprocess.Popen(
         [*command, "hydra.sweep.dir=sweep"],
         cwd=tmp_path,
@@ -132,11 +132,11 @@ def test_workers_of_a_sweep_that_was_killed_hold_nothing_up(tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
     ) as process:
         deadline = time.monotonic() + 120
-        while not all(last.is_file() for last in lasts) and time.monotonic() < deadline:
+        while not last.is_file() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-    assert all(last.is_file() for last in lasts)
-    short = ("meta_steps=2", "validate_every=2")
+    assert last.is_file()
+    short = ("meta_steps=2", "validate_every=2", "hydra/launcher=basic")
     ran = l2lgd("meta-train", "rerun=sweep", *short, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert {job.status for job in Sweep.read(tmp_path / "sweep").jobs} == {"completed"}

@@ -184,29 +184,21 @@ def test_who_waits_for_others_says_so_and_heeds_signals(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    alone = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    waiting = [
-        subprocess.Popen(
-            [sys.executable, "-m", "l2lgd", *RUN, "meta_steps=1", "hydra.run.dir=run"],
-            cwd=tmp_path,
-            env=environment(RANK=rank, **alone | size),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, size in (("0", {}), ("1", {"WORLD_SIZE": "3"}))
-    ]
-    for rank, process in enumerate(waiting):
-        with process:
-            assert process.stderr
-            said = process.stderr.readline()
-            assert said == (
-                f"l2lgd: process {rank} of {2 + rank} waits for the others at 127.0.0.1:{port}, "
-                "10 minutes at most\n"
-            )
-            process.send_signal(signal.SIGTERM)
-            last = process.stderr.read().splitlines()[-1]
-        assert "interrupted" in last
-        assert process.returncode == 130
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with subprocess.Popen(
+        [sys.executable, "-m", "l2lgd", *RUN, "meta_steps=1", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment(RANK="0", WORLD_SIZE="2", **place),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        said = process.stderr.readline()
+        waits = f"l2lgd: process 0 of 2 waits for the others at 127.0.0.1:{port}, "
+        assert said == f"{waits}10 minutes at most\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read().startswith("l2lgd: interrupted")
+    assert process.returncode == 130
 
 
 def test_who_waits_in_vain_says_what_for(
