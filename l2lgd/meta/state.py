@@ -90,10 +90,6 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
                 "before it; begin a new run, initial_weights= takes the best weights of this one"
             ) from damage
         whole = False
-    if _too_large(metadata.get("config")):
-        raise CheckpointError(
-            f"{path}: its config cannot be read, it is too large; begin a new run"
-        )
     if "progress" not in metadata:
         raise CheckpointError(f"{path} holds trained weights, not a meta-training to go on with")
     return tensors, metadata, whole
@@ -102,6 +98,8 @@ def read_last(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
 def _loaded(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata; what they say of their progress is as :func:`save_last` has it."""
     tensors, metadata = checkpoint.load(path)
+    if _too_large(metadata.get("config")):
+        raise CheckpointError(f"{path} is damaged: its config is too large")
     told = (metadata.get("step"), metadata.get("marks", {}))
     if "progress" in metadata and not (
         _is_progress(metadata["progress"])

@@ -167,6 +167,7 @@ def _write_plan(config: Any, jobs: Jobs) -> None:
     of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     own = [override for override in of_hydra if not _of_folders(override)]
     plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": [*map(list, jobs)]}
+    plan["cwd"] = config.hydra.runtime.cwd  # that relative paths of its jobs are of
     write_atomically(Path(config.hydra.sweep.dir) / SWEEP, json.dumps(plan, indent=1).encode())
 
 

@@ -121,6 +121,11 @@ class RunTracker:
         except OSError as error:
             raise disk_error(self._path, error) from error
 
+    def stop_bars(self) -> None:
+        """Leave the bars as they are; what is shown from now on is below them."""
+        if self._bars:
+            self._bars.stop()
+
     def picture(self, name: str, path: Path) -> None:
         """A PNG file, for the logger."""
         self._logger.tell(lambda own: own.picture(name, path))
@@ -131,8 +136,7 @@ class RunTracker:
 
     def close(self) -> None:
         """Flush and end everything; safe to call twice."""
-        if self._bars:
-            self._bars.stop()
+        self.stop_bars()
         with contextlib.suppress(OSError):  # of a line that was reported as not written
             self._file.close()
         self._logger.tell(lambda own: own.close())

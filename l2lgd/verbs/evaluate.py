@@ -88,6 +88,7 @@ def evaluate(config: DictConfig) -> float:
         summary = run.folder / "summary.json"
         found_in = run.summary(split, results=results)
         write_summary(summary, found_in)
+        tracker.stop_bars()
         _show_results(results, learned)
         picture = drawn(
             run.folder / "curves.png",
