@@ -12,7 +12,7 @@ from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained import saved_states
 from l2lgd.pretrained.assignment import Assignment
-from l2lgd.pretrained.options import check, type_of, warn_of_unknown
+from l2lgd.pretrained.options import OPTIONS, check, type_of, warn_of_unknown
 from l2lgd.pretrained.placing import Steppers
 from l2lgd.pretrained.sharding import (
     distributed_as,
@@ -97,7 +97,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        warn_of_unknown(param_group, self.defaults)
+        warn_of_unknown(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -166,8 +166,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
             saved = given["param_groups"]
             for group, label, theirs in zip(self.param_groups, labels, saved, strict=True):
                 group["weights"] = label  # a file may have been moved
-                for name, value in self.defaults.items():  # an older state lacks some
-                    group.setdefault(name, value)
+                for name in OPTIONS:  # an older state lacks some
+                    group.setdefault(name, self.defaults[name])
                 check(group)
                 for index, entries in self._steppers.entries_of(group).items():
                     parameter = group["params"][index]

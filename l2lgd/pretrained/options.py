@@ -15,6 +15,15 @@ from torch import Tensor
 import l2lgd
 from l2lgd.errors import ConfigError
 
+OPTIONS = (
+    "lr",
+    "weights",
+    "weight_decay",
+    "maximize",
+    "skip_zero_gradients",
+    "state_dtype",
+    "block_size",
+)
 # What schedulers and other libraries keep in groups for themselves.
 OF_OTHERS = {"initial_lr", "max_lr", "min_lr", "swa_lr", "lr_scale", "name", "group_name"}
 OWN = {"params", "param_names", "weights_digest"}
@@ -56,13 +65,13 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def warn_of_unknown(group: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def warn_of_unknown(group: Mapping[str, Any]) -> None:
     """Say which options of a group, as it is given, are nobody's here."""
-    unknown = [str(key) for key in group if key not in {*known, *OWN, *OF_OTHERS}]
+    unknown = [str(key) for key in group if key not in {*OPTIONS, *OWN, *OF_OTHERS}]
     if unknown:
         warn(
             f"LearnedOptimizer ignores {', '.join(unknown)} of a parameter group; it knows "
-            f"{', '.join(known)}"
+            f"{', '.join(OPTIONS)}"
         )
 
 
