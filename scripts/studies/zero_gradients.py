@@ -54,6 +54,9 @@ def words(seed: int) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
+MODELS = {"digits": digits, "words": words}
+
+
 def reached(
     make: Callable[[int], tuple[nn.Module, Loss]], seed: int, weights: str, skip: bool
 ) -> float:
@@ -72,17 +75,20 @@ def reached(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--weights", nargs="+", default=WEIGHTS)
+    given = parser.parse_args()
+    seeds = range(given.seeds)
     torch.set_num_threads(1)
     print("| model | weights | as they are | zeros skipped |\n|---|---|---|---|")
-    for make in (digits, words):
-        for weights in WEIGHTS:
+    for model in given.models:
+        for weights in given.weights:
             cells = []
             for skip in (False, True):
-                losses = [reached(make, seed, weights, skip) for seed in seeds]
+                losses = [reached(MODELS[model], seed, weights, skip) for seed in seeds]
                 middle = statistics.median(losses)
                 cells.append(f"{middle:.3g} ({min(losses):.3g} … {max(losses):.3g})")
-            print(f"| {make.__name__} | `{weights}` | {' | '.join(cells)} |", flush=True)
+            print(f"| {model} | `{weights}` | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
