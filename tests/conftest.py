@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from l2lgd.tasks.vgg import DEPTHS
 if not torch.cuda.is_available():  # read when Triton's kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)  # the same bits on every machine, and no fight over cores
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a shell that runs tests behind itself
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where real data are, if at all; for workers of xdist, where they were for who began these.
 REAL = os.environ.setdefault("L2LGD_TEST_DATA", os.environ.get("L2LGD_DATA") or "~/.cache/l2lgd")
