@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from l2lgd import LearnedOptimizer
 
-WEIGHTS = ("cifar10-lstm_per_group:rest", "mnist-lstm", "mnist-lstm_mixture", "quadratic-lstm")
+WEIGHTS = ("cifar10-lstm_per_group:rest", "mnist-lstm", "mnist-lstm_mixture")
 STEPS, COUNTED, BATCH = 200, 20, 128
 WORDS, TOPICS, LENGTH = 2000, 10, 12
 
