@@ -1,8 +1,6 @@
 """``python -m l2lgd``."""
 
-import sys
-
-from l2lgd.cli.main import main
+from l2lgd.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

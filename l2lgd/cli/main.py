@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from l2lgd.system import environment, signals
 
@@ -31,6 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = interrupted(error)
             exec("")  # has Python forget an interruption of a string, for which it ends by SIGINT
             return status
+
+
+def program() -> NoReturn:
+    """The process of the command line; until its very end, a signal says nothing new."""
+    with signals.heeded():
+        status = main()
+        signals.ending()
+        signals.stay()
+    sys.exit(status)
 
 
 @contextlib.contextmanager

@@ -52,9 +52,15 @@ def ordered(verb: str, arguments: list[str]) -> list[str]:
     return _flags_first(_named(verb, arguments))
 
 
-def quoted(value: object) -> str:
-    """As the value of an option, whatever characters it has."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # OmegaConf would replace it
+def quoted(value: object, interpolated: bool = False) -> str:
+    """As the value of an option, whatever characters it has.
+
+    Args:
+        interpolated: OmegaConf is to replace ``${…}`` in it.
+    """
+    text = str(value)
+    if not interpolated:
+        text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     mark = "'" if '"' in text else '"'  # in a shell, the others look better inside '…'
     # Hydra takes backslashes as such, but before quotes.
     text = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
@@ -101,9 +107,9 @@ _VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\
 
 def _at_home(found: re.Match[str]) -> str:
     quote = found[1] or ""
-    text = re.sub(r"\\(.)", r"\1", found[0].removeprefix(quote).removesuffix(quote))
+    text = re.sub(r"\\([^$])", r"\1", found[0].removeprefix(quote).removesuffix(quote))
     try:
-        return quoted(Path(text).expanduser()) if text.startswith("~") else found[0]
+        return quoted(Path(text).expanduser(), True) if text.startswith("~") else found[0]
     except RuntimeError:  # there is no such user
         return found[0]
 

@@ -56,6 +56,7 @@ class _State:
 
 _now = _State()
 _heeded = False
+_stays = False
 
 
 def asked() -> bool:
@@ -77,6 +78,12 @@ def check() -> None:
 def ending() -> None:
     """The last lines are being said: raise nothing any more."""
     _now.ending = True
+
+
+def stay() -> None:
+    """The process is about to end: leave signals as they are heeded now."""
+    global _stays
+    _stays = True
 
 
 @contextlib.contextmanager
@@ -113,10 +120,11 @@ def heeded() -> Iterator[None]:
             sys.unraisablehook = _swallowed
             yield
     finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _now, _heeded = _State(), False
+        if not _stays:
+            sys.unraisablehook = hook
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _now, _heeded = _State(), False
 
 
 def _arrived(number: int, frame: FrameType | None) -> None:
@@ -160,9 +168,10 @@ def _watched() -> Iterator[None]:
     try:
         yield
     finally:
-        if others == -1:
-            signal.set_wakeup_fd(-1)
-        os.close(there)  # which ends the thread
+        if not _stays:
+            if others == -1:
+                signal.set_wakeup_fd(-1)
+            os.close(there)  # which ends the thread
 
 
 def _watch(descriptor: int, now: _State) -> None:

@@ -302,13 +302,13 @@ def test_differences_are_listed_by_full_name() -> None:
 
 
 HOMES = [
-    ("hydra.run.dir=~/x", "hydra.run.dir='HOME/x'"),
-    ("data_dir='~/x y'", "data_dir='HOME/x y'"),
-    (r"data_dir=~/x\ y", "data_dir='HOME/x y'"),
-    ("reuse=[~/a,'~/b',c]", "reuse=['HOME/a','HOME/b',c]"),
-    ("data_dir=~/a,~/b", "data_dir='HOME/a','HOME/b'"),
-    ("hydra.run.dir=~/${oc.env:A,b}/c", "hydra.run.dir='HOME/${oc.env:A,b}/c'"),
-    ("checkpoint=~", "checkpoint='HOME'"),
+    ("hydra.run.dir=~/x", 'hydra.run.dir="HOME/x"'),
+    ("data_dir='~/x y'", 'data_dir="HOME/x y"'),
+    (r"data_dir=~/x\ y", 'data_dir="HOME/x y"'),
+    ("reuse=[~/a,'~/b',c]", 'reuse=["HOME/a","HOME/b",c]'),
+    ("data_dir=~/a,~/b", 'data_dir="HOME/a","HOME/b"'),
+    ("hydra.run.dir=~/${oc.env:A,b}/c", 'hydra.run.dir="HOME/${oc.env:A,b}/c"'),
+    ("checkpoint=~", 'checkpoint="HOME"'),
     ("~unroll", "~unroll"),
     ("name='a,~/b'", "name='a,~/b'"),
     ("name=a~b", "name=a~b"),
@@ -328,10 +328,10 @@ PLACES = [
     ("--config-dir=mine", "--config-dir=/here/mine"),
     ("--config-dir=/there", "--config-dir=/there"),
     (at_home("--config-dir=~/mine"), f"--config-dir={Path.home()}/mine"),
-    ("hydra.searchpath=[mine]", "hydra.searchpath=['/here/mine']"),
+    ("hydra.searchpath=[mine]", 'hydra.searchpath=["/here/mine"]'),
     (
         "hydra.searchpath=[file://mine,'file:///there',pkg://l2lgd_example.conf]",
-        "hydra.searchpath=['/here/mine','/there','pkg://l2lgd_example.conf']",
+        'hydra.searchpath=["/here/mine","/there","pkg://l2lgd_example.conf"]',
     ),
     ("hydra.searchpath=[]", "hydra.searchpath=[]"),
     ("hydra.searchpath=[pkg://l2lgd_example.conf]", "hydra.searchpath=[pkg://l2lgd_example.conf]"),

@@ -448,7 +448,9 @@ def test_what_gives_up_names_the_best_weights_so_far(tmp_path: Path) -> None:
         trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
     best = tmp_path / "best.safetensors"
     metadata = load_weights(best, small_lstm())
-    assert f"of meta-step {metadata['meta_step']}, are in {best}" in str(caught.value)
+    assert f"{best}, the best weights so far, of meta-step {metadata['meta_step']}" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(

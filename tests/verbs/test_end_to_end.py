@@ -333,7 +333,7 @@ def test_the_meta_learning_rate_is_searched_at_random(tmp_path: Path) -> None:
     assert len(trials) == 2
     assert all(1e-4 <= rate <= 0.03 for rate, _ in trials)
     assert found["results"]["lstm"]["meta_learning_rate"] in [rate for rate, _ in trials]
-    assert len(list((tmp_path / "run").glob("meta_learning_rate=*/metrics.jsonl"))) == 2
+    assert len(list((tmp_path / "run").glob("trial_*/metrics.jsonl"))) == 2
     assert_picture(tmp_path / "run" / "search.png")
 
 
