@@ -81,9 +81,12 @@ def ending() -> None:
 
 
 def stay() -> None:
-    """The process is about to end: leave signals as they are heeded now."""
+    """The process is about to end: further signals say nothing new."""
     global _stays
     _stays = True
+    for way in WAYS:
+        if signal.getsignal(way) == _arrived:
+            signal.signal(way, signal.SIG_IGN)  # Python's end would leave no other handler
 
 
 @contextlib.contextmanager
