@@ -13,7 +13,7 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -275,8 +275,19 @@ def python(
     *arguments: str, cwd: Path | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run this Python in a process of its own, with changes to :func:`environment`."""
+    return _completed([sys.executable, *arguments], cwd, **changes)
+
+
+def prepared(preparation: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As :func:`python`, once its process has executed the preparation."""
+    return _completed(after(preparation, *arguments), cwd)
+
+
+def _completed(
+    command: Sequence[str], cwd: Path | None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,
@@ -312,6 +323,26 @@ def wait_until(
         assert not ended, f"the process ended before there was {what}"
         assert time.monotonic() < end, f"no {what} within {PATIENCE} s"
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def begun_sweep(*words: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of ``l2lgd meta-train --multirun``, when its first job has a checkpoint.
+
+    Args:
+        cwd: where the folder ``sweep`` will be.
+    """
+    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *words]
+    last = cwd / "sweep" / "0" / "checkpoints" / "last.safetensors"
+    with subprocess.Popen(
+        [*command, "hydra.sweep.dir=sweep"],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        wait_until(last.is_file, "checkpoint", process)
+        yield process
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from l2lgd.pretrained.sharding import (
     real,
     real_shape,
 )
+from l2lgd.pretrained.stepping import Stepper
 
 DEFAULT_WEIGHTS = "cifar10-lstm_per_group:rest"  # what works best where nothing was trained for
 BLOCK_SIZE = 16384  # coordinates that are stepped at once
@@ -210,11 +211,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
         gradient = _joined([_gradient(p) for p in parameters], home.device)
         if not len(gradient):
             return
-        stepper, size = (
-            self._steppers.on(key, parameters[0]),
-            self._steppers.block_size(key, group, owned),
-        )
-        self._begin(key, parameters, owned, group)
+        stepper = self._steppers.on(key, parameters[0])
+        size = self._steppers.block_size(key, group, owned)
+        learned = isinstance(self._assignment.optimizers[key], LearnedRule)
+        self._begin(stepper, parameters, owned, size, type_of(group) if learned else None)
+        self._check_state(key, parameters)
         states = [
             {entry.name: local(self.state[p][entry.name]) for entry in stepper.entries}
             for p in parameters
@@ -249,28 +250,24 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def _begin(
         self,
-        key: str,
+        stepper: Stepper,
         parameters: Sequence[Tensor],
         owned: Sequence[Tensor],
-        group: Mapping[str, Any],
+        size: int,
+        kept_in: torch.dtype | None,
     ) -> None:
         """Give parameters their part of an initial state where they have none."""
-        stepper = self._steppers.on(key, parameters[0])
         names = [entry.name for entry in stepper.entries]
-        new = [p for p in parameters if any(name not in self.state[p] for name in names)]
-        if not new:
-            self._check_state(key, parameters)
+        new = [any(name not in self.state[p] for name in names) for p in parameters]
+        if not any(new):
             return
-        learned = isinstance(self._assignment.optimizers[key], LearnedRule)
-        kept_in = type_of(group) if learned else None
         n = sum(own.numel() for own in owned)
-        initial = stepper.initial(owned, self._steppers.block_size(key, group, owned), kept_in)
-        for parameter, parts in zip(parameters, initial, strict=True):
-            if any(parameter is one for one in new):
+        initial = stepper.initial(owned, size, kept_in)
+        for parameter, is_new, parts in zip(parameters, new, initial, strict=True):
+            if is_new:
                 for entry in stepper.entries:
                     part = distributed_as(parts[entry.name], entry, parameter, n)
                     self.state[parameter][entry.name] = part
-        self._check_state(key, parameters)
 
     def _check_state(self, key: str, parameters: Sequence[Tensor]) -> None:
         """Raise ValueError where a state is not of its parameter's shape."""

@@ -30,9 +30,10 @@ def refuse_others(given: Mapping[str, Any], groups: Groups, assignment: Assignme
             raise CheckpointError(
                 "the state is of another optimizer: LearnedOptimizer goes on with its own states"
             )
-        functions = assignment.functions(group)
-        older = older_states.signature(functions, assignment.optimizers)
-        if theirs["weights_digest"] not in (group["weights_digest"], older):
+        if theirs["weights_digest"] == group["weights_digest"]:
+            continue
+        older = older_states.signature(assignment.functions(group), assignment.optimizers)
+        if theirs["weights_digest"] != older:
             raise CheckpointError(
                 f"the state is of weights {theirs.get('weights')}, not of {group['weights']}"
             )

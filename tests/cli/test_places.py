@@ -1,12 +1,11 @@
 """Folders that are gone, or that nobody may write to."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import after, environment
+from helpers import prepared, python
 
 # Root heeds permissions as others do. 24 takes from what it may do: 1 to write, 2 to search.
 BOUND = "import ctypes\nfor what in (1, 2): ctypes.CDLL(None).prctl(24, what, 0, 0, 0)"
@@ -15,14 +14,7 @@ QUADRATIC = ("task=quadratic", "opt=adam", "opt.learning_rate=0.1", "baselines=[
 
 def refusal(*arguments: str, cwd: Path) -> str:
     """The one line that a command ends with."""
-    done = subprocess.run(
-        after(BOUND, "-m", "l2lgd", *arguments),
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = prepared(BOUND, "-m", "l2lgd", *arguments, cwd=cwd)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr
@@ -56,14 +48,7 @@ def test_a_working_directory_that_is_gone_is_one_line(words: list[str], tmp_path
     gone.mkdir()
     # The folder goes between the start of the process and that of the program.
     begin = "import os, sys; os.rmdir(os.getcwd()); from l2lgd.cli.main import main; "
-    done = subprocess.run(
-        [sys.executable, "-c", f"{begin} sys.exit(main({words!r}))"],
-        cwd=gone,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", f"{begin} sys.exit(main({words!r}))", cwd=gone)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "working directory is not there any more" in done.stderr
     assert not os.path.lexists(gone)

@@ -5,12 +5,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from helpers import environment, l2lgd, python
+from helpers import begun_sweep, l2lgd, python
 
 from l2lgd.cli import before_hydra
 from l2lgd.errors import ConfigError
@@ -122,20 +120,9 @@ def test_jobs_without_a_folder_of_their_own_are_not_begun(
 def test_workers_of_a_sweep_that_was_killed_hold_nothing_up(tmp_path: Path) -> None:
     long = ("meta_steps=1000000", "validate_every=1000000", "checkpoint_every=1")
     words = (*TINY, *long, "seed=0,1", "hydra/launcher=cores")
-    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *words]
-    last = tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors"
-    with subprocess.Popen(
-        [*command, "hydra.sweep.dir=sweep"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not last.is_file() and time.monotonic() < deadline:
-            time.sleep(0.05)
+    with begun_sweep(*words, cwd=tmp_path) as process:
         process.send_signal(signal.SIGKILL)
-    assert last.is_file()
+    assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.safetensors").is_file()
     short = ("meta_steps=2", "validate_every=2", "hydra/launcher=basic")
     ran = l2lgd("meta-train", "rerun=sweep", *short, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, environment, l2lgd, wait_until
+from helpers import PATIENCE, begun_sweep, environment, l2lgd, wait_until
 from hydra.errors import MissingConfigException
 
 from l2lgd.config.messages import explanation
@@ -128,16 +128,7 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     whole.mkdir()
     killed.mkdir()
     assert sweep(whole, *longer).returncode == 0
-    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *TINY, *longer]
-    with subprocess.Popen(
-        [*command, "hydra.sweep.dir=sweep"],
-        cwd=killed,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        last = killed / "sweep" / "0" / "checkpoints" / "last.safetensors"
-        wait_until(last.is_file, "checkpoint", process)
+    with begun_sweep(*TINY, *longer, cwd=killed) as process:
         process.send_signal(signal.SIGKILL)
     assert not (killed / "sweep" / "1" / "job.json").is_file()
     ran = l2lgd("meta-train", "rerun=sweep", cwd=killed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import after, environment, json_lines, l2lgd, wait_until
+from helpers import environment, json_lines, l2lgd, prepared, wait_until
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -468,14 +468,7 @@ def test_a_full_disk_ends_in_a_message(size: int, full: str, tmp_path: Path) -> 
     steps += ["checkpoint_every=500"]
     # A limit on the size of files stands in for a full disk.
     limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({size}, {size}))"
-    done = subprocess.run(
-        after(limit, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = prepared(limit, "-m", "l2lgd", *META, *steps, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
