@@ -1,15 +1,18 @@
 """``python ARGUMENTS``, many times over: what most runs import is imported once, then forked.
 
 Each is a process of its own, from its command line to its exit status; only seconds of imports are
-shared. :class:`helpers.Server` sends requests, one JSON object a line, on standard input.
+shared, and what was imported is not taken apart in the end. :class:`helpers.Server` sends requests,
+one JSON object a line, on standard input.
 """
 
+import atexit
 import json
 import os
 import runpy
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def next_run() -> dict[str, Any]:
@@ -45,8 +48,18 @@ def become(request: dict[str, Any]) -> None:
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
 
 
+def leave(status: int) -> NoReturn:
+    """End as Python does, but for its last act, which takes a third of a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def preload() -> None:
     """Import what most runs do."""
+    import matplotlib.figure  # noqa: F401
     import torchvision  # noqa: F401
 
     sys.path.append(str(Path(__file__).parents[1] / "scripts" / "torture"))
@@ -55,4 +68,9 @@ def preload() -> None:
 
 if __name__ == "__main__":
     preload()
-    become(next_run())
+    try:
+        become(next_run())
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            raise
+        leave(error.code or 0)
