@@ -31,10 +31,11 @@ def _as_in_a_terminal() -> Iterator[None]:
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """Stands still until it is told to go on; the thread that watches would read it too late."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 1000.0
+        monkeypatch.setattr(signals, "_watched", contextlib.nullcontext)
         monkeypatch.setattr("l2lgd.system.signals.time.monotonic", lambda: self.seconds)
 
 
