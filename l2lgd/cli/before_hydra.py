@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,17 @@ def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
         return None
     for job in sweep.left():  # the system may not have ended all workers of a killed sweep yet
         locks.wait_for(job.folder, WORKERS_END)
-    allow_packages_here([*allowed, *changes])
+    allow_packages_of([*allowed, *changes], Path.cwd())
     launching.run_only(jobs, lambda: sweeps.begin_again(sweep, changes))
     where = f"hydra.sweep.dir={quoted(folder)}"
     return ["--multirun", *flags, *sweep.overrides, *of_hydra, where]
 
 
-def allow_packages_here(overrides: list[str]) -> None:
-    """Let packages that are allowed be found in the working directory, too."""
+def allow_packages_of(overrides: Sequence[str], folder: Path) -> None:
+    """Let packages that are allowed be found in a folder, too: the working directory."""
     allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
-    if allowed and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # behind all else, or a file there could stand for it
+    if allowed and str(folder) not in sys.path:
+        sys.path.append(str(folder))  # behind all else, or a file there could stand for it
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:

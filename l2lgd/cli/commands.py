@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from l2lgd.cli.answers import fail
-from l2lgd.cli.before_hydra import allow_packages_here, words_of
+from l2lgd.cli.before_hydra import allow_packages_of, words_of
 from l2lgd.cli.completion import complete
 from l2lgd.cli.mistakes import refuse, unknown_verb
 from l2lgd.cli.sweep_report import after_sweep, forget_sweeps
@@ -135,17 +135,19 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from l2lgd.runs.folder import whence
         from l2lgd.storage.paths import typed_in
 
+        ours = HydraConfig.get()
+        allow_packages_of(ours.overrides.task, Path(ours.runtime.cwd))  # workers have paths anew
         try:
             verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
-            with typed_in(*whence(HydraConfig.get())):
+            with typed_in(*whence(ours)):
                 value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
+            if ours.mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
             raise Leave(error) from error
 
-    allow_packages_here(overrides)
+    allow_packages_of(overrides, Path.cwd())
     launch.end_with_parent()
     sys.argv = ["l2lgd", *overrides]
     with _own_logging():
