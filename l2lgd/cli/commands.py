@@ -143,6 +143,7 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
                 value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
+            signals.check()  # of a sweep, no further job is begun
             if ours.mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
             raise Leave(error) from error

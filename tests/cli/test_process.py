@@ -1,11 +1,12 @@
 """The process of a command: signals wherever they arrive, use from Python, any encoding."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import served
+from helpers import python, served
 
 from l2lgd.cli.main import main
 
@@ -76,6 +77,56 @@ def test_one_signal_ends_a_run_wherever_it_arrives(
     saved = (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
     stepped = place.endswith("_meta_step") and swallows == "swallows"
     assert saved == (place.endswith("save_last") or stepped), "what was begun is written"
+
+
+# As PyTorch does whose first import was cut off, it cannot be imported any more.
+CUT_OFF = """
+import importlib.abc, signal, sys
+
+class Importing(importlib.abc.MetaPathFinder):
+    swallows = sys.argv.pop(1) == "swallows"
+    begun = False
+
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            again, self.begun = self.begun, True
+            try:
+                if not again:
+                    signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                if not self.swallows:
+                    raise
+            raise RuntimeError("Only a single TORCH_LIBRARY can be used")
+
+sys.meta_path.insert(0, Importing())
+from l2lgd.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("swallows", ["raises", "swallows"])
+def test_a_sweep_that_ends_in_its_first_import_says_how_to_go_on(
+    swallows: str, tmp_path: Path
+) -> None:
+    words = ("meta-train", "--multirun", *SMALL, "seed=1,2", "hydra.sweep.dir=sweep")
+    ran = python("-c", CUT_OFF, swallows, *words, cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.splitlines() == [
+        "l2lgd: interrupted; 2 of 2 jobs did not succeed; to run them again: "
+        "l2lgd meta-train rerun=sweep"
+    ]
+    assert not (tmp_path / "sweep" / "1").exists(), "no further job is begun"
+    # Nor can a ranking be shown of a job that has ended.
+    path = tmp_path / "sweep" / "0" / "job.json"
+    ended = {"job": 0, "overrides": ["seed=1"], "status": "completed", "value": 1.0, "seconds": 1}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(ended), encoding="utf-8")
+    ran = python("-c", CUT_OFF, swallows, "meta-train", "rerun=sweep", cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.splitlines() == [
+        "l2lgd: interrupted; 1 of 2 jobs did not succeed; to run them again: "
+        "l2lgd meta-train rerun=sweep"
+    ]
 
 
 FROM_PYTHON = """
