@@ -16,7 +16,14 @@ from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import at_home, ordered, quoted, value_of, with_whole_paths
+from l2lgd.config.overrides import (
+    asks_for_sweep,
+    at_home,
+    ordered,
+    quoted,
+    value_of,
+    with_whole_paths,
+)
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.storage.files import check_writable
 from l2lgd.system import launch
@@ -109,14 +116,14 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     _hold(folder)
     if folder is None:
         return overrides
-    if {"-m", "--multirun"} & set(overrides):
-        raise ConfigError("resume= goes on with one run; leave --multirun out")
+    if asks_for_sweep(overrides):
+        raise ConfigError("resume= goes on with one run; leave --multirun and hydra.mode= out")
     if launch.rank() == 0 and folder.is_dir():
         check_writable(folder / "metrics.jsonl")
     before = current(_words_before(verb, folder), FILLED[verb.replace("-", "_")])
     own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-    where.append("hydra.output_subdir=null")
+    where += ["hydra.output_subdir=null", "hydra.mode=RUN"]  # of a sweep's config, it was a job
     return [*before, *own, *where]
 
 
@@ -185,7 +192,7 @@ def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     launch.check()
     if launch.size() == 1:
         return overrides
-    if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
+    if verb != "meta-train" or asks_for_sweep(overrides):
         raise ConfigError("torchrun shares one meta-train between processes, and nothing else")
     if launch.rank() == 0:
         return overrides

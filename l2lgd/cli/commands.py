@@ -20,7 +20,7 @@ from l2lgd.cli.completion import complete
 from l2lgd.cli.mistakes import refuse, unknown_verb
 from l2lgd.cli.sweep_report import after_sweep, forget_sweeps
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
-from l2lgd.config.overrides import ordered
+from l2lgd.config.overrides import asks_for_sweep, ordered
 from l2lgd.errors import Leave, ProcessLost
 from l2lgd.system import launch, signals
 from l2lgd.system.environment import variable
@@ -110,7 +110,7 @@ def _run(verb: str, overrides: list[str]) -> int:
         if failed and not traceback_wanted:
             return fail(failed)
         message = explanation(error)
-        if message is None and {"-m", "--multirun"} & set(overrides):
+        if message is None and asks_for_sweep(overrides):
             message = f"the sweep could not be run: {one_line(error)}"
         if message is None or traceback_wanted:
             raise error from None

@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Job:
     Args:
         number: also of its folder.
         overrides: its options.
+        of_hydra: those of Hydra itself that it has for itself.
         status: completed, failed or unfinished.
         value: what it reached, lower is better.
         error: in one line.
@@ -50,6 +51,7 @@ class Job:
     seconds: float | None = None
     error: str = ""
     begun: bool = False  # has it ever been?
+    of_hydra: list[str] = field(default_factory=list)
 
     @property
     def options(self) -> dict[str, str]:
@@ -76,13 +78,18 @@ class Sweep:
         try:
             plan = parsed((folder / SWEEP).read_text("utf-8"))
             planned = [[str(override) for override in own] for own in plan["jobs"]]
-            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(planned)]
+            own_hydra = plan.get("hydra_of_jobs") or [[] for _ in planned]  # not of versions before
+            jobs = [
+                Job(k, own, folder / str(k), of_hydra=of_hydra)
+                for k, (own, of_hydra) in enumerate(zip(planned, own_hydra, strict=True))
+            ]
             for path in folder.rglob(JOB):
                 if ASIDE not in path.parent.name:
                     found = parsed(path.read_text("utf-8"))
                     number = found.pop("job")
                     if number not in range(len(jobs)):
                         raise ValueError(f"{path}: there is no job {number}")
+                    found["of_hydra"] = jobs[number].of_hydra
                     jobs[number] = Job(number, folder=path.parent, begun=True, **found)
             _check(plan, jobs)
             return cls(folder, plan["verb"], plan["hydra"], jobs)
@@ -112,12 +119,12 @@ class Sweep:
 
 def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
     """Raise ValueError for what no sweep has written: files may have been changed."""
-    for words in (plan["hydra"], *(job.overrides for job in jobs)):
+    for words in (plan["hydra"], *(part for j in jobs for part in (j.overrides, j.of_hydra))):
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{words} are no options")
     for job in jobs:
         for word in job.overrides:
-            if word.lstrip("+~").startswith("hydra"):
+            if _of_hydra(word):
                 raise ValueError(f"{word} is no option of a job")
 
 
@@ -166,8 +173,13 @@ def _write_plan(config: Any, jobs: Jobs) -> None:
     flags = [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
     of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     own = [override for override in of_hydra if not _of_folders(override)]
-    plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": [*map(list, jobs)]}
-    plan["cwd"] = config.hydra.runtime.cwd  # that relative paths of its jobs are of
+    plan = {
+        "verb": config.hydra.job.name,
+        "hydra": [*flags, *own],
+        "jobs": [[word for word in job if not _of_hydra(word)] for job in jobs],
+        "hydra_of_jobs": [[word for word in job if _of_hydra(word)] for job in jobs],
+        "cwd": config.hydra.runtime.cwd,  # that relative paths of its jobs are of
+    }
     write_atomically(Path(config.hydra.sweep.dir) / SWEEP, json.dumps(plan, indent=1).encode())
 
 
@@ -202,7 +214,9 @@ def again(sweep: Sweep, changes: Sequence[str]) -> list[list[str]]:
     jobs = []
     for job in sweep.left():
         where = job.folder.relative_to(sweep.folder).as_posix()
-        jobs.append([*job.overrides, *changes, f"hydra.sweep.subdir={quoted(where)}"])
+        jobs.append(
+            [*job.overrides, *job.of_hydra, *changes, f"hydra.sweep.subdir={quoted(where)}"]
+        )
     return jobs
 
 
@@ -219,6 +233,10 @@ def begin_again(sweep: Sweep, changes: Sequence[str]) -> None:
 def _move_aside(folder: Path) -> None:
     places = (folder.with_name(f"{folder.name}{ASIDE}{k}") for k in itertools.count(1))
     folder.rename(next(place for place in places if not place.exists()))
+
+
+def _of_hydra(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")
 
 
 def _of_folders(override: str) -> bool:
