@@ -124,7 +124,7 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
     where += ["hydra.output_subdir=null", "hydra.mode=RUN"]  # of a sweep's config, it was a job
-    return [*before, *own, *where]
+    return sorted([*before, *own, *where], key=lambda word: not word.startswith("-"))  # flags first
 
 
 def _words_before(verb: str, folder: Path) -> list[str]:

@@ -1,12 +1,13 @@
 """The command line: every mistake is one line with the way out, and Hydra's flags work."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import NO_NETWORK, environment, l2lgd
+from helpers import CONF, NO_NETWORK, environment, l2lgd
 from omegaconf import OmegaConf
 
 QUICK = ("task=quadratic", "logger=none", "device=cpu", "threads=1")
@@ -204,6 +205,20 @@ def test_the_shell_completes_verbs_and_options(
     done = l2lgd("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
     assert done.returncode == 0
     assert set(done.stdout.split()) == answers
+
+
+def test_flags_of_hydra_go_with_resume(tmp_path: Path) -> None:
+    conf = ("--config-dir", "conf")
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    shutil.copy(CONF / "task" / "quadratic.yaml", tmp_path / "conf" / "task" / "mine.yaml")
+    words = ("meta-train", *TINY, "unroll.lengths=[2]", "task=mine", "hydra.run.dir=run")
+    assert l2lgd(*words, *conf, cwd=tmp_path).returncode == 0
+    (tmp_path / "conf").rename(tmp_path / "moved")
+    moved = ("--config-dir", "moved")
+    for flags in (["--cfg", "job"], ["--info", "defaults"], ["-r"], []):
+        done = l2lgd("meta-train", *flags, "resume=run", *moved, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("num_functions: 2" in done.stdout) == ("--cfg" in flags)
 
 
 # Behind an override argparse alone would not take the flag.
