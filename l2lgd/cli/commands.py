@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from l2lgd.cli.answers import fail
 from l2lgd.cli.before_hydra import allow_packages_of, words_of
@@ -22,6 +22,7 @@ from l2lgd.cli.sweep_report import after_sweep, forget_sweeps
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
 from l2lgd.config.overrides import asks_for_sweep, ordered
 from l2lgd.errors import Leave, ProcessLost
+from l2lgd.storage import locks
 from l2lgd.system import launch, signals
 from l2lgd.system.environment import variable
 from l2lgd.system.terminal import printable
@@ -138,8 +139,10 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         ours = HydraConfig.get()
         allow_packages_of(ours.overrides.task, Path(ours.runtime.cwd))  # workers have paths anew
         try:
+            from l2lgd.system import runtime
+
             verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
-            with typed_in(*whence(ours)):
+            with typed_in(*whence(ours)), runtime.left_as_found(), locks.let_go():
                 value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
@@ -151,7 +154,7 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
     allow_packages_of(overrides, Path.cwd())
     launch.end_with_parent()
     sys.argv = ["l2lgd", *overrides]
-    with _own_logging():
+    with _own_logging(), _own_hydra():
         hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 
 
@@ -171,6 +174,25 @@ def _own_logging() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Who called this one from Python may be within a Hydra program of their own."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+    from hydra.version import VersionBase
+
+    kinds: list[Any] = [GlobalHydra, HydraConfig, VersionBase]
+    before = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, instance in before.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance
 
 
 def _unknown_verb(word: str, arguments: Sequence[str]) -> str:

@@ -131,6 +131,7 @@ def test_a_sweep_that_ends_in_its_first_import_says_how_to_go_on(
 
 FROM_PYTHON = """
 import logging, os, signal, sys, threading
+import torch
 from l2lgd.cli.main import main
 
 def state():
@@ -138,10 +139,12 @@ def state():
     root = logging.getLogger()
     streams = sys.stdout.errors, sys.stderr.errors
     return (dict(os.environ), handlers, sys.argv[:], sys.path[:], os.getcwd(), root.handlers[:],
-            root.level, streams)
+            root.level, streams, torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled())
 
 small = sys.argv[1:]
 sweep = ["evaluate", "--multirun", *small, "seed=0,1", "hydra.sweep.dir=sweep"]
+torch.set_num_threads(3)
 before = state()
 found = [main(["evaluate", *small, "seed=x"]) for _ in range(2)]
 found += [main(["evaluate", *small, "deterministic=true", "hydra.job.chdir=true"])]
@@ -161,6 +164,57 @@ def test_commands_run_from_python_again_and_again_and_in_a_thread(tmp_path: Path
     assert "Traceback" not in ran.stderr
     assert ran.stdout.count("2 jobs: sweep") == 1, "of the command that ran it alone"
     assert not (tmp_path / "tuned").exists()
+
+
+FREE = """
+import fcntl, sys
+from l2lgd.cli.main import main
+
+words = ["meta-train", *sys.argv[1:], "meta_steps=2", "validate_every=2", "validation_functions=2"]
+swept = [*words, "--multirun", "seed=0,1"]
+assert main([*words, "hydra.run.dir=run"]) == 0
+assert main(["meta-train", "resume=run"]) == 0
+assert main([*swept, "hydra.sweep.dir=here"]) == 0
+assert main([*swept, "hydra.sweep.dir=cores", "hydra/launcher=cores"]) == 0
+for folder in ("run", "here", "here/0", "here/1", "cores", "cores/0", "cores/1"):
+    with open(f"{folder}/.lock") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def test_folders_are_free_when_a_command_from_python_has_ended(tmp_path: Path) -> None:
+    ran = served("-c", FREE, *SMALL, "unroll.lengths=[2]", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+WITHIN = """
+import os, sys
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.version import getbase
+from l2lgd.cli.main import main
+
+words = ["evaluate", *sys.argv[1:]]
+sys.argv = ["own", "hydra.run.dir=own"]
+
+def own(config):
+    before = GlobalHydra.instance().hydra, HydraConfig.get(), getbase()
+    assert main(words) == main([*words, "--multirun", "seed=0,1"]) == 0
+    assert (GlobalHydra.instance().hydra, HydraConfig.get(), getbase()) == before
+
+with hydra.initialize_config_dir(os.getcwd(), version_base="1.2"):
+    assert main(words) == 0
+    assert hydra.compose("own") == {"x": 1}
+    assert not HydraConfig.initialized()
+hydra.main(config_path=os.getcwd(), config_name="own", version_base="1.2")(own)()
+"""
+
+
+def test_commands_run_within_programs_that_use_hydra(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("x: 1\n", encoding="utf-8")
+    ran = served("-c", WITHIN, *SMALL, "baselines=[]", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert ran.returncode == 0, ran.stderr
 
 
 ENCODED = """
