@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from l2lgd.config.overrides import typed
 from l2lgd.config.yaml_files import load_yaml
-from l2lgd.errors import ConfigError, Leave, UserError
+from l2lgd.errors import ConfigError, Leave
 from l2lgd.runs.launching import are_given
 from l2lgd.runs.sweeps import SWEEP
 from l2lgd.storage import locks
@@ -81,7 +81,7 @@ def _told() -> Iterator[None]:
     """Hydra makes warnings of a callback's errors; here they end the process."""
     try:
         yield
-    except UserError as error:
+    except Exception as error:
         raise Leave(error) from error
 
 

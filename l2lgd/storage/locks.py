@@ -38,7 +38,7 @@ def hold(folder: Path) -> None:
     Raises:
         ConfigError: another process has it.
     """
-    key = folder.resolve()
+    key = Path(os.path.realpath(folder))
     if key in _held:
         return
     descriptor = _lock(folder, os.O_RDWR | os.O_CREAT)
@@ -79,7 +79,7 @@ def _lock(folder: Path, flags: int) -> int | None:
     if fcntl is None:
         return None
     try:
-        descriptor = os.open(folder.resolve() / FILE, flags, 0o666)
+        descriptor = os.open(folder / FILE, flags, 0o666)
     except OSError:  # what wants to write there says so
         return None
     try:
