@@ -6,7 +6,6 @@ processes but the first keep off its folder.
 
 import atexit
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -31,7 +30,6 @@ from l2lgd.system.terminal import say
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
 RESUMED = ("meta-train", "tune")  # with resume=
-LAST = "checkpoints/last.safetensors"
 WORKERS_END = 10.0  # seconds
 
 
@@ -159,15 +157,14 @@ def _words_before(verb: str, folder: Path) -> list[str]:
 
 def _words_in_checkpoint(verb: str, folder: Path) -> list[str] | None:
     """Those of the command that a run's last checkpoint tells, if any does."""
-    from l2lgd.meta.state import read_last
+    from l2lgd.runs.folder import told_by_checkpoint
 
-    for last in (folder / LAST, *sorted(folder.glob(f"trial_*/{LAST}"))):
-        try:
-            words = shlex.split(read_last(last)[1]["command"])
-            return ordered(verb, words[words.index(verb) + 1 :])
-        except (CheckpointError, ConfigError, KeyError, ValueError):
-            continue
-    return None
+    words, typed_in = told_by_checkpoint(folder) or ([], folder)
+    try:
+        own = ordered(verb, words[words.index(verb) + 1 :])
+    except (ConfigError, ValueError):
+        return None
+    return [with_whole_paths(word, typed_in) for word in own]
 
 
 def _from_here(word: str) -> str:
