@@ -42,8 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
         return _show(overview(VERBS | PLAIN))
     if first in ("--version", "-V", "version"):
-        print(f"l2lgd {version('l2lgd')}")
-        return 0
+        return _show(f"l2lgd {version('l2lgd')}")
     if first in ("-sc", "--shell-completion", "--shell_completion"):
         return complete(arguments)
     if first not in VERBS | PLAIN:
@@ -86,8 +85,10 @@ def _show(text: str) -> int:
     """Print what may be piped to a program that ends before it has read all of it."""
     try:
         print(printable(text, kept="\n"), flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
+        if not isinstance(error, BrokenPipeError):
+            return fail(f"could not write to standard output: {error.strerror}")
     return 0
 
 

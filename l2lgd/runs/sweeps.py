@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 from l2lgd.config.overrides import quoted
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, one_line
 from l2lgd.runs.launching import Jobs, overhear
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
@@ -75,28 +75,32 @@ class Sweep:
         Raises:
             ConfigError: there is none, or it cannot be read.
         """
+        file, way_out = folder / SWEEP, ""
         try:
-            plan = parsed((folder / SWEEP).read_text("utf-8"))
+            plan = parsed(file.read_text("utf-8"))
             planned = [[str(override) for override in own] for own in plan["jobs"]]
             own_hydra = plan.get("hydra_of_jobs") or [[] for _ in planned]  # not of versions before
             jobs = [
                 Job(k, own, folder / str(k), of_hydra=of_hydra)
                 for k, (own, of_hydra) in enumerate(zip(planned, own_hydra, strict=True))
             ]
-            for path in folder.rglob(JOB):
-                if ASIDE not in path.parent.name:
-                    found = parsed(path.read_text("utf-8"))
+            _check_words(plan["hydra"], *(job.of_hydra for job in jobs))
+            _check_jobs(jobs)
+            way_out = "; without that file, its job is run again"
+            for file in folder.rglob(JOB):
+                if ASIDE not in file.parent.name:
+                    found = parsed(file.read_text("utf-8"))
                     number = found.pop("job")
                     if number not in range(len(jobs)):
-                        raise ValueError(f"{path}: there is no job {number}")
+                        raise ValueError(f"there is no job {number}")
                     found["of_hydra"] = jobs[number].of_hydra
-                    jobs[number] = Job(number, folder=path.parent, begun=True, **found)
-            _check(plan, jobs)
+                    jobs[number] = Job(number, folder=file.parent, begun=True, **found)
+                    _check_jobs([jobs[number]])
             return cls(folder, plan["verb"], plan["hydra"], jobs)
         except FileNotFoundError as error:
             raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{folder / SWEEP} cannot be read: {error}") from error
+            raise ConfigError(f"{file} cannot be read: {one_line(error)}{way_out}") from error
 
     def ranked(self) -> list[Job]:
         """Those that have reached something, best first, then the others."""
@@ -117,11 +121,15 @@ class Sweep:
         return [n for n in names if len({job.options.get(n) for job in self.jobs}) > 1]
 
 
-def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
+def _check_words(*lists: object) -> None:
     """Raise ValueError for what no sweep has written: files may have been changed."""
-    for words in (plan["hydra"], *(part for j in jobs for part in (j.overrides, j.of_hydra))):
+    for words in lists:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{words} are no options")
+
+
+def _check_jobs(jobs: Sequence[Job]) -> None:
+    _check_words(*(job.overrides for job in jobs))
     for job in jobs:
         for word in job.overrides:
             if _of_hydra(word):
@@ -246,7 +254,6 @@ def _of_folders(override: str) -> bool:
 def _explained(error: Exception, folder: Path) -> str:
     """In one line; the whole traceback of a defect goes to a file."""
     from l2lgd.config.messages import explanation
-    from l2lgd.errors import one_line
 
     known = explanation(error)
     if known is not None:

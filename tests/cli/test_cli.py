@@ -133,6 +133,22 @@ def test_help_may_be_piped_to_what_stops_reading(arguments: list[str]) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["tune", "--help"], ["optimizers"]])
+def test_what_cannot_be_shown_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "l2lgd", *words],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "l2lgd: could not write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         done = l2lgd(*arguments, cwd=tmp_path)
