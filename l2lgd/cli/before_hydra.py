@@ -6,16 +6,23 @@ processes but the first keep off its folder.
 
 import atexit
 import re
-import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
-from l2lgd.config.overrides import at_home, ordered, quoted, value_of, with_whole_paths
+from l2lgd.config.overrides import (
+    asks_for_sweep,
+    at_home,
+    ordered,
+    quoted,
+    value_of,
+    with_whole_paths,
+)
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.storage.files import check_writable
 from l2lgd.system import launch
@@ -23,7 +30,6 @@ from l2lgd.system.terminal import say
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
 RESUMED = ("meta-train", "tune")  # with resume=
-LAST = "checkpoints/last.safetensors"
 WORKERS_END = 10.0  # seconds
 
 
@@ -89,17 +95,17 @@ def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
         return None
     for job in sweep.left():  # the system may not have ended all workers of a killed sweep yet
         locks.wait_for(job.folder, WORKERS_END)
-    allow_packages_here([*allowed, *changes])
+    allow_packages_of([*allowed, *changes], Path.cwd())
     launching.run_only(jobs, lambda: sweeps.begin_again(sweep, changes))
     where = f"hydra.sweep.dir={quoted(folder)}"
     return ["--multirun", *flags, *sweep.overrides, *of_hydra, where]
 
 
-def allow_packages_here(overrides: list[str]) -> None:
-    """Let packages that are allowed be found in the working directory, too."""
+def allow_packages_of(overrides: Sequence[str], folder: Path) -> None:
+    """Let packages that are allowed be found in a folder, too: the working directory."""
     allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
-    if allowed and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # behind all else, or a file there could stand for it
+    if allowed and str(folder) not in sys.path:
+        sys.path.append(str(folder))  # behind all else, or a file there could stand for it
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:
@@ -108,15 +114,15 @@ def _with_folder(verb: str, overrides: list[str]) -> list[str]:
     _hold(folder)
     if folder is None:
         return overrides
-    if {"-m", "--multirun"} & set(overrides):
-        raise ConfigError("resume= goes on with one run; leave --multirun out")
+    if asks_for_sweep(overrides):
+        raise ConfigError("resume= goes on with one run; leave --multirun and hydra.mode= out")
     if launch.rank() == 0 and folder.is_dir():
         check_writable(folder / "metrics.jsonl")
     before = current(_words_before(verb, folder), FILLED[verb.replace("-", "_")])
     own = [_from_here(o) for o in overrides if not o.lstrip("+").startswith("resume=")]
     where = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-    where.append("hydra.output_subdir=null")
-    return [*before, *own, *where]
+    where += ["hydra.output_subdir=null", "hydra.mode=RUN"]  # of a sweep's config, it was a job
+    return sorted([*before, *own, *where], key=lambda word: not word.startswith("-"))  # flags first
 
 
 def _words_before(verb: str, folder: Path) -> list[str]:
@@ -151,15 +157,14 @@ def _words_before(verb: str, folder: Path) -> list[str]:
 
 def _words_in_checkpoint(verb: str, folder: Path) -> list[str] | None:
     """Those of the command that a run's last checkpoint tells, if any does."""
-    from l2lgd.meta.state import read_last
+    from l2lgd.runs.folder import told_by_checkpoint
 
-    for last in (folder / LAST, *sorted(folder.glob(f"trial_*/{LAST}"))):
-        try:
-            words = shlex.split(read_last(last)[1]["command"])
-            return ordered(verb, words[words.index(verb) + 1 :])
-        except (CheckpointError, ConfigError, KeyError, ValueError):
-            continue
-    return None
+    words, typed_in = told_by_checkpoint(folder) or ([], folder)
+    try:
+        own = ordered(verb, words[words.index(verb) + 1 :])
+    except (ConfigError, ValueError):
+        return None
+    return [with_whole_paths(word, typed_in) for word in own]
 
 
 def _from_here(word: str) -> str:
@@ -184,7 +189,7 @@ def _of_this_process(verb: str, overrides: list[str]) -> list[str]:
     launch.check()
     if launch.size() == 1:
         return overrides
-    if verb != "meta-train" or {"-m", "--multirun"} & set(overrides):
+    if verb != "meta-train" or asks_for_sweep(overrides):
         raise ConfigError("torchrun shares one meta-train between processes, and nothing else")
     if launch.rank() == 0:
         return overrides

@@ -12,16 +12,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from l2lgd.cli.answers import fail
-from l2lgd.cli.before_hydra import allow_packages_here, words_of
+from l2lgd.cli.before_hydra import allow_packages_of, words_of
 from l2lgd.cli.completion import complete
 from l2lgd.cli.mistakes import refuse, unknown_verb
 from l2lgd.cli.sweep_report import after_sweep, forget_sweeps
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
-from l2lgd.config.overrides import ordered
+from l2lgd.config.overrides import asks_for_sweep, ordered
 from l2lgd.errors import Leave, ProcessLost
+from l2lgd.storage import locks
 from l2lgd.system import launch, signals
 from l2lgd.system.environment import variable
 from l2lgd.system.terminal import printable
@@ -41,8 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
         return _show(overview(VERBS | PLAIN))
     if first in ("--version", "-V", "version"):
-        print(f"l2lgd {version('l2lgd')}")
-        return 0
+        return _show(f"l2lgd {version('l2lgd')}")
     if first in ("-sc", "--shell-completion", "--shell_completion"):
         return complete(arguments)
     if first not in VERBS | PLAIN:
@@ -85,8 +85,10 @@ def _show(text: str) -> int:
     """Print what may be piped to a program that ends before it has read all of it."""
     try:
         print(printable(text, kept="\n"), flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
+        if not isinstance(error, BrokenPipeError):
+            return fail(f"could not write to standard output: {error.strerror}")
     return 0
 
 
@@ -110,7 +112,7 @@ def _run(verb: str, overrides: list[str]) -> int:
         if failed and not traceback_wanted:
             return fail(failed)
         message = explanation(error)
-        if message is None and {"-m", "--multirun"} & set(overrides):
+        if message is None and asks_for_sweep(overrides):
             message = f"the sweep could not be run: {one_line(error)}"
         if message is None or traceback_wanted:
             raise error from None
@@ -135,20 +137,25 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from l2lgd.runs.folder import whence
         from l2lgd.storage.paths import typed_in
 
+        ours = HydraConfig.get()
+        allow_packages_of(ours.overrides.task, Path(ours.runtime.cwd))  # workers have paths anew
         try:
+            from l2lgd.system import runtime
+
             verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
-            with typed_in(*whence(HydraConfig.get())):
+            with typed_in(*whence(ours)), runtime.left_as_found(), locks.let_go():
                 value: float = getattr(verb_module, name)(config)
             return value
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN or explanation(error) is None:
+            signals.check()  # of a sweep, no further job is begun
+            if ours.mode == RunMode.MULTIRUN or explanation(error) is None:
                 raise
             raise Leave(error) from error
 
-    allow_packages_here(overrides)
+    allow_packages_of(overrides, Path.cwd())
     launch.end_with_parent()
     sys.argv = ["l2lgd", *overrides]
-    with _own_logging():
+    with _own_logging(), _own_hydra():
         hydra.main(version_base="1.3", config_path="pkg://l2lgd.conf", config_name=name)(job)()
 
 
@@ -168,6 +175,25 @@ def _own_logging() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Who called this one from Python may be within a Hydra program of their own."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+    from hydra.version import VersionBase
+
+    kinds: list[Any] = [GlobalHydra, HydraConfig, VersionBase]
+    before = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, instance in before.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance
 
 
 def _unknown_verb(word: str, arguments: Sequence[str]) -> str:

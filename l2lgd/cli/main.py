@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from l2lgd.storage import locks
 from l2lgd.system import environment, signals
 
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     For use from Python, too: what it changes in the process is put back in the end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with signals.heeded(), _left_as_found():
+    with signals.heeded(), locks.let_go(), _left_as_found():
         environment.settle()
         try:
             from l2lgd.cli import commands

@@ -2,9 +2,14 @@
 
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from l2lgd.errors import ConfigError
+from l2lgd.system import signals
 from l2lgd.system.terminal import say
+
+if TYPE_CHECKING:
+    from l2lgd.runs.sweeps import Sweep
 
 
 def forget_sweeps() -> None:
@@ -30,17 +35,29 @@ def after_sweep(gave_up: Exception | None = None) -> str:
     if gave_up is not None and not any(job.begun for job in sweep.jobs):
         return ""  # nothing was run: what went wrong says so itself
     from l2lgd.config.messages import one_line
-    from l2lgd.runs import ranking
     from l2lgd.runs.commands import rerun
 
-    ranking.show(sweep)
+    if any(job.seconds is not None for job in sweep.jobs):  # one has ended
+        _show_ranking(sweep)
     left = sweep.left()
     if not left:
         return ""
     for job in left:
-        said = job.error or "did not end"
-        say(f"job {job.number} ({shlex.join(job.overrides)}): {said}")
+        if job.error or not signals.asked():
+            said = job.error or "did not end"
+            say(f"job {job.number} ({shlex.join(job.overrides)}): {said}")
     if gave_up is not None and not any(job.error for job in left):
         say(f"the launcher gave up: {one_line(gave_up)}")
     command = rerun(sweep.verb, sweep.folder)
     return f"{len(left)} of {len(sweep.jobs)} jobs did not succeed; to run them again: {command}"
+
+
+def _show_ranking(sweep: "Sweep") -> None:
+    """What it imports may not be there where an interruption has cut off the first import of it."""
+    try:
+        from l2lgd.runs import ranking
+
+        ranking.show(sweep)
+    except Exception:
+        if not signals.asked():
+            raise

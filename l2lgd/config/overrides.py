@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from l2lgd.errors import ConfigError
@@ -94,6 +95,13 @@ def value_of(override: str) -> str:
     except HydraException:
         return text.strip("'\"")
     return re.sub(r"\\\$\{", "${", value) if isinstance(value, str) else text
+
+
+def asks_for_sweep(words: Iterable[str]) -> bool:
+    """Do they say that there is to be a sweep, rather than a config?"""
+    words = list(words)
+    modes = [value_of(word) for word in words if word.lstrip("+").startswith("hydra.mode=")]
+    return bool({"-m", "--multirun"} & set(words)) or modes[-1:] not in ([], ["RUN"])
 
 
 def at_home(word: str) -> str:

@@ -1,6 +1,8 @@
 """The folder of a run, or of a sweep, is its own before anything is written there."""
 
 import contextlib
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from yaml import YAMLError
 
 from l2lgd.config.overrides import typed
 from l2lgd.config.yaml_files import load_yaml
-from l2lgd.errors import ConfigError, Leave, UserError
+from l2lgd.errors import CheckpointError, ConfigError, Leave
 from l2lgd.runs.launching import are_given
 from l2lgd.runs.sweeps import SWEEP
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable, sync
 from l2lgd.storage.nesting import parsed
 from l2lgd.system import launch
+
+LAST = "checkpoints/last.safetensors"
 
 
 class RunFolder(Callback):
@@ -65,7 +69,22 @@ def whence(config: Any) -> list[Path]:
         first = found["cwd"] if sweep else found["hydra"]["runtime"]["cwd"]
         return [Path(first), here]
     except (OSError, ValueError, LookupError, TypeError, YAMLError):
-        return [here]  # others have more to say about that file
+        told = None if sweep else told_by_checkpoint(here / config.run.dir)
+        return [told[1], here] if told else [here]  # others have more to say about that file
+
+
+def told_by_checkpoint(folder: Path) -> tuple[list[str], Path] | None:
+    """The command of a run and the folder where it was typed, if a last checkpoint tells them."""
+    from l2lgd.meta.state import read_last
+
+    for last in (folder / LAST, *sorted(folder.glob(f"trial_*/{LAST}"))):
+        try:
+            _, about, _ = read_last(last)
+            typed_in = folder.absolute() / about["typed_in"] if "typed_in" in about else Path.cwd()
+            return shlex.split(about["command"]), Path(os.path.normpath(typed_in))
+        except (CheckpointError, KeyError, ValueError, TypeError, AttributeError):
+            continue
+    return None
 
 
 def _at_home(where: Any) -> Path:
@@ -81,7 +100,7 @@ def _told() -> Iterator[None]:
     """Hydra makes warnings of a callback's errors; here they end the process."""
     try:
         yield
-    except UserError as error:
+    except Exception as error:
         raise Leave(error) from error
 
 

@@ -23,6 +23,7 @@ from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
 from l2lgd.storage import locks
+from l2lgd.storage.paths import where_typed
 from l2lgd.system import launch, runtime, signals
 from l2lgd.system.ranks import local_device
 from l2lgd.tasks.base import Task
@@ -135,14 +136,19 @@ class Run:
     def command(self) -> str:
         """The command line that gives this run, with or without a break."""
         given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-        return shlex.join([*launch.program(), self.verb, *_own_configs(), *given])
+        return shlex.join([*launch.program(), self.verb, *_own_configs(where_typed()), *given])
+
+    def typed_in(self) -> str:
+        """The folder that its relative paths are of, as seen from the run folder."""
+        return os.path.relpath(where_typed(), self.folder)
 
     def evaluation_of(self, weights: Path) -> str:
         """The command line that evaluates trained weights on this task."""
         names = [f"task={self.task_name}", f"opt={self.opt_name}", option("checkpoint", weights)]
         allowed = ",".join(self.options.allow_targets)
         names += [f"allow_targets=[{allowed}]"] if allowed else []
-        return shlex.join(["l2lgd", "evaluate", *_own_configs(), *names])
+        here = Path(HydraConfig.get().runtime.cwd)
+        return shlex.join(["l2lgd", "evaluate", *_own_configs(here), *names])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""
@@ -190,10 +196,10 @@ class Run:
         return title_of(self.task_name, hydra.overrides.task, folders)
 
 
-def _own_configs() -> list[str]:
-    """The words of a command line that say where else configs are."""
+def _own_configs(here: Path) -> list[str]:
+    """The words of a command line, typed in that folder, that say where else configs are."""
     hydra = HydraConfig.get()
-    cwd, sources = hydra.runtime.cwd, hydra.runtime.config_sources
-    folders = [os.path.relpath(s.path, cwd) for s in sources if s.provider == "command-line"]
+    sources = hydra.runtime.config_sources
+    folders = [os.path.relpath(s.path, here) for s in sources if s.provider == "command-line"]
     found = [word for folder in folders for word in ("--config-dir", folder)]
     return found + [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]

@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 from l2lgd.config.overrides import quoted
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, one_line
 from l2lgd.runs.launching import Jobs, overhear
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
@@ -37,6 +37,7 @@ class Job:
     Args:
         number: also of its folder.
         overrides: its options.
+        of_hydra: those of Hydra itself that it has for itself.
         status: completed, failed or unfinished.
         value: what it reached, lower is better.
         error: in one line.
@@ -50,6 +51,7 @@ class Job:
     seconds: float | None = None
     error: str = ""
     begun: bool = False  # has it ever been?
+    of_hydra: list[str] = field(default_factory=list)
 
     @property
     def options(self) -> dict[str, str]:
@@ -73,23 +75,32 @@ class Sweep:
         Raises:
             ConfigError: there is none, or it cannot be read.
         """
+        file, way_out = folder / SWEEP, ""
         try:
-            plan = parsed((folder / SWEEP).read_text("utf-8"))
+            plan = parsed(file.read_text("utf-8"))
             planned = [[str(override) for override in own] for own in plan["jobs"]]
-            jobs = [Job(k, own, folder / str(k)) for k, own in enumerate(planned)]
-            for path in folder.rglob(JOB):
-                if ASIDE not in path.parent.name:
-                    found = parsed(path.read_text("utf-8"))
+            own_hydra = plan.get("hydra_of_jobs") or [[] for _ in planned]  # not of versions before
+            jobs = [
+                Job(k, own, folder / str(k), of_hydra=of_hydra)
+                for k, (own, of_hydra) in enumerate(zip(planned, own_hydra, strict=True))
+            ]
+            _check_words(plan["hydra"], *(job.of_hydra for job in jobs))
+            _check_jobs(jobs)
+            way_out = "; without that file, its job is run again"
+            for file in folder.rglob(JOB):
+                if ASIDE not in file.parent.name:
+                    found = parsed(file.read_text("utf-8"))
                     number = found.pop("job")
                     if number not in range(len(jobs)):
-                        raise ValueError(f"{path}: there is no job {number}")
-                    jobs[number] = Job(number, folder=path.parent, begun=True, **found)
-            _check(plan, jobs)
+                        raise ValueError(f"there is no job {number}")
+                    found["of_hydra"] = jobs[number].of_hydra
+                    jobs[number] = Job(number, folder=file.parent, begun=True, **found)
+                    _check_jobs([jobs[number]])
             return cls(folder, plan["verb"], plan["hydra"], jobs)
         except FileNotFoundError as error:
             raise ConfigError(f"{folder}: there is no sweep in that folder (no {SWEEP})") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{folder / SWEEP} cannot be read: {error}") from error
+            raise ConfigError(f"{file} cannot be read: {one_line(error)}{way_out}") from error
 
     def ranked(self) -> list[Job]:
         """Those that have reached something, best first, then the others."""
@@ -110,14 +121,18 @@ class Sweep:
         return [n for n in names if len({job.options.get(n) for job in self.jobs}) > 1]
 
 
-def _check(plan: dict[str, Any], jobs: Sequence[Job]) -> None:
+def _check_words(*lists: object) -> None:
     """Raise ValueError for what no sweep has written: files may have been changed."""
-    for words in (plan["hydra"], *(job.overrides for job in jobs)):
+    for words in lists:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{words} are no options")
+
+
+def _check_jobs(jobs: Sequence[Job]) -> None:
+    _check_words(*(job.overrides for job in jobs))
     for job in jobs:
         for word in job.overrides:
-            if word.lstrip("+~").startswith("hydra"):
+            if _of_hydra(word):
                 raise ValueError(f"{word} is no option of a job")
 
 
@@ -166,8 +181,13 @@ def _write_plan(config: Any, jobs: Jobs) -> None:
     flags = [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
     of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     own = [override for override in of_hydra if not _of_folders(override)]
-    plan = {"verb": config.hydra.job.name, "hydra": [*flags, *own], "jobs": [*map(list, jobs)]}
-    plan["cwd"] = config.hydra.runtime.cwd  # that relative paths of its jobs are of
+    plan = {
+        "verb": config.hydra.job.name,
+        "hydra": [*flags, *own],
+        "jobs": [[word for word in job if not _of_hydra(word)] for job in jobs],
+        "hydra_of_jobs": [[word for word in job if _of_hydra(word)] for job in jobs],
+        "cwd": config.hydra.runtime.cwd,  # that relative paths of its jobs are of
+    }
     write_atomically(Path(config.hydra.sweep.dir) / SWEEP, json.dumps(plan, indent=1).encode())
 
 
@@ -202,7 +222,9 @@ def again(sweep: Sweep, changes: Sequence[str]) -> list[list[str]]:
     jobs = []
     for job in sweep.left():
         where = job.folder.relative_to(sweep.folder).as_posix()
-        jobs.append([*job.overrides, *changes, f"hydra.sweep.subdir={quoted(where)}"])
+        jobs.append(
+            [*job.overrides, *job.of_hydra, *changes, f"hydra.sweep.subdir={quoted(where)}"]
+        )
     return jobs
 
 
@@ -221,6 +243,10 @@ def _move_aside(folder: Path) -> None:
     folder.rename(next(place for place in places if not place.exists()))
 
 
+def _of_hydra(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")
+
+
 def _of_folders(override: str) -> bool:
     return override.lstrip("+").startswith(("hydra.sweep.dir=", "hydra.mode="))
 
@@ -228,7 +254,6 @@ def _of_folders(override: str) -> bool:
 def _explained(error: Exception, folder: Path) -> str:
     """In one line; the whole traceback of a defect goes to a file."""
     from l2lgd.config.messages import explanation
-    from l2lgd.errors import one_line
 
     known = explanation(error)
     if known is not None:

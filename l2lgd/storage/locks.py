@@ -1,12 +1,13 @@
 """One run at a time in a folder.
 
-The lock is the operating system's and goes with the process, however that ends. Where there are no
-such locks, nothing is locked.
+The lock is the operating system's and goes with the process at the latest, however that ends. Where
+there are no such locks, nothing is locked.
 """
 
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from l2lgd.errors import ConfigError
@@ -17,16 +18,27 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FILE = ".lock"
-_held: dict[Path, int] = {}  # folder → file descriptor, open until the process ends
+_held: dict[Path, int] = {}  # folder → file descriptor, open as long as it is held
+
+
+@contextlib.contextmanager
+def let_go() -> Iterator[None]:
+    """Folders that are taken within it are free again in the end."""
+    before = set(_held)
+    try:
+        yield
+    finally:
+        for folder in set(_held) - before:
+            os.close(_held.pop(folder))
 
 
 def hold(folder: Path) -> None:
-    """Keep a folder for this process until it ends.
+    """Keep a folder for this process until it ends, or :func:`let_go` does.
 
     Raises:
         ConfigError: another process has it.
     """
-    key = folder.resolve()
+    key = Path(os.path.realpath(folder))
     if key in _held:
         return
     descriptor = _lock(folder, os.O_RDWR | os.O_CREAT)
@@ -67,7 +79,7 @@ def _lock(folder: Path, flags: int) -> int | None:
     if fcntl is None:
         return None
     try:
-        descriptor = os.open(folder.resolve() / FILE, flags, 0o666)
+        descriptor = os.open(folder / FILE, flags, 0o666)
     except OSError:  # what wants to write there says so
         return None
     try:

@@ -33,3 +33,8 @@ def as_typed(path: str | Path) -> Path:
         return found
     places = [folder / found for folder in _typed_in]
     return next((place for place in places if place.exists()), places[0])
+
+
+def where_typed() -> Path:
+    """The folder that relative paths of this run's command are of."""
+    return _typed_in[0] if _typed_in else Path.cwd()

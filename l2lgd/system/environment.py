@@ -22,3 +22,4 @@ def settle() -> None:
         if name.startswith(OURS) and not variable(name):
             del os.environ[name]
     os.environ.pop("MPLBACKEND", None)  # it is about windows, and there are none
+    os.environ["PYTHONSAFEPATH"] = "1"  # what we start imports no file of the working directory

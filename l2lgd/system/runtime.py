@@ -1,8 +1,10 @@
 """The machine a run is on: device, threads, memory."""
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -40,6 +42,18 @@ def processor(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return torch.backends.cpu.get_cpu_capability()
+
+
+@contextlib.contextmanager
+def left_as_found() -> Iterator[None]:
+    """What a run says of threads and determinism holds within it."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        set_deterministic(deterministic)
 
 
 def set_threads(threads: int | None) -> int:

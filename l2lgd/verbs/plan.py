@@ -76,6 +76,7 @@ class MetaTrainingPlan:
         """
         lasting = {k: v for k, v in run.config.items() if k not in MAY_CHANGE_ON_RESUME}
         provenance = run.provenance() | {"mirror_id": tracker.logger_id, "config": lasting}
+        provenance["typed_in"] = run.typed_in()
         provenance["implementation"] = self.optimizer.implementation()
         initial = run.options.initial_weights
         if stored is not None:

@@ -126,8 +126,10 @@ def _refuse_changes(run: Run, before: DictConfig) -> None:
     """Raise ConfigError where an option differs that has to stay as it was."""
     changed = differences(before, OmegaConf.create(run.config), MAY_CHANGE_ON_RESUME)
     if changed:
+        best = run.folder / "checkpoints" / "best.safetensors"
+        way = f"from its weights with {typed('initial_weights', best)}"
         raise ConfigError(
             f"{run.folder} was run with another config ({'; '.join(changed)}), which cannot change "
-            "on resume; leave those options out, or begin a new run from its weights with "
-            + typed("initial_weights", run.folder / "checkpoints" / "best.safetensors")
+            "on resume; leave those options out, or begin a new run "
+            + (way if best.exists() else "in another hydra.run.dir")
         )

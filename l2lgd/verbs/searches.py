@@ -72,6 +72,8 @@ def _meta_learning_rate(run: Run) -> dict[str, Found]:
     """
     options = run.options
     plan, trials = MetaTrainingPlan.of(run), itertools.count(1)
+    before = (file.parents[1] for file in sorted(run.folder.glob("trial_*/checkpoints/last.*")))
+    stored_run(run, next(before, run.folder))  # other rates would be those of another search
 
     def final_loss(rate: float) -> float:
         k = next(trials)

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from l2lgd.cli.before_hydra import allow_packages_here
+from l2lgd.cli.before_hydra import allow_packages_of
 
 
 def test_packages_of_the_working_directory_come_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.chdir(tmp_path)
     for name in ("fractions", "imaplib", "scipy", "package_of_my_own"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('replaced')\n", encoding="utf-8")
-    allow_packages_here(["seed=1"])
+    allow_packages_of(["seed=1"], tmp_path)
     assert str(tmp_path) not in sys.path
-    allow_packages_here(["+allow_targets=[package_of_my_own]"])
+    allow_packages_of(["+allow_targets=[package_of_my_own]"], tmp_path)
     for name in ("fractions", "imaplib", "scipy"):
         found = importlib.util.find_spec(name)
         assert found is not None

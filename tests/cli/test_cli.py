@@ -1,12 +1,13 @@
 """The command line: every mistake is one line with the way out, and Hydra's flags work."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import NO_NETWORK, environment, l2lgd
+from helpers import CONF, NO_NETWORK, environment, l2lgd
 from omegaconf import OmegaConf
 
 QUICK = ("task=quadratic", "logger=none", "device=cpu", "threads=1")
@@ -132,6 +133,22 @@ def test_help_may_be_piped_to_what_stops_reading(arguments: list[str]) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["tune", "--help"], ["optimizers"]])
+def test_what_cannot_be_shown_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "l2lgd", *words],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "l2lgd: could not write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         done = l2lgd(*arguments, cwd=tmp_path)
@@ -204,6 +221,20 @@ def test_the_shell_completes_verbs_and_options(
     done = l2lgd("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
     assert done.returncode == 0
     assert set(done.stdout.split()) == answers
+
+
+def test_flags_of_hydra_go_with_resume(tmp_path: Path) -> None:
+    conf = ("--config-dir", "conf")
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    shutil.copy(CONF / "task" / "quadratic.yaml", tmp_path / "conf" / "task" / "mine.yaml")
+    words = ("meta-train", *TINY, "unroll.lengths=[2]", "task=mine", "hydra.run.dir=run")
+    assert l2lgd(*words, *conf, cwd=tmp_path).returncode == 0
+    (tmp_path / "conf").rename(tmp_path / "moved")
+    moved = ("--config-dir", "moved")
+    for flags in (["--cfg", "job"], ["--info", "defaults"], ["-r"], []):
+        done = l2lgd("meta-train", *flags, "resume=run", *moved, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("num_functions: 2" in done.stdout) == ("--cfg" in flags)
 
 
 # Behind an override argparse alone would not take the flag.

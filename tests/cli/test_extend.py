@@ -124,6 +124,26 @@ def test_what_new_writes_runs_from_the_folder_it_was_written_to(tmp_path: Path) 
     assert "--config-dir mine/conf" in summary["command"]
 
 
+@pytest.mark.parametrize("launcher", ["cores", "slurm_local"])
+def test_workers_find_own_code_in_the_working_directory_but_nothing_that_stands_for_other_code(
+    launcher: str, tmp_path: Path
+) -> None:
+    assert l2lgd("new", "task", "own_task", cwd=tmp_path).returncode == 0
+    for name in ("pickle", "socket", "torch", "submitit"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w')\n", encoding="utf-8")
+    where = ("--config-dir", "mine/conf", "task=own_task", "allow_targets=[mine]")
+    swept = ("--multirun", "seed=1,2", "hydra.sweep.dir=sweep", "hydra.job.chdir=true")
+    words = (*where, *SMALL, *swept, f"hydra/launcher={launcher}")
+    ran = python("-P", "-m", "l2lgd", "meta-train", *words, cwd=tmp_path)  # as the script does
+    assert ran.returncode == 0, ran.stderr
+    assert not list(tmp_path.rglob("executed"))
+    shutil.rmtree(tmp_path / "sweep" / "1")
+    again = ("rerun=sweep", "hydra/launcher=basic")
+    ran = python("-P", "-m", "l2lgd", "meta-train", *again, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
+
+
 def test_mistakes_with_new_end_in_one_line(tmp_path: Path) -> None:
     for words, message in (
         (["task"], "its NAME is missing; usage: l2lgd new task NAME"),

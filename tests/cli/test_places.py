@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import prepared, python
+from helpers import l2lgd, prepared, python
 
 # Root heeds permissions as others do. 24 takes from what it may do: 1 to write, 2 to search.
 BOUND = "import ctypes\nfor what in (1, 2): ctypes.CDLL(None).prctl(24, what, 0, 0, 0)"
@@ -40,6 +40,21 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_the_cause(read_only: P
         said = refusal(*words, cwd=read_only.parent)
         assert "run/" in said
         assert "Permission denied" in said
+
+
+@pytest.mark.parametrize("verb", ["meta-train", "evaluate", "tune"])
+@pytest.mark.parametrize("where", ["x" * 300, f"runs/{'x' * 300}/1", "loop", "file/run"])
+def test_a_folder_that_cannot_be_is_one_line(verb: str, where: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for words in (
+        [f"hydra.run.dir={where}"],
+        ["--multirun", "seed=1,2", f"hydra.sweep.dir={where}"],
+    ):
+        done = l2lgd(verb, "task=quadratic", "logger=none", *words, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert where in done.stderr
+        assert {path.name for path in tmp_path.iterdir()} <= {"loop", "file", "runs"}
 
 
 @pytest.mark.parametrize("words", [["optimizers"], ["evaluate", *QUADRATIC], ["new", "task", "x"]])

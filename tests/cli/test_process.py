@@ -1,11 +1,12 @@
 """The process of a command: signals wherever they arrive, use from Python, any encoding."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import served
+from helpers import python, served
 
 from l2lgd.cli.main import main
 
@@ -78,8 +79,59 @@ def test_one_signal_ends_a_run_wherever_it_arrives(
     assert saved == (place.endswith("save_last") or stepped), "what was begun is written"
 
 
+# As PyTorch does whose first import was cut off, it cannot be imported any more.
+CUT_OFF = """
+import importlib.abc, signal, sys
+
+class Importing(importlib.abc.MetaPathFinder):
+    swallows = sys.argv.pop(1) == "swallows"
+    begun = False
+
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            again, self.begun = self.begun, True
+            try:
+                if not again:
+                    signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                if not self.swallows:
+                    raise
+            raise RuntimeError("Only a single TORCH_LIBRARY can be used")
+
+sys.meta_path.insert(0, Importing())
+from l2lgd.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("swallows", ["raises", "swallows"])
+def test_a_sweep_that_ends_in_its_first_import_says_how_to_go_on(
+    swallows: str, tmp_path: Path
+) -> None:
+    words = ("meta-train", "--multirun", *SMALL, "seed=1,2", "hydra.sweep.dir=sweep")
+    ran = python("-c", CUT_OFF, swallows, *words, cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.splitlines() == [
+        "l2lgd: interrupted; 2 of 2 jobs did not succeed; to run them again: "
+        "l2lgd meta-train rerun=sweep"
+    ]
+    assert not (tmp_path / "sweep" / "1").exists(), "no further job is begun"
+    # Nor can a ranking be shown of a job that has ended.
+    path = tmp_path / "sweep" / "0" / "job.json"
+    ended = {"job": 0, "overrides": ["seed=1"], "status": "completed", "value": 1.0, "seconds": 1}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(ended), encoding="utf-8")
+    ran = python("-c", CUT_OFF, swallows, "meta-train", "rerun=sweep", cwd=tmp_path)
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.splitlines() == [
+        "l2lgd: interrupted; 1 of 2 jobs did not succeed; to run them again: "
+        "l2lgd meta-train rerun=sweep"
+    ]
+
+
 FROM_PYTHON = """
 import logging, os, signal, sys, threading
+import torch
 from l2lgd.cli.main import main
 
 def state():
@@ -87,10 +139,12 @@ def state():
     root = logging.getLogger()
     streams = sys.stdout.errors, sys.stderr.errors
     return (dict(os.environ), handlers, sys.argv[:], sys.path[:], os.getcwd(), root.handlers[:],
-            root.level, streams)
+            root.level, streams, torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled())
 
 small = sys.argv[1:]
 sweep = ["evaluate", "--multirun", *small, "seed=0,1", "hydra.sweep.dir=sweep"]
+torch.set_num_threads(3)
 before = state()
 found = [main(["evaluate", *small, "seed=x"]) for _ in range(2)]
 found += [main(["evaluate", *small, "deterministic=true", "hydra.job.chdir=true"])]
@@ -110,6 +164,57 @@ def test_commands_run_from_python_again_and_again_and_in_a_thread(tmp_path: Path
     assert "Traceback" not in ran.stderr
     assert ran.stdout.count("2 jobs: sweep") == 1, "of the command that ran it alone"
     assert not (tmp_path / "tuned").exists()
+
+
+FREE = """
+import fcntl, sys
+from l2lgd.cli.main import main
+
+words = ["meta-train", *sys.argv[1:], "meta_steps=2", "validate_every=2", "validation_functions=2"]
+swept = [*words, "--multirun", "seed=0,1"]
+assert main([*words, "hydra.run.dir=run"]) == 0
+assert main(["meta-train", "resume=run"]) == 0
+assert main([*swept, "hydra.sweep.dir=here"]) == 0
+assert main([*swept, "hydra.sweep.dir=cores", "hydra/launcher=cores"]) == 0
+for folder in ("run", "here", "here/0", "here/1", "cores", "cores/0", "cores/1"):
+    with open(f"{folder}/.lock") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def test_folders_are_free_when_a_command_from_python_has_ended(tmp_path: Path) -> None:
+    ran = served("-c", FREE, *SMALL, "unroll.lengths=[2]", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+WITHIN = """
+import os, sys
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.version import getbase
+from l2lgd.cli.main import main
+
+words = ["evaluate", *sys.argv[1:]]
+sys.argv = ["own", "hydra.run.dir=own"]
+
+def own(config):
+    before = GlobalHydra.instance().hydra, HydraConfig.get(), getbase()
+    assert main(words) == main([*words, "--multirun", "seed=0,1"]) == 0
+    assert (GlobalHydra.instance().hydra, HydraConfig.get(), getbase()) == before
+
+with hydra.initialize_config_dir(os.getcwd(), version_base="1.2"):
+    assert main(words) == 0
+    assert hydra.compose("own") == {"x": 1}
+    assert not HydraConfig.initialized()
+hydra.main(config_path=os.getcwd(), config_name="own", version_base="1.2")(own)()
+"""
+
+
+def test_commands_run_within_programs_that_use_hydra(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("x: 1\n", encoding="utf-8")
+    ran = served("-c", WITHIN, *SMALL, "baselines=[]", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert ran.returncode == 0, ran.stderr
 
 
 ENCODED = """

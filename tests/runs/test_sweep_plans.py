@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import begun_sweep, l2lgd, python
+from omegaconf import OmegaConf
 
 from l2lgd.cli import before_hydra
 from l2lgd.errors import ConfigError
@@ -68,6 +69,45 @@ def test_a_sweep_that_a_config_defines_is_listed_and_run_again(tmp_path: Path) -
     assert ran.returncode == 0, ran.stderr
     summary = json.loads((tmp_path / "sweep" / "1" / "summary.json").read_text("utf-8"))
     assert summary["seed"] == 1  # its number, though it is the only one that was run
+
+
+OF_HYDRA = """# @package _global_
+# a sweep over an option of Hydra's, too
+hydra:
+  mode: MULTIRUN
+  sweep:
+    dir: sweep
+  sweeper:
+    params:
+      meta_learning_rate: 0.01,-1
+      hydra.job_logging.root.level: INFO,WARNING
+"""
+
+
+def test_jobs_of_a_config_keep_what_they_say_of_hydra_and_are_runs_by_themselves(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "conf" / "experiment" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(OF_HYDRA, encoding="utf-8")
+    ran = l2lgd("meta-train", "--config-dir", "conf", *TINY, "experiment=mine", cwd=tmp_path)
+    assert "2 of 4 jobs did not succeed" in said(ran)
+    ran = l2lgd("meta-train", "rerun=sweep", "meta_learning_rate=0.02", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    levels = []
+    for job in Sweep.read(tmp_path / "sweep").jobs:
+        assert job.status == "completed"
+        about = OmegaConf.load(job.folder / ".hydra" / "hydra.yaml")
+        levels.append(about.hydra.job_logging.root.level)
+    assert levels == ["INFO", "WARNING", "INFO", "WARNING"]
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    ran = l2lgd("meta-train", "resume=sweep/1", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    for more in ("hydra.mode=MULTIRUN", "++hydra.mode='MULTIRUN'", "-m"):
+        ran = l2lgd("meta-train", "resume=sweep/1", more, "seed=4,5", cwd=tmp_path)
+        assert ran.returncode == 2
+        assert said(ran).startswith("l2lgd: resume= goes on with one run; leave --multirun")
 
 
 def test_a_sweeper_that_learns_from_its_jobs_is_listed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -279,6 +280,19 @@ def test_a_job_that_was_changed_is_not_run_again(
     (tmp_path / "0" / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
         Sweep.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 0}', "5"])
+def test_a_job_of_which_nothing_can_be_read_is_named(content: str, tmp_path: Path) -> None:
+    plan = {"verb": "meta-train", "hydra": [], "jobs": [["seed=0"], ["seed=1"]]}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan), encoding="utf-8")
+    damaged = tmp_path / "1" / "job.json"
+    damaged.parent.mkdir()
+    damaged.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(damaged))} cannot be read: .+again$"):
+        Sweep.read(tmp_path)
+    damaged.unlink()
+    assert [job.status for job in Sweep.read(tmp_path).left()] == ["unfinished"] * 2
 
 
 def test_a_sweep_that_is_under_way_is_not_run_again_or_joined(tmp_path: Path) -> None:

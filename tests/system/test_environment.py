@@ -35,6 +35,7 @@ def test_configs_take_empty_variables_for_none(monkeypatch: pytest.MonkeyPatch) 
     for name in ("L2LGD_DATA", "WANDB_MODE", "WANDB_PROJECT", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("MPLBACKEND", "nonsense")
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
     environment.settle()
     config = defaults.composed("evaluate", ["task=quadratic"])
     assert config.data_dir == "~/.cache/l2lgd"

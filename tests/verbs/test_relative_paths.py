@@ -1,5 +1,6 @@
 """Relative paths mean what they meant where they were typed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import read_write
 
 from l2lgd.config.overrides import at_home
 from l2lgd.runs.folder import RunFolder
+from l2lgd.storage import checkpoint
 
 QUICK = ("logger=none", "device=cpu", "threads=1", "num_steps=2")
 META = ("num_functions=2", "meta_steps=2", "validation_functions=2", "validate_every=2")
@@ -49,6 +51,28 @@ def test_a_meta_training_goes_on_from_any_folder(desk: Path) -> None:
     assert done.returncode == 2
     assert "pictures" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_power_cut_does_not_change_what_was_meant(desk: Path) -> None:
+    (desk / "configs" / "task").mkdir(parents=True)
+    shutil.copy(CONF / "task" / "mnist.yaml", desk / "configs" / "task" / "mine.yaml")
+    own = ("--config-dir", "configs", *PICTURES, "task=mine", "hydra.run.dir=runs/mine")
+    run("meta-train", *QUICK, *META, *own, cwd=desk)
+    elsewhere, further = desk.parent / "elsewhere", desk.parent / "and" / "further"
+    further.mkdir(parents=True)
+    best = desk / "runs" / "mine" / "checkpoints" / "best.safetensors"
+    for folder, where in ((elsewhere, "../desk"), (further, "../../desk"), (desk, ".")):
+        shutil.rmtree(desk / "runs" / "mine" / ".hydra", ignore_errors=True)
+        best.unlink()  # to be written again
+        run("meta-train", f"resume={where}/runs/mine", cwd=folder)
+        _, about = checkpoint.load(best)
+        assert "meta-train --config-dir configs " in about["command"]
+        assert about["typed_in"] == "../.."
+        assert str(desk.parent) not in json.dumps(about), "others may get these weights"
+    whole = desk.rename(desk.with_name("moved"))
+    run("meta-train", "resume=../moved/runs/mine", cwd=elsewhere)
+    assert everything_in(elsewhere) == everything_in(further) == set()
+    assert everything_in(whole) == {"configs", "pictures", "runs"}
 
 
 def test_files_and_folders_of_an_evaluation_are_of_where_it_was_typed(desk: Path) -> None:

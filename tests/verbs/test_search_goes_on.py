@@ -1,6 +1,7 @@
 """A search of the meta-learning-rate that was ended goes on where it was."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,9 +67,27 @@ def test_one_that_has_ended_is_not_run_again(tmp_path: Path) -> None:
     refused = l2lgd(*few, cwd=tmp_path)
     assert refused.returncode == 2
     assert "already holds a run; go on with resume=run" in refused.stderr
+    for change in ("seed=7", "lowest_rate=0.0002", "highest_rate=0.05", "num_steps=10"):
+        refused = l2lgd("tune", "resume=run", change, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert f"{change.partition('=')[0]}: " in refused.stderr
+        assert refused.stderr.endswith("or begin a new run in another hydra.run.dir\n")
+    assert len(list((tmp_path / "run").glob("trial_*"))) == 2
     assert l2lgd("tune", "resume=run", cwd=tmp_path).returncode == 0
     assert results(tmp_path / "run") == found
     assert [written(path) for path in sorted((tmp_path / "run").glob("trial_*"))] == before
+
+
+def test_one_without_a_checkpoint_is_the_one_that_was_begun(tmp_path: Path) -> None:
+    few = (*WORDS, "meta_steps=4", "trials=1", "hydra.run.dir=run")
+    assert l2lgd(*few, cwd=tmp_path).returncode == 0
+    (trial,) = (tmp_path / "run").glob("trial_*")
+    shutil.rmtree(trial)
+    refused = l2lgd("tune", "resume=run", "seed=7", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "seed: 0 → 7" in refused.stderr
+    assert l2lgd("tune", "resume=run", cwd=tmp_path).returncode == 0
+    assert [path.name for path in (tmp_path / "run").glob("trial_*")] == [trial.name]
 
 
 def test_other_searches_are_given_anew(tmp_path: Path) -> None:
