@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +82,17 @@ def _say_left_out(path: Path) -> None:
     log.warning("%s is left out: it is no regular file", path)
 
 
+@contextlib.contextmanager
+def _of_any_size() -> Iterator[None]:
+    """PIL warns of half as many pixels as it refuses: those are fine, too."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+@_of_any_size()
 def decoded(path: Path) -> "Image":
     """A picture as a viewer shows it, in RGB.
 
@@ -127,6 +139,7 @@ def _rgb(picture: "Image", sixteen_bits: bool) -> "Image":
     return picture.convert("RGB")
 
 
+@_of_any_size()
 def bounded(picture: "Image", path: Path) -> "Image":
     """Its middle, where one side is more than ``LONGEST`` times the other; says so.
 

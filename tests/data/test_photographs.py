@@ -240,3 +240,15 @@ def test_a_painting_is_a_file_or_the_name_of_one(tmp_path: Path) -> None:
     assert find_painting("00", tmp_path / "style").name == "00.png"
     with pytest.raises(DataUnavailable, match=r"task\.style=FILE.*00, 01"):
         find_painting("mona_lisa", tmp_path / "style")
+
+
+def test_large_pictures_need_no_warning_and_larger_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # warnings are errors here
+    for width in (15, 150, 250):
+        Image.new("RGB", (width, 10), GREEN).save(tmp_path / f"{width}.png")
+    for width in (15, 150):
+        assert read_picture(tmp_path / f"{width}.png", 10).shape[1] == 10
+    with pytest.raises(DataUnavailable, match=r"cannot be read as a picture .*2500 pixels"):
+        decoded(tmp_path / "250.png")
