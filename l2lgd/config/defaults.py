@@ -11,13 +11,14 @@ from typing import Any
 import hydra
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.old_names import upgraded_task
 from l2lgd.config.options import FILLED, OPEN_CHOICES, RECOMMENDED
-from l2lgd.config.repository import Repository
+from l2lgd.config.repository import Bounded, Repository
 
 BEFORE_THE_TASK = "search/"  # a group that comes after the verb's own options, but before this
 
@@ -28,6 +29,12 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        found, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        return found, Bounded(repository)
 
     def _compose_config_from_defaults_list(
         self, defaults: list[Any], repo: IConfigRepository

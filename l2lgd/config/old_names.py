@@ -61,7 +61,9 @@ def renamed(node: Any) -> Any:
     """A plain node in which every ``_target_`` has the name of today."""
     if isinstance(node, Mapping):
         return {
-            key: TARGETS.get(value, value) if key == "_target_" else renamed(value)
+            key: TARGETS.get(value, value)
+            if key == "_target_" and isinstance(value, str)
+            else renamed(value)
             for key, value in node.items()
         }
     return [renamed(part) for part in node] if isinstance(node, list) else node

@@ -3,12 +3,15 @@
 With aliases, ten lines stand for 10¹⁰ values, and OmegaConf would make every one of them.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from l2lgd.storage.nesting import DEEPEST, LARGEST
+
+LONGEST = 500_000  # bytes
 
 
 def load_yaml(path: Path) -> Any:
@@ -19,6 +22,8 @@ def load_yaml(path: Path) -> Any:
         OSError, UnicodeDecodeError: it cannot be read.
     """
     with path.open(encoding="utf-8") as file:
+        if os.fstat(file.fileno()).st_size > LONGEST:
+            raise yaml.YAMLError(f"it has more than {LONGEST:,} bytes")
         try:
             return yaml.load(file, _Bounded)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
@@ -42,6 +47,8 @@ class _Bounded(yaml.SafeLoader):  # type: ignore[misc]
         if self._depth > DEEPEST:
             raise yaml.YAMLError("it is nested too deeply")
         node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode):
+            self._count += node.value.count("${")  # each stands for a value
         if not alias:
             self._sizes[id(node)] = self._count - before
         elif id(node) not in self._sizes:

@@ -14,7 +14,7 @@ from l2lgd.storage.files import write_atomically
 log = logging.getLogger(__name__)
 
 NAMES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
-DECODER = 2  # counted up when the same pictures become other pixels
+DECODER = 3  # counted up when the same pictures become other pixels
 FEWEST = 1000  # pictures worth keeping; fewer are decoded in no time
 
 

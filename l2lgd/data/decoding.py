@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 LONGEST = 8  # times the shorter side, of what is kept of a picture
-WHITE = (1.0, 255.0, 65535.0, 2.0**31 - 1)  # of numbers whose range a file does not tell
+WHITE = (255, 65535, 2**31 - 1)  # of whole numbers whose range a file does not tell
+WHITE_OF_FLOATS = (1, 255)
+OVERSHOOT = 1.5  # times white is the most that sharp edges have in resized pictures
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose large numbers are of that range
 
 
@@ -79,11 +82,23 @@ def _say_left_out(path: Path) -> None:
     log.warning("%s is left out: it is no regular file", path)
 
 
+@contextlib.contextmanager
+def _of_any_size() -> Iterator[None]:
+    """PIL warns of half as many pixels as it refuses: those are fine, too."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+@_of_any_size()
 def decoded(path: Path) -> "Image":
     """A picture as a viewer shows it, in RGB.
 
     The camera's orientation is heeded, transparent parts are white, the largest number of 16 bits
-    is white. Of floating-point numbers, 1 is white where none is larger, else 255.
+    is white. Of floating-point numbers, 1 is white where none is larger, else 255, both but for
+    what resizing adds at edges; else the largest of them. NaN and negative ones are black.
 
     Raises:
         DataUnavailable: the file is not a readable picture.
@@ -108,12 +123,15 @@ def _rgb(picture: "Image", sixteen_bits: bool) -> "Image":
     from PIL import Image
 
     if picture.mode == "F" or picture.mode.startswith("I"):  # numbers beyond 8 bits
-        numbers = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0.0, neginf=0.0)
-        white = 65535.0
-        if picture.mode == "F" or (picture.mode == "I" and not sixteen_bits):
-            least = 0 if picture.mode == "F" else 1
-            white = next((w for w in WHITE[least:] if numbers.max() <= w), float(numbers.max()))
-        grey = numbers.clip(0, None) * (255 / white)
+        numbers = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=np.inf)
+        largest = float(numbers.max(initial=0, where=np.isfinite(numbers)))
+        if picture.mode == "F":
+            white = next((w for w in WHITE_OF_FLOATS if largest <= OVERSHOOT * w), largest)
+        elif picture.mode == "I" and not sixteen_bits:
+            white = next(w for w in WHITE if largest <= w)
+        else:
+            white = 65535
+        grey = 255 * (numbers / white).clip(0, 1)
         picture = Image.fromarray(grey.round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -121,6 +139,7 @@ def _rgb(picture: "Image", sixteen_bits: bool) -> "Image":
     return picture.convert("RGB")
 
 
+@_of_any_size()
 def bounded(picture: "Image", path: Path) -> "Image":
     """Its middle, where one side is more than ``LONGEST`` times the other; says so.
 

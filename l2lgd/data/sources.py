@@ -187,6 +187,14 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
         tensors = dict(zip(cache.NAMES, (*train, *test), strict=True))
         cached.write(tensors)
     train_pixels, train_labels, test_pixels, test_labels = (tensors[n] for n in cache.NAMES)
+    known, tested = (len(labels.unique()) for labels in (train_labels, test_labels))
+    if tested < known:
+        log.warning(
+            "%s has pictures of %d of the %d classes in train: tests are about those alone",
+            root / "test",
+            tested,
+            known,
+        )
     return (train_pixels, train_labels), (test_pixels, test_labels)
 
 

@@ -14,7 +14,7 @@ from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
-from l2lgd.pretrained.weights import SHIPPED, find, shipped_label
+from l2lgd.pretrained.weights import SHIPPED, bounded_by, find, shipped_label
 from l2lgd.runs.run import Run
 from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import printable
@@ -98,7 +98,8 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
     options = metadata.get("opt", node)
     if name == run.opt_name:
         options = _with_given(options, node)
-    optimizer = run.build_optimizer(options, f"{path}: opt")
+    with bounded_by(path):
+        optimizer = run.build_optimizer(options, f"{path}: opt")
     if not isinstance(optimizer, LearnedRule):
         raise CheckpointError(f"{path} does not hold a learned optimizer")
     load_weights(path, optimizer)

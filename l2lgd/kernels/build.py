@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from l2lgd.system.environment import variable
+
 SUFFIXES = {torch.float32: "float", torch.float64: "double"}  # of the functions for each type
 logger = logging.getLogger(__name__)
 
@@ -114,9 +116,17 @@ def fingerprint(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
 
 
 def cache_folder() -> Path:
-    """For kernels alone: that of data may be shared with others."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "l2lgd-kernels"
+    """For kernels alone: that of data may be shared with others.
+
+    Raises:
+        RuntimeError: there is no home.
+    """
+    root = Path(variable("XDG_CACHE_HOME"))
+    if not root.is_absolute():  # such a one counts for nothing, by the specification of the name
+        if "HOME" in os.environ and not variable("HOME"):  # Python takes / for it
+            raise RuntimeError("HOME is empty")
+        root = Path.home() / ".cache"
+    return root / "l2lgd-kernels"
 
 
 def private(folder: Path) -> Path:

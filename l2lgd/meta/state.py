@@ -2,6 +2,7 @@
 
 import json
 import logging
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
 KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
 PROGRESS = fields(MetaProgress)
+LONGEST_LIST = 300  # letters of what PyTorch says of tensors
 ANCESTRY = ("command", "seed", "data", "begun_from")
 
 
@@ -230,4 +232,5 @@ def _fill(optimizer: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     try:
         optimizer.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit this optimizer: {one_line(error)}") from error
+        missing = textwrap.shorten(one_line(error), LONGEST_LIST, placeholder=" …")
+        raise CheckpointError(f"{path} does not fit this optimizer: {missing}") from error

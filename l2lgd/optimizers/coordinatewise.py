@@ -91,11 +91,12 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         self._settings = kernel.Settings(
             num_layers, hidden_size, preprocessing, p, output_scale, forget_bias
         )
-        inputs = [PREPROCESSINGS[preprocessing]] + [hidden_size] * (num_layers - 1)
+        features = PREPROCESSINGS[preprocessing]
         self.weights = nn.ParameterList(  # gates in the order input, forget, output, candidate
-            torch.empty(4 * hidden_size, width + hidden_size) for width in inputs
+            torch.empty(4 * hidden_size, (hidden_size if k else features) + hidden_size)
+            for k in range(num_layers)
         )
-        self.biases = nn.ParameterList(torch.empty(4 * hidden_size) for _ in inputs)
+        self.biases = nn.ParameterList(torch.empty(4 * hidden_size) for _ in range(num_layers))
         self.output_weight = nn.Parameter(torch.empty(OUTPUTS[output], hidden_size))
         self.output_bias = nn.Parameter(torch.empty(OUTPUTS[output]))
         self.reset_parameters(torch.Generator().manual_seed(0))

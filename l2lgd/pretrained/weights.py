@@ -1,23 +1,29 @@
 """Trained weights by name: those that ship with the package, and files of one's own."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from l2lgd.config.building import build
 from l2lgd.errors import CheckpointError, close_to, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.groups import Grouped
+from l2lgd.storage import checkpoint
 from l2lgd.storage.paths import as_typed
 
 SHIPPED = Path(__file__).parent / "shipped"
 SUFFIX = ".safetensors"
 LABELS = ("l2lgd/pretrained/shipped", "l2lgd/shipped")  # of shipped files, now and before
+BUILT_AGAIN = 10  # times, at most, that a class makes its weights; one replaces those of its base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +43,52 @@ class Weights:
         """
         if "opt" not in self.metadata:
             raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
-        with torch.device("cpu"):  # wherever the user makes a model
+        # On the CPU wherever the user makes a model.
+        with torch.device("cpu"), bounded_by(self.path):
             optimizer: LearnedRule = build(
                 self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedRule
             )
         optimizer.float()  # whatever the user's default type is
         load_weights(self.path, optimizer)
         return optimizer
+
+
+@contextlib.contextmanager
+def bounded_by(path: Path) -> Iterator[None]:
+    """Ends the making of an optimizer, in this thread, that has far more weights than a file.
+
+    What a file says of its optimizer may be anything, and is to cost no more than its weights do.
+
+    Raises:
+        CheckpointError: of what is made, or the file is not readable.
+    """
+    tensors, _ = checkpoint.load(path)
+    left, thread = BUILT_AGAIN * sum(map(_size, tensors.values())), threading.get_ident()
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+        nonlocal left
+        if threading.get_ident() != thread:
+            return
+        left -= _size(weight)
+        if left < 0:
+            raise CheckpointError(
+                f"{path}: its weights are fewer than those of the optimizer that they are said to "
+                "be of"
+            )
+
+    # Memory that nobody has written to costs nothing: the first large tensor ends it in time.
+    settings: Any = torch.utils.deterministic
+    filled, settings.fill_uninitialized_memory = settings.fill_uninitialized_memory, False
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+        settings.fill_uninitialized_memory = filled
+
+
+def _size(tensor: Tensor) -> int:
+    return max(1, tensor.numel())  # an empty one takes time, too
 
 
 def find(label: str) -> Weights:

@@ -2,7 +2,8 @@
 
 import os
 
-OURS = ("L2LGD_", "HYDRA_", "WANDB_", "MPL", "MATPLOTLIB")  # read by l2lgd, or for it by libraries
+# What begins so is read by l2lgd, or for it by libraries; with an empty HOME, ~ would be /.
+OURS = ("L2LGD_", "HYDRA_", "WANDB_", "MPL", "MATPLOTLIB", "XDG_")
 
 
 def variable(name: str, otherwise: str = "") -> str:
@@ -19,7 +20,7 @@ def number(name: str) -> int | None:
 def settle() -> None:
     """Have configs and libraries think the same of those that are ours."""
     for name in list(os.environ):
-        if name.startswith(OURS) and not variable(name):
+        if (name == "HOME" or name.startswith(OURS)) and not variable(name):
             del os.environ[name]
     os.environ.pop("MPLBACKEND", None)  # it is about windows, and there are none
     os.environ["PYTHONSAFEPATH"] = "1"  # what we start imports no file of the working directory

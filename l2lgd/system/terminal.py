@@ -2,15 +2,26 @@
 
 import contextlib
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+# What Python calls not printable, and is only shown: blanks, letters that it does not know yet or
+# that are private, soft hyphens, and what joins letters or keeps them apart.
+HARMLESS = ("Zs", "Cn", "Co")
+JOINING = "\u00ad\u200c\u200d"
+
 
 def printable(text: object, kept: str = "") -> str:
-    """A text in which nothing has a meaning for the terminal, but for the letters ``kept``."""
-    return "".join(
-        letter if letter.isprintable() or letter in kept else " " for letter in str(text)
-    )
+    """A text in which nothing has a meaning for the terminal, but for the letters ``kept``.
+
+    A name in it is still that of its file.
+    """
+    return "".join(letter if _is_shown(letter) or letter in kept else " " for letter in str(text))
+
+
+def _is_shown(letter: str) -> bool:
+    return letter.isprintable() or letter in JOINING or unicodedata.category(letter) in HARMLESS
 
 
 def say(text: str) -> None:

@@ -8,11 +8,13 @@ it is longer than the terminal is wide, the terminal itself wraps it.
 import contextlib
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from logging import LogRecord
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from l2lgd.system.terminal import printable
@@ -45,6 +47,16 @@ def on_terminal() -> bool:
 def can_draw() -> bool:
     """Can bars be drawn, and drawn again, on standard error?"""
     return on_terminal() and console().is_interactive
+
+
+def shown(path: Path) -> str:
+    """A path as a person types it: from the folder they are in, where it is below that."""
+    from hydra.core.hydra_config import HydraConfig
+
+    # Hydra may have changed the working directory of this process.
+    here = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else str(Path.cwd())
+    below = path.is_absolute() and path.is_relative_to(here) and str(path) != here
+    return os.path.relpath(path, here) if below else str(path)
 
 
 class TerminalLog(logging.Handler):

@@ -17,12 +17,14 @@ from typing import Any
 
 from l2lgd.errors import ConfigError, one_line
 from l2lgd.system.environment import variable
+from l2lgd.tracking.console import shown
 
 log = logging.getLogger(__name__)
 
 WANDB_MODES = ("offline", "online", "disabled", "shared")
 WANDB_MEANS = {"dryrun": "offline", "run": "online"}  # older names, which W&B still takes
 WANDB_LONGEST = 128  # letters of a name
+WANDB_REFUSES = {"WANDB_PROJECT": r"[/\\#?%:]+", "WANDB_RUN_ID": r"[/#?:;,']+"}
 LOGIN_TIMEOUT = 60  # seconds that W&B waits for an answer at the terminal
 
 
@@ -88,10 +90,12 @@ class Wandb(Logger):
     def begin(self, about: About) -> None:
         import wandb
 
+        # W&B reads these, too, and in one spelling only.
+        valid = {"WANDB_MODE": self.mode}
+        valid |= {name: _without_refused(name, variable(name)) for name in WANDB_REFUSES}
+        os.environ.update({name: value for name, value in valid.items() if variable(name)})
         if self.mode in ("online", "shared") and not wandb.login(timeout=LOGIN_TIMEOUT):
             raise RuntimeError("nobody has logged in; run wandb login, or take logger.mode=offline")
-        if variable("WANDB_MODE"):  # W&B reads it, too, and in one spelling only
-            os.environ["WANDB_MODE"] = self.mode
         group = about.group and about.group[:WANDB_LONGEST]
         ours: dict[str, Any] = {
             "dir": str(about.folder),
@@ -100,7 +104,7 @@ class Wandb(Logger):
         }
         theirs = {"dir": "WANDB_DIR", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP"}
         self._run = wandb.init(
-            project=self.project,
+            project=_without_refused("WANDB_PROJECT", self.project),
             mode=self.mode,  # type: ignore[arg-type]
             config=dict(about.config),
             id=about.id,
@@ -129,7 +133,12 @@ class Wandb(Logger):
         folder = Path(self._run.dir).parent
         self._run.finish()
         if self.mode == "offline":
-            log.info("to upload it: wandb sync %s", shlex.quote(os.path.relpath(folder)))
+            log.info("to upload it: wandb sync %s", shlex.quote(shown(folder.absolute())))
+
+
+def _without_refused(variable_name: str, value: str) -> str:
+    """What a variable says, or is to say, as W&B takes it."""
+    return re.sub(WANDB_REFUSES[variable_name], "-", value)[:WANDB_LONGEST]
 
 
 def wandb_name(name: str) -> str:
@@ -184,7 +193,7 @@ class TensorBoard(Logger):
 
     def close(self) -> None:
         self._writer.close()
-        where = shlex.quote(os.path.relpath(self._folder))
+        where = shlex.quote(shown(self._folder.absolute()))
         log.info("to look at it: tensorboard --logdir %s", where)
 
 

@@ -1,10 +1,9 @@
 """How a verb ends: with where its result is."""
 
 import logging
-import os
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
+from l2lgd.tracking.console import shown
 
 log = logging.getLogger(__name__)
 
@@ -14,10 +13,3 @@ def say_where(*results: tuple[str, Path | None]) -> None:
     for what, path in results:
         if path is not None:
             log.info("%s: %s", what, shown(path))
-
-
-def shown(path: Path) -> str:
-    """A path as a person types it: from the folder they are in, where it is below that."""
-    here = HydraConfig.get().runtime.cwd
-    below = path.is_absolute() and path.is_relative_to(here) and str(path) != here
-    return os.path.relpath(path, here) if below else str(path)

@@ -136,6 +136,17 @@ def test_what_no_recipe_ever_had_is_a_mistake(tmp_path: Path) -> None:
     assert "task.recipe" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["[x]", "{x: [y]}", "3"])
+def test_a_target_that_is_no_text_is_a_mistake_in_one_line(target: str, tmp_path: Path) -> None:
+    own = tmp_path / "conf" / "task"
+    own.mkdir(parents=True)
+    text = f"defaults: [quadratic]\n_target_: {target}\n"
+    (own / "mine.yaml").write_text(text, encoding="utf-8")
+    done = l2lgd("meta-train", "--config-dir", "conf", "task=mine", "logger=none", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "l2lgd: task has no _target_: it must name the class to build\n"
+
+
 def test_only_one_place_composes() -> None:
     for folder in ("l2lgd", "scripts"):
         for path in (CONF.parent / folder).rglob("*.py"):

@@ -22,9 +22,9 @@ MERGED = "a0: &a0 {k: 1}\n" + "".join(
 BAD = {  # and what is said of it
     "laughs": (LAUGHS, "more than 5000 values"),
     "merged": (MERGED, "more than 5000 values"),
-    "keys": ("".join(f"k{number}: 0\n" for number in range(60_000)), "more than 5000 values"),
+    "keys": ("".join(f"k{number}: 0\n" for number in range(6000)), "more than 5000 values"),
     "deep": (f"x: {'[' * 100_000}{']' * 100_000}", "nested too deeply"),
-    "deep_block": ("\n".join(" " * k + "k:" for k in range(3000)), "nested too deeply"),
+    "deep_block": ("\n".join(" " * k + "k:" for k in range(900)), "nested too deeply"),
     "itself": ("x: &x [*x]", "refers to itself"),
     "number": ("3", "no mapping"),
     "word": ("hello", "no mapping"),
@@ -34,6 +34,8 @@ BAD = {  # and what is said of it
     "defaults": ("defaults: [{a: {b: c}}]", "cannot be read"),
     "header": ("# @package a b\nx: 1", "Too many components"),
     "latin": ("x: \xe4", "codec"),
+    "long": (f"x: {'a' * 5_000_000}", "more than 500,000 bytes"),
+    "interpolations": (f"x: {'${y}' * 6000}", "more than 5000 values"),
     "no_yaml": ("x: [1", "cannot be read"),
 }
 
@@ -49,6 +51,35 @@ def test_a_config_that_nobody_can_mean_is_refused_by_name(name: str, tmp_path: P
         composed("evaluate", [search, f"task={name}"])
     assert str(caught.value).startswith(f"{path} cannot be read: ")
     assert "\n" not in str(caught.value)
+
+
+ROUND = {f"d{k}": [f"d{k + 1}"] * 2 for k in range(22)} | {"d22": []}
+CHAIN = {f"d{k}": [f"d{k + 1}"] for k in range(600)} | {"d600": []}
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [ROUND, CHAIN, {"d0": ["quadratic"] * 4000}, {"d0": ["d0"]}],
+    ids=["doubling", "chain", "many", "itself"],
+)
+def test_defaults_lists_that_lead_to_too_many_configs_are_refused(
+    lists: dict[str, list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "task").mkdir()
+    for name, defaults in lists.items():
+        text = json.dumps({"defaults": defaults, "x": 1})
+        (tmp_path / "task" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="the defaults lists that lead to it name too many"):
+        composed("evaluate", [f"hydra.searchpath=[file://{tmp_path}]", "task=d0"])
+
+
+def test_a_hundred_configs_in_a_chain_are_not_too_many(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    for k in range(100):
+        text = json.dumps({"defaults": [f"d{k + 1}"] if k < 99 else [], f"x{k}": k})
+        (tmp_path / "task" / f"d{k}.yaml").write_text(text, encoding="utf-8")
+    found = composed("evaluate", [f"hydra.searchpath=[file://{tmp_path}]", "task=d0"])
+    assert (found.task.x0, found.task.x99) == (0, 99)
 
 
 def test_aliases_empty_files_and_long_lists_are_as_good_as_ever(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torchvision
 from helpers import NO_NETWORK
 from PIL import Image
 
+from l2lgd.data import cache
 from l2lgd.data.images import load_images
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError, DataUnavailable
@@ -181,6 +182,30 @@ def test_classes_that_make_no_sense_are_refused(tmp_path: Path, said: str) -> No
         shutil.rmtree(tmp_path / folder)
     with pytest.raises(DataUnavailable, match=said):
         load_images(DataConfig(source="folder", root=str(tmp_path)), "", CPU)
+
+
+@pytest.mark.parametrize(("lacking", "said"), [((), ""), (("1",), "2 of the 3"), (("0", "2"), "1")])
+@pytest.mark.parametrize("fewest", [1, 1000])
+def test_a_test_that_lacks_classes_of_train_is_told_of(
+    lacking: tuple[str, ...],
+    said: str,
+    fewest: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache, "FEWEST", fewest)  # kept decoded, or not
+    two_classes(tmp_path)
+    for part in ("train", "test"):
+        write_pictures(tmp_path / part / "2", 10, shade=100)
+    for name in lacking:
+        shutil.rmtree(tmp_path / "test" / name)
+    for _ in range(2):
+        caplog.clear()
+        load_images(DataConfig(source="folder", root=str(tmp_path)), str(tmp_path / "data"), CPU)
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == bool(lacking)
+        assert all(f"{tmp_path / 'test'} has pictures of {said}" in line for line in told)
 
 
 def test_a_class_without_a_picture_is_refused(tmp_path: Path) -> None:

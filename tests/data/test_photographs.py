@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from l2lgd.data.decoding import LONGEST
+from l2lgd.data.decoding import LONGEST, decoded
 from l2lgd.data.photographs import find_painting, find_photographs, read_picture, write_picture
 from l2lgd.errors import ConfigError, DataUnavailable, UserError
 
@@ -46,6 +46,9 @@ RANGES = {  # what is white, and half of it grey
     "of 8 bits, kept as 32": (np.int32, 255, ".tif"),
     "floating, to 1": (np.float32, 1.0, ".tif"),
     "floating, to 255": (np.float32, 255.0, ".tif"),
+    "floating, to 1000": (np.float32, 1000.0, ".tif"),
+    "floating, to 65535": (np.float32, 65535.0, ".tif"),
+    "floating, to 1e30": (np.float32, 1e30, ".tif"),
 }
 
 
@@ -58,9 +61,41 @@ def test_numbers_of_any_range_are_as_bright_as_they_were_meant(kind: str, tmp_pa
     assert found == pytest.approx([0, 128, 255], abs=1)
 
 
+@pytest.mark.parametrize("white", [1.0, 255.0])
+@pytest.mark.parametrize("over", [0.4 / 255, 0.02, 0.2, np.inf])
+def test_what_is_whiter_than_white_makes_nothing_darker(
+    white: float, over: float, tmp_path: Path
+) -> None:
+    shades = np.linspace(0, white, 4096, dtype=np.float32).reshape(64, 64)
+    plain = read(shades, tmp_path)
+    shades[0, 0] = white * (1 + over)
+    found = read(shades, tmp_path)
+    assert found[0, 0] == 255
+    assert found.ravel()[1:].tolist() == plain.ravel()[1:].tolist()
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.LANCZOS, Image.Resampling.BICUBIC])
+def test_a_picture_of_floats_that_was_resized_keeps_its_brightness(
+    resample: Image.Resampling, tmp_path: Path
+) -> None:
+    board = np.kron(np.indices((4, 4)).sum(0) % 2, np.ones((8, 8))).astype(np.float32)
+    resized = np.asarray(Image.fromarray(board).resize((77, 77), resample))
+    assert resized.max() > 1.05
+    assert read(resized, tmp_path).mean() == pytest.approx(127.5, abs=3)
+
+
+def read(numbers: np.ndarray, folder: Path) -> np.ndarray:
+    """What a picture of these numbers looks like, in grey."""
+    Image.fromarray(numbers).save(folder / "x.tif")
+    return np.asarray(decoded(folder / "x.tif"))[..., 0]
+
+
 def test_numbers_that_are_none_are_black(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[np.nan, -3.0, 1.0]], dtype=np.float32)).save(tmp_path / "x.tif")
-    assert read_picture(tmp_path / "x.tif", 1)[0, 0].tolist() == [0, 0, 255]
+    for white in (1.0, 255.0, 1000.0):
+        numbers = np.array([[np.nan, -3.0 * white, -np.inf, np.inf, white]], dtype=np.float32)
+        assert read(numbers, tmp_path).tolist() == [[0, 0, 0, 255, 255]]
+    nothing = np.array([[np.nan, -1.0]], dtype=np.float32)
+    assert read(nothing, tmp_path).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize(("width", "height"), [(2, 20_000), (20_000, 2), (1, 50), (30, 200)])
@@ -205,3 +240,15 @@ def test_a_painting_is_a_file_or_the_name_of_one(tmp_path: Path) -> None:
     assert find_painting("00", tmp_path / "style").name == "00.png"
     with pytest.raises(DataUnavailable, match=r"task\.style=FILE.*00, 01"):
         find_painting("mona_lisa", tmp_path / "style")
+
+
+def test_large_pictures_need_no_warning_and_larger_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # warnings are errors here
+    for width in (15, 150, 250):
+        Image.new("RGB", (width, 10), GREEN).save(tmp_path / f"{width}.png")
+    for width in (15, 150):
+        assert read_picture(tmp_path / f"{width}.png", 10).shape[1] == 10
+    with pytest.raises(DataUnavailable, match=r"cannot be read as a picture .*2500 pixels"):
+        decoded(tmp_path / "250.png")

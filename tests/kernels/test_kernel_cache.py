@@ -49,6 +49,23 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.parametrize("value", ["", " ", "cache", "./cache", "~/cache"])
+def test_a_cache_that_is_no_whole_path_counts_for_nothing(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert kernels.cache_folder() == tmp_path / ".cache" / "l2lgd-kernels"
+
+
+@pytest.mark.parametrize("home", ["", " "])
+def test_without_a_home_there_is_no_cache(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(RuntimeError, match="HOME is empty"):
+        kernels.cache_folder()
+
+
 def test_kernels_have_a_folder_of_their_own_that_nobody_else_reads(
     cache: Path, tmp_path: Path
 ) -> None:

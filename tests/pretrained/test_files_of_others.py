@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.evaluation.learned import trained
 from l2lgd.meta.state import read_last
 from l2lgd.optimizers.base import Optimizer
+from l2lgd.pretrained.weights import bounded_by
 from l2lgd.runs.run import Run
 from l2lgd.storage import checkpoint
 from l2lgd.storage.checkpoint import FORMAT, _digest
@@ -122,6 +124,58 @@ def test_an_opt_beyond_all_bounds_is_refused(
     with pytest.raises((CheckpointError, ConfigError)) as caught:
         way(file_of(tmp_path, opt))
     assert "\n" not in str(caught.value)
+
+
+NTM = {"_target_": "l2lgd.optimizers.ntm_bfgs.NTMBFGS"}
+ODD = "l2lgd.optimizers.sign_equivariant.SignEquivariant"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "opt",
+    [
+        {**LSTM, "hidden_size": 20_000},
+        {**LSTM, "hidden_size": 1, "num_layers": 200_000},
+        {**LSTM, "hidden_size": 1, "num_layers": 10**12},
+        {**NTM, "read_heads": 10**7},
+        {"_target_": ODD, "optimizer": {**LSTM, "hidden_size": 20_000}},
+        grouped({**LSTM, "hidden_size": 20_000}),
+        grouped({**NTM, "hidden_size": 20_000}),
+    ],
+)
+def test_more_weights_than_the_file_has_are_not_made(
+    way: Callable[[Path], None], opt: Any, tmp_path: Path
+) -> None:
+    drawn: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.init, "trunc_normal_", lambda tensor, **_: drawn.append(tensor.numel()))
+        with pytest.raises(CheckpointError, match="its weights are fewer than") as caught:
+            way(file_of(tmp_path, opt))
+    assert sum(drawn) < 10_000
+    assert "\n" not in str(caught.value)
+
+
+def test_what_other_threads_make_meanwhile_may_be_of_any_size(tmp_path: Path) -> None:
+    made: list[nn.Linear] = []
+    with bounded_by(file_of(tmp_path, LSTM)):
+        thread = threading.Thread(target=lambda: made.append(nn.Linear(50, 50)))
+        thread.start()
+        thread.join()
+        with pytest.raises(CheckpointError, match="its weights are fewer than"):
+            nn.Linear(50, 50)
+    assert len(made) == 1
+    nn.Linear(50, 50)
+
+
+@pytest.mark.parametrize("way", [listed, in_python])
+def test_weights_of_another_optimizer_are_refused_in_a_short_line(
+    way: Callable[[Path], None], tmp_path: Path
+) -> None:
+    tensors = {"x": torch.zeros(20_000)}
+    checkpoint.save(tmp_path / FILE, tensors, {"opt": {**LSTM, "hidden_size": 1, "num_layers": 99}})
+    with pytest.raises(CheckpointError, match=r"does not fit this optimizer.* …$") as caught:
+        way(tmp_path / FILE)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize("way", WAYS)

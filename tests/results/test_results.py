@@ -158,6 +158,13 @@ def test_kept_losses_are_found_by_what_they_depend_on(tmp_path: Path) -> None:
     assert kept.find("adam", {**KEY, "seed": 1}) is None
 
 
+@pytest.mark.parametrize("target", [["x"], {"a": ["x"]}, 3, None])
+def test_a_target_that_is_no_text_is_of_something_else(target: object, tmp_path: Path) -> None:
+    about = {"adam": {"key": {**KEY, "task": {"_target_": target}}, "stochastic": False}}
+    kept = KeptLosses(tmp_path / "new", [keep(tmp_path, torch.ones(3, 3), about)])
+    assert kept.find("adam", {**KEY, "task": {"_target_": "l2lgd.X"}}) is None
+
+
 @pytest.mark.parametrize("about", DAMAGED.values(), ids=DAMAGED)
 def test_losses_whose_description_is_damaged_are_refused(about: object, tmp_path: Path) -> None:
     folder = keep(tmp_path, torch.ones(3, 3), about)

@@ -9,7 +9,7 @@ from helpers import l2lgd
 from l2lgd.config.overrides import option
 from l2lgd.runs.sweeps import Sweep
 
-STRANGE = "a=b, [c] 'd' \"e\" #~ größe"
+STRANGE = "a=b, [c] 'd' \"e\" #~ größe no\u00a0break \u202f soft\u00ad 👩\u200d🔬"
 TINY = ("task=quadratic", "logger=none", "meta_steps=2", "num_functions=2", "num_steps=5")
 TINY += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2", "threads=1")
 

@@ -123,6 +123,22 @@ def test_options_can_be_changed_for_what_failed(tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "1.before_1" / "job.json").is_file()
 
 
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=cores",)])
+def test_words_of_a_plan_do_nothing_to_the_terminal(
+    launcher: tuple[str, ...], tmp_path: Path
+) -> None:
+    evil = 'task.name="a\x1b]0;gone\x07\x1b[31mb"'
+    folder = tmp_path / "sweep"
+    (folder / "0").mkdir(parents=True)
+    plan = {"verb": "meta-train", "hydra": [*launcher], "jobs": [[*TINY, evil]]}
+    (folder / "sweep.json").write_text(json.dumps(plan), encoding="utf-8")
+    job = {"job": 0, "overrides": [*TINY, evil], "status": "failed", "error": "x", "seconds": 1}
+    (folder / "0" / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    ran = l2lgd("meta-train", "rerun=sweep", cwd=tmp_path)
+    assert "]0;gone" in ran.stdout + ran.stderr
+    assert not {"\x1b", "\x07"} & set(ran.stdout + ran.stderr)
+
+
 def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     longer = ("meta_steps=400", "validate_every=100", "checkpoint_every=5", "seed=0,1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -1,6 +1,7 @@
 """Variables of the environment: empty ones, and those of other launchers."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,22 @@ def test_configs_take_empty_variables_for_none(monkeypatch: pytest.MonkeyPatch) 
     assert config.logger.project == "l2lgd"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "here empty has a meaning"
     assert "MPLBACKEND" not in os.environ
+
+
+@pytest.mark.skipif(os.name != "posix", reason="~ is the HOME of posix")
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_home_is_not_the_root_of_the_file_system(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    home = Path.home()
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOMEBREW", "")
+    environment.settle()
+    assert Path("~").expanduser() == home
+    assert os.environ.keys().isdisjoint({"HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"})
+    assert "HOMEBREW" in os.environ
 
 
 @pytest.mark.parametrize(

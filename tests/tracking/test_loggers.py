@@ -41,10 +41,12 @@ def test_a_logger_that_fails_is_left_behind(
     assert record.getMessage() == "Broken is off for the rest of this run: no network"
 
 
-def test_wandb_that_cannot_be_reached_costs_no_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["Online", "Shared"])
+def test_wandb_that_cannot_be_reached_costs_no_run(mode: str, tmp_path: Path) -> None:
     ran = l2lgd(
-        *("meta-train", *TINY, "hydra.run.dir=run", "logger.mode=online"),
+        *("meta-train", *TINY, "hydra.run.dir=run"),
         cwd=tmp_path,
+        WANDB_MODE=mode,
         WANDB_API_KEY="0" * 40,
         WANDB_BASE_URL="http://127.0.0.1:9",
         WANDB_INIT_TIMEOUT="2",
@@ -52,6 +54,7 @@ def test_wandb_that_cannot_be_reached_costs_no_run(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert "Wandb is off for the rest of this run" in ran.stderr
+    assert "Input should be" not in ran.stderr, "W&B takes a mode in one spelling only"
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
@@ -100,7 +103,8 @@ def test_wandb_s_own_variables_count(tmp_path: Path) -> None:
         cwd=tmp_path,
         HOME=str(tmp_path),
         WANDB_MODE="Dryrun",
-        WANDB_PROJECT="their-project",
+        WANDB_PROJECT="their/project: ü",
+        WANDB_RUN_ID="their:run/1",
         WANDB_NAME="their-name",
         WANDB_RUN_GROUP="their-group",
         WANDB_DIR="elsewhere",
@@ -109,7 +113,13 @@ def test_wandb_s_own_variables_count(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "is off" not in ran.stderr
     record = _records(tmp_path / "elsewhere")
-    for word in (b"their-project", b"their-name", b"their-group", b"B-aume-lstm"):
+    for word in (
+        "their-project- ü".encode(),
+        b"their-run-1",
+        b"their-name",
+        b"their-group",
+        b"B-aume-lstm",
+    ):
         assert word in record
     assert "to upload it: wandb sync elsewhere/wandb/offline-run-" in ran.stderr
 
@@ -175,6 +185,23 @@ def test_tensorboard_has_curves_config_and_picture(tmp_path: Path) -> None:
     (image,) = events.Images("curves")
     with Image.open(tmp_path / "evaluation" / "curves.png") as picture:
         assert (image.width, image.height) == picture.size
+
+
+@pytest.mark.parametrize(
+    ("logger", "said"),
+    [
+        ("tensorboard", "tensorboard --logdir run/tensorboard"),
+        ("wandb", "wandb sync run/wandb/offline-run-"),
+    ],
+)
+def test_what_is_said_in_the_end_is_for_where_the_command_was_typed(
+    logger: str, said: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(logger)
+    words = (*TINY, f"logger={logger}", "hydra.job.chdir=true", "hydra.run.dir=run")
+    ran = l2lgd("meta-train", *words, cwd=tmp_path, WANDB_MODE="offline")
+    assert ran.returncode == 0, ran.stderr
+    assert said in ran.stderr
 
 
 def test_no_logger_leaves_nothing_but_files(tmp_path: Path) -> None:
