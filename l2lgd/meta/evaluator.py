@@ -9,6 +9,8 @@ from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking.tracker import Tracker
 
+AHEAD = 100  # steps whose minibatches are drawn at once
+
 
 class Evaluator:
     """Runs optimizers on a task. All randomness follows from ``seed``.
@@ -37,6 +39,8 @@ class Evaluator:
         losses[0] = at.loss
         for step in range(1, num_steps + 1):
             signals.check()
+            if step % AHEAD == 1:
+                own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
             at = advance(at)
             losses[step] = at.loss
             self.tracker.steps(step, num_steps)

@@ -94,6 +94,8 @@ def rollout(
     """
     begin = at
     spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
+    steps = range(begin.step + 1, begin.step + num_steps + 1)
+    at.optimizee.prefetch(steps)
     path, losses, gradients, squares = [], [], [at.gradient], []
     for i in range(num_steps):
         if keep_path:
@@ -106,7 +108,7 @@ def rollout(
         begin.optimizer,
         begin.states,
         begin.blocks,
-        range(begin.step + 1, at.step + 1),
+        steps,
         torch.stack(losses),
         torch.stack(gradients),
         torch.stack(squares).mean(0),

@@ -55,6 +55,13 @@ class Optimizee(ABC):
             Optimizees whose losses are the same numbers as here.
         """
 
+    def prefetch(self, steps: range) -> None:  # noqa: B027
+        """Have what the losses of these steps need besides θ drawn, and on the device.
+
+        It changes no number. It is called before an unroll, so that none of its steps waits for
+        the CPU; a task that draws minibatches on the CPU does so here, in one transfer.
+        """
+
     def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Losses (B,) and ∇f (B, n), both without a graph.
 

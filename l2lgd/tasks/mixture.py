@@ -38,6 +38,10 @@ class Padded(Optimizee):
         own = [function.initial_parameters for function in functions]
         self.initial_parameters = torch.cat([pad(part, (0, n - part.shape[1])) for part in own])
 
+    def prefetch(self, steps: range) -> None:
+        for function in self.functions:
+            function.prefetch(steps)
+
     def loss(self, parameters: Tensor, step: int) -> Tensor:
         rows = zip(self.functions, parameters.split(1), strict=True)
         return torch.cat([f.loss(row[:, : f.initial_parameters.shape[1]], step) for f, row in rows])
@@ -57,6 +61,9 @@ class Rescaled(Optimizee):
         self.function, self.scale = function, scale
         self.shapes, self.stochastic = function.shapes, function.stochastic
         self.initial_parameters = function.initial_parameters / scale
+
+    def prefetch(self, steps: range) -> None:
+        self.function.prefetch(steps)
 
     def loss(self, parameters: Tensor, step: int) -> Tensor:
         return self.function.loss(self.scale * parameters, step)
