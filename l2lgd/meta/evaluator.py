@@ -1,6 +1,7 @@
 """Evaluation: the losses of any optimizer on functions that a task draws."""
 
-from l2lgd.meta.rollout import advance, start
+from l2lgd.meta.graphed import step_of
+from l2lgd.meta.rollout import start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
@@ -34,6 +35,7 @@ class Evaluator:
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         own = optimizee.select(self.ranks.share(num_functions))
         at = start(optimizer, own)
+        following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
         losses[0] = at.loss
@@ -41,7 +43,7 @@ class Evaluator:
             signals.check()
             if step % AHEAD == 1:
                 own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
-            at = advance(at)
+            at = following(at)
             losses[step] = at.loss
             self.tracker.steps(step, num_steps)
         everyones = self.ranks.columns(losses, num_functions)

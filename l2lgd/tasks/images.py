@@ -13,7 +13,7 @@ from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
 from l2lgd.seeding import derive_seed
 from l2lgd.tasks.base import Optimizee, Split, Task
-from l2lgd.tasks.minibatches import Minibatches
+from l2lgd.tasks.minibatches import Minibatches, OneMinibatch
 
 
 class Network(ABC):
@@ -46,7 +46,7 @@ class Classifiers(Optimizee):
         self,
         images: Images,
         network: Network,
-        minibatches: Minibatches,
+        minibatches: Minibatches | OneMinibatch,
         initial_parameters: Tensor,
     ) -> None:
         self.images, self.network, self.shapes = images, network, network.shapes
@@ -54,6 +54,14 @@ class Classifiers(Optimizee):
 
     def prefetch(self, steps: range) -> None:
         self.minibatches.prefetch(steps)
+
+    def inputs(self, step: int) -> tuple[Tensor]:
+        return (self.minibatches.index(step),)
+
+    def on(self, inputs: tuple[Tensor, ...]) -> "Classifiers":
+        return Classifiers(
+            self.images, self.network, OneMinibatch(*inputs), self.initial_parameters
+        )
 
     def minibatch(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels (B, batch, …) in [0, 1] and labels (B, batch)."""

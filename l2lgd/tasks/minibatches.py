@@ -79,3 +79,25 @@ class Minibatches:
         count = self.count if self._own is None else self._own.shape[1]
         index = torch.randint(count, (self.stacked, self.batch_size), generator=draw)[self.rows]
         return index if self._own is None else self._own.gather(1, index)
+
+
+class OneMinibatch:
+    """The same minibatch at every step.
+
+    Args:
+        index: of its examples (B, batch).
+    """
+
+    def __init__(self, index: Tensor) -> None:
+        self._index = index
+
+    def index(self, step: int) -> Tensor:
+        """As for :class:`Minibatches`."""
+        return self._index
+
+    def prefetch(self, steps: Sequence[int]) -> None:
+        """As for :class:`Minibatches`."""
+
+    def select(self, rows: slice) -> "OneMinibatch":
+        """As for :class:`Minibatches`."""
+        return OneMinibatch(self._index[rows])
