@@ -78,6 +78,7 @@ CASES = {
     "quadratic-128": Case(128),
     "mnist-1": Case(1, (20,)),
     "mnist-8": Case(8, (20,)),
+    "mnist-16": Case(16, (20,)),
     "mlp-318k": Case(1, (400,)),
     "mlp-1m": Case(1, (1260,)),
     "cifar-1": Case(1, convnet=True),
