@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import OPTIMIZERS, choices, node, optimizer
+from helpers import OPTIMIZERS, choices, classifiers, node, optimizer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from l2lgd.config.building import build
+from l2lgd.kernels import coordinatewise as compiled
 from l2lgd.meta.estimators.replay import replay
 from l2lgd.meta.rollout import Position, advance, rollout, start
 from l2lgd.meta.schedules import Unroll
@@ -103,3 +104,33 @@ def test_an_unroll_stays_on_the_device(
     for weight in at.optimizer.phi():
         assert weight.grad is not None
         assert weight.grad.device == META
+
+
+def operations(name: str, optimizee: Optimizee, length: int, second: bool) -> tuple[int, int]:
+    """How many a step of the rollout and a replay take, where compiled code is at hand."""
+    at = start(optimizer(name, torch.float32), optimizee)
+    optimizee.prefetch(range(length + 1))
+    with Operations() as of_step:
+        advance(at)
+    record, _ = rollout(at, length, keep_path=second)
+    with Operations() as of_replay:
+        replay(record, lambda losses, steps: losses)
+    return len(of_step.launched), len(of_replay.launched)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm_odd", "lstm_per_group"])
+def test_operations_do_not_grow_with_what_is_computed(name: str) -> None:
+    if not compiled.is_available():
+        pytest.skip("without a C++ compiler, coordinates are stepped block by block")
+    first = [
+        operations(name, classifiers(functions, torch.float32), length, False)
+        for functions, length in ((2, 3), (7, 3), (2, 9))
+    ]
+    first.append(operations(name, classifiers(400, torch.float32), 3, False))  # 22,000 coordinates
+    assert len(set(first)) == 1, first
+    few, more, longer, many = (
+        operations(name, classifiers(functions, torch.float32), length, True)[1]
+        for functions, length in ((2, 3), (7, 3), (2, 6), (2, 9))
+    )
+    assert few == more
+    assert longer - few == many - longer, "each step of a second derivative adds the same number"
