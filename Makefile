@@ -79,6 +79,9 @@ sharing: install  ## what sharing information between coordinates is worth, as i
 bench: install  ## a meta-step against the textbook loop, seconds and memory (under five minutes)
 	$(BIN)/python scripts/bench/meta_step.py
 
+gpu: install  ## try and measure everything on a GPU: outputs/gpu (eight minutes at most)
+	$(BIN)/python scripts/bench/gpu.py
+
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -135,6 +136,29 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     checkpoint.save(root / "vgg.safetensors", weights, about)
     names = {"content": "content", "style": "painting.png", "vgg": "vgg.safetensors"}
     return {name: str(root / file) for name, file in names.items()}
+
+
+@pytest.fixture(scope="session")
+def small_data(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir: a few pictures a class for MNIST and CIFAR-10, the gallery for neural art.
+
+    Classes differ in brightness, so that there is something to be learned.
+    """
+    root = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(0)
+    for name, shape in (("mnist", (28, 28)), ("cifar10", (32, 32, 3))):
+        for part, count in (("train", 10), ("test", 3)):
+            for label in range(10):
+                folder = root / name / part / str(label)
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    pixels = draw.integers(20 * label, 20 * label + 60, shape, dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{index}.png")
+    shutil.copytree(gallery["content"], root / "neural_art" / "content")
+    for style in ("starry_night", "the_scream"):
+        (root / "neural_art" / "style").mkdir(exist_ok=True)
+        shutil.copy(gallery["style"], root / "neural_art" / "style" / f"{style}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.classification import Perceptron
 from l2lgd.tasks.images import Classifiers
+from l2lgd.tasks.minibatches import Minibatches
 from l2lgd.tasks.quadratic import QuadraticTask
 
 SLOW = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}  # W&B's own patience
@@ -112,10 +113,8 @@ def classifiers(num_functions: int = 3, dtype: torch.dtype = torch.float64) -> C
     return Classifiers(
         Images(pixels, labels, 3),
         Perceptron([9, 4, 3], torch.sigmoid),
-        batch_size=5,
-        initial_parameters=initial.to(dtype),
-        seed=1,
-        stacked=num_functions,
+        Minibatches(40, 5, seed=1, stacked=num_functions),
+        initial.to(dtype),
     )
 
 

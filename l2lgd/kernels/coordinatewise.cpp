@@ -89,6 +89,19 @@ template <class T> INLINE Pack<T> broadcast(T x) {
   return a;
 }
 
+// All bits of a lane where a number in it is not zero; NaN is not.
+template <class T> INLINE typename Lanes<T>::Bits nonzero(const Pack<T>& x) {
+  typename Lanes<T>::Bits found = {};
+  for (auto& v : x.v) found |= v != typename Lanes<T>::Value{};
+  return found;
+}
+
+template <class T> INLINE bool any(typename Lanes<T>::Bits lanes) {
+  bool found = false;
+  for (size_t i = 0; i < sizeof lanes / sizeof lanes[0]; ++i) found |= lanes[i] != 0;
+  return found;
+}
+
 // Between -bound and bound. NaN stays NaN: a comparison with it is false.
 template <class T> INLINE typename Lanes<T>::Value clamp(typename Lanes<T>::Value x, T bound) {
   using Value = typename Lanes<T>::Value;
@@ -635,30 +648,38 @@ void step_back(const Network& net, const T* flat, const T* gradient, const T* co
                       [&](Scratch<T>& s, int64_t start, int total) {
     s.states.load(net, from, n, start, total);
     s.d_states.load(net, d_after, n, start, total);
-    int block = 0;  // where other passes have the steps, this one has the blocks
+    int block = 0, slot = 0;  // where other passes have the steps, this one has the live blocks
     for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++block) {
       const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
-      s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
-        hidden(w, s, l, block)[j] = h;
-        s.layers[l].cell[block * net.hidden + j] = c;
+      Pack<T> features[2] = {};
+      s.gradients[slot] = load(gradient + begin, count);
+      s.cotangents[slot] = broadcast(T(net.output_scale)) * load(cotangent + begin, count);
+      const Pack<T> none = s.gradients[slot] - s.gradients[slot];  // NaN where it is not finite
+      auto live = nonzero(s.cotangents[slot]) | nonzero(none);
+      s.d_states.for_units(net, block, [&](int, int, Pack<T>& h, Pack<T>& c) {
+        live |= nonzero(h) | nonzero(c);
       });
-      s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
-        s.layers[l].d_recurrent[j] = h;
-        s.layers[l].d_cell[j] = c;
-      });
-      s.gradients[block] = load(gradient + begin, count);
-      s.cotangents[block] = broadcast(T(net.output_scale)) * load(cotangent + begin, count);
-      Pack<T> features[2];
-      forward(w, s, block);
-      backward(w, s, block, features);
+      if (any<T>(live)) {  // else its cotangents stay zero
+        s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+          hidden(w, s, l, slot)[j] = h;
+          s.layers[l].cell[slot * net.hidden + j] = c;
+        });
+        s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+          s.layers[l].d_recurrent[j] = h;
+          s.layers[l].d_cell[j] = c;
+        });
+        forward(w, s, slot);
+        backward(w, s, slot, features);
+        s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
+          h = s.layers[l].d_recurrent[j];
+          c = s.layers[l].d_cell[j];
+        });
+        ++slot;
+      }
       for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
-      s.d_states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
-        h = s.layers[l].d_recurrent[j];
-        c = s.layers[l].d_cell[j];
-      });
     }
     s.d_states.store(net, d_states, n, start, total);
-    weight_gradient(w, s, block);
+    weight_gradient(w, s, slot);
   });
 }
 

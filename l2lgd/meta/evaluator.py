@@ -1,6 +1,7 @@
 """Evaluation: the losses of any optimizer on functions that a task draws."""
 
-from l2lgd.meta.rollout import advance, start
+from l2lgd.meta.graphed import step_of
+from l2lgd.meta.rollout import start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
@@ -8,6 +9,8 @@ from l2lgd.system import signals
 from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Split, Task
 from l2lgd.tracking.tracker import Tracker
+
+AHEAD = 100  # steps whose minibatches are drawn at once
 
 
 class Evaluator:
@@ -32,12 +35,15 @@ class Evaluator:
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         own = optimizee.select(self.ranks.share(num_functions))
         at = start(optimizer, own)
+        following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
         losses[0] = at.loss
         for step in range(1, num_steps + 1):
             signals.check()
-            at = advance(at)
+            if step % AHEAD == 1:
+                own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
+            at = following(at)
             losses[step] = at.loss
             self.tracker.steps(step, num_steps)
         everyones = self.ranks.columns(losses, num_functions)

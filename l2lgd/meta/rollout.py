@@ -1,6 +1,7 @@
 """Rollout: optimizers run on stacked optimizees, without a graph through time."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,7 +84,11 @@ def advance(at: Position) -> Position:
 
 
 def rollout(
-    at: Position, num_steps: int, keep_path: bool = False, state_bytes: int = STATE_BYTES
+    at: Position,
+    num_steps: int,
+    keep_path: bool = False,
+    state_bytes: int = STATE_BYTES,
+    step: Callable[[Position], Position] = advance,
 ) -> tuple[Record, Position]:
     """Run ``num_steps`` steps without a graph and record the gradients.
 
@@ -91,14 +96,17 @@ def rollout(
         keep_path: record parameters and states, too, for a replay with second derivatives.
         state_bytes: where the states of all steps need more, only some √U of them are recorded.
             The replay computes the others again from the gradients.
+        step: does one.
     """
     begin = at
     spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
+    steps = range(begin.step + 1, begin.step + num_steps + 1)
+    at.optimizee.prefetch(steps)
     path, losses, gradients, squares = [], [], [at.gradient], []
     for i in range(num_steps):
         if keep_path:
             path.append(at if i % spacing == 0 else replace(at, states=[]))
-        before, at = at.parameters, advance(at)
+        before, at = at.parameters, step(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
         squares.append((at.parameters - before).square().mean(1))
@@ -106,7 +114,7 @@ def rollout(
         begin.optimizer,
         begin.states,
         begin.blocks,
-        range(begin.step + 1, at.step + 1),
+        steps,
         torch.stack(losses),
         torch.stack(gradients),
         torch.stack(squares).mean(0),

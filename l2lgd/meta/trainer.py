@@ -176,7 +176,7 @@ class Trainer(Evaluator):
         length = min(unroll.length(fraction), horizon - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
         second = unroll.keeps_second_derivatives(fraction)
-        record, at = rollout(at, length, keep_path=second)
+        record, at = rollout(at, length, keep_path=second, step=trajectory.step)
         alive = finite_functions(record)
         if alive is not None:
             record = without(record, alive)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from l2lgd.meta.rollout import Position, start
+from l2lgd.meta.graphed import Step, step_of
+from l2lgd.meta.rollout import Position, advance, start
 from l2lgd.optimizers.base import LearnedRule, like_state, tensors_of
 from l2lgd.tasks.base import Optimizee
 
@@ -18,6 +19,7 @@ class Trajectory:
 
     initial_loss: float  # mean over the functions
     position: Position
+    step: Step = advance
     lowest: float = math.inf  # mean loss of an unroll so far
     strayed: bool = False  # far above that
     diverged: bool = False  # a meta-gradient was not finite
@@ -36,7 +38,7 @@ class Trajectory:
     def begin(cls, optimizer: LearnedRule, optimizee: Optimizee) -> "Trajectory":
         """At step 0."""
         position = start(optimizer, optimizee)
-        return cls(position.loss.mean().item(), position)
+        return cls(position.loss.mean().item(), position, step_of(position))
 
     def tensors(self) -> dict[str, Tensor]:
         """θ, f(θ), ∇ and the optimizer's states."""

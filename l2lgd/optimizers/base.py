@@ -99,7 +99,7 @@ class Optimizer(ABC, Generic[StateT]):
         Args:
             gradient, state, width: as for :meth:`step`.
             cotangent: ∂L/∂g_t (B, n).
-            state_cotangent: ∂L/∂h_{t+1}, a state; None where it is zero.
+            state_cotangent: ∂L/∂h_{t+1}, a state; None where it is zero. It may be written over.
 
         Returns:
             ∂L/∂φ for each weight, ∂L/∂∇_t (B, n) and ∂L/∂h_t, through this step.

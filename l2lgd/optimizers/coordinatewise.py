@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import coordinatewise as kernel
 from l2lgd.optimizers.base import LearnedRule, coordinate_blocks, map_state, tensors_of
-from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess
+from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess, slopes
 
 OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
 BACKENDS = ("auto", "torch")
@@ -206,18 +206,13 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
             return super().step_back(gradient, state, cotangent, state_cotangent, width)
         phi = self._phi()
         total = torch.zeros_like(phi)
-        if state_cotangent is None:
-            d_state = map_state(torch.zeros_like, state)
-        else:
-            d_state = map_state(torch.clone, state_cotangent)
-        flat = (part.reshape(-1).contiguous() for part in (gradient, cotangent))
+        d_state = state_cotangent or map_state(torch.zeros_like, state)
+        flat = [part.reshape(-1).contiguous() for part in (gradient, cotangent)]
         d_features = compiled.step_back(self._settings, phi, *flat, state, d_state, total)
-        # The kernel ends at the features: smoothing, which is Python's, is between them and ∇.
-        with torch.enable_grad():
-            gradient = gradient.detach().requires_grad_()
-            features = self._features(gradient, width)
-            (d_gradient,) = torch.autograd.grad(features, gradient, d_features)
-        return self._per_weight(total), d_gradient, d_state
+        # The kernel ends at the features, each of which depends on its own gradient alone.
+        flat_width = None if width is None else width.reshape(-1)
+        d_gradient = (d_features * slopes(flat[0], self.preprocessing, self.p, flat_width)).sum(0)
+        return self._per_weight(total), d_gradient.view_as(gradient), d_state
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
         if not self.coordinatewise or self._kernel() is not None:  # which cuts its work itself

@@ -31,10 +31,7 @@ def smoothed_log_sign(gradient: Tensor, p: float, width: Tensor) -> Tensor:
         width: (…), raised to where the second agrees with the slope e^p at ∇ = 0.
     """
     constant = gradient.detach()
-    square_is_normal = 2 * math.sqrt(torch.finfo(gradient.dtype).tiny)
-    width = width.clamp(min=max(2 / math.pi * math.exp(-p), square_is_normal))
-    slopes = torch.stack((constant / p, 2 / math.pi * width)) / (constant.square() + width.square())
-    return log_sign(constant, p) + slopes * (gradient - constant)
+    return log_sign(constant, p) + _smoothed_slopes(constant, p, width) * (gradient - constant)
 
 
 def preprocess(gradient: Tensor, kind: str, p: float, width: Tensor | None = None) -> Tensor:
@@ -45,6 +42,28 @@ def preprocess(gradient: Tensor, kind: str, p: float, width: Tensor | None = Non
     if kind == "none":
         return gradient.unsqueeze(0)
     return log_sign(gradient, p) if width is None else smoothed_log_sign(gradient, p, width)
+
+
+def slopes(gradient: Tensor, kind: str, p: float, width: Tensor | None = None) -> Tensor:
+    """The derivatives (F, …) of the features that :func:`preprocess` makes of a gradient (…)."""
+    if kind == "none":
+        return torch.ones_like(gradient).unsqueeze(0)
+    return _slopes(gradient, p) if width is None else _smoothed_slopes(gradient, p, width)
+
+
+def _slopes(gradient: Tensor, p: float) -> Tensor:
+    size, tiny = gradient.abs(), torch.finfo(gradient.dtype).tiny
+    has_logarithm = (size >= tiny) & (size.clamp(min=tiny).log() / p > -1.0)
+    scale = math.exp(p)
+    direction = scale * ((gradient * scale).abs() < 1.0).to(gradient.dtype)
+    return torch.stack(((1 / (p * gradient)).where(has_logarithm, 0.0), direction))
+
+
+def _smoothed_slopes(gradient: Tensor, p: float, width: Tensor) -> Tensor:
+    square_is_normal = 2 * math.sqrt(torch.finfo(gradient.dtype).tiny)
+    width = width.clamp(min=max(2 / math.pi * math.exp(-p), square_is_normal))
+    numerators = torch.stack((gradient / p, 2 / math.pi * width))
+    return numerators / (gradient.square() + width.square())
 
 
 def clipped_share(gradient: Tensor, p: float) -> float:

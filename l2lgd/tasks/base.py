@@ -55,6 +55,25 @@ class Optimizee(ABC):
             Optimizees whose losses are the same numbers as here.
         """
 
+    def prefetch(self, steps: range) -> None:  # noqa: B027
+        """Have what the losses of these steps need besides θ drawn, and on the device.
+
+        It changes no number. It is called before an unroll, so that none of its steps waits for
+        the CPU; a task that draws minibatches on the CPU does so here, in one transfer.
+        """
+
+    def inputs(self, step: int) -> tuple[Tensor, ...] | None:
+        """What the loss of a step depends on besides θ, of the same shapes at every step.
+
+        Steps are replayed as a CUDA graph where this is known. It is nothing, by default, where
+        the loss is the same at every step, and None, unknown, where it is not.
+        """
+        return None if self.stochastic else ()
+
+    def on(self, inputs: tuple[Tensor, ...]) -> "Optimizee":
+        """These functions at the step that has ``inputs``, whatever the step is said to be."""
+        return self
+
     def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Losses (B,) and ∇f (B, n), both without a graph.
 

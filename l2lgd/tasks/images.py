@@ -11,8 +11,9 @@ from torch.nn import functional
 from l2lgd.data.images import Images, load_images
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.seeding import derive_seed, generator
+from l2lgd.seeding import derive_seed
 from l2lgd.tasks.base import Optimizee, Split, Task
+from l2lgd.tasks.minibatches import Minibatches, OneMinibatch
 
 
 class Network(ABC):
@@ -35,11 +36,8 @@ class Classifiers(Optimizee):
 
     Args:
         images: the data they are trained on.
+        minibatches: B streams of these images.
         initial_parameters: (B, n).
-        seed: of the streams of minibatches.
-        stacked: how many functions that seed has.
-        rows: which of them these B are.
-        examples: how many of the images each function has, drawn at random; None for all.
     """
 
     stochastic = True
@@ -48,34 +46,26 @@ class Classifiers(Optimizee):
         self,
         images: Images,
         network: Network,
-        batch_size: int,
+        minibatches: Minibatches | OneMinibatch,
         initial_parameters: Tensor,
-        seed: int,
-        stacked: int,
-        rows: slice = slice(None),
-        examples: int | None = None,
     ) -> None:
         self.images, self.network, self.shapes = images, network, network.shapes
-        self.batch_size, self.initial_parameters = batch_size, initial_parameters
-        self.seed, self.stacked, self.rows, self.examples = seed, stacked, rows, examples
-        self._own: Tensor | None = None  # indices of its images (B, examples)
-        if examples is not None and examples < len(images.labels):
-            drawn = range(stacked)[rows]
-            self._own = torch.stack([self._draw_examples(function) for function in drawn])
+        self.minibatches, self.initial_parameters = minibatches, initial_parameters
 
-    def _draw_examples(self, function: int) -> Tensor:
-        draw = generator(self.seed, "examples", function)
-        return torch.randperm(len(self.images.labels), generator=draw)[: self.examples]
+    def prefetch(self, steps: range) -> None:
+        self.minibatches.prefetch(steps)
+
+    def inputs(self, step: int) -> tuple[Tensor]:
+        return (self.minibatches.index(step),)
+
+    def on(self, inputs: tuple[Tensor, ...]) -> "Classifiers":
+        return Classifiers(
+            self.images, self.network, OneMinibatch(*inputs), self.initial_parameters
+        )
 
     def minibatch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Pixels (B, batch, …) in [0, 1] and labels (B, batch), drawn with replacement."""
-        draw = generator(self.seed, "minibatch", step)
-        shape = (self.stacked, self.batch_size)
-        count = len(self.images.labels) if self._own is None else self._own.shape[1]
-        index = torch.randint(count, shape, generator=draw)[self.rows]
-        if self._own is not None:
-            index = self._own.gather(1, index)
-        index = index.to(self.images.labels.device)
+        """Pixels (B, batch, …) in [0, 1] and labels (B, batch)."""
+        index = self.minibatches.index(step)
         pixels = self.images.pixels[index].to(self.initial_parameters.dtype) / 255
         return pixels, self.images.labels[index]
 
@@ -86,17 +76,8 @@ class Classifiers(Optimizee):
         return losses.view(labels.shape).mean(1)
 
     def select(self, rows: slice) -> Self:
-        chosen = range(self.stacked)[self.rows][rows]
-        return type(self)(
-            self.images,
-            self.network,
-            self.batch_size,
-            self.initial_parameters[rows],
-            self.seed,
-            self.stacked,
-            slice(chosen.start, chosen.stop, chosen.step),
-            self.examples,
-        )
+        own = self.minibatches.select(rows)
+        return type(self)(self.images, self.network, own, self.initial_parameters[rows])
 
 
 class ImageTask(Task):
@@ -162,16 +143,15 @@ class ImageTask(Task):
         network = self.network(tuple(images.pixels.shape[1:]), images.num_classes, generator)
         n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
-        seed = int(torch.randint(2**62, (), generator=generator))
-        return Classifiers(
-            images,
-            network,
+        minibatches = Minibatches(
+            len(images.labels),
             self.batch_size,
-            initial.to(self.device, self.dtype),
-            derive_seed(seed, split),
+            derive_seed(int(torch.randint(2**62, (), generator=generator)), split),
             num_functions,
             examples=self.examples,
+            device=images.labels.device,
         )
+        return Classifiers(images, network, minibatches, initial.to(self.device, self.dtype))
 
     def data_description(self) -> dict[str, object]:
         return self.images.description

@@ -6,6 +6,7 @@ the networks themselves have: with random scaling, f is minimised as a function 
 random c for every coordinate (Lv, Jiang & Li, 2017, section 4.1). This is not in the paper.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Self
@@ -38,6 +39,23 @@ class Padded(Optimizee):
         own = [function.initial_parameters for function in functions]
         self.initial_parameters = torch.cat([pad(part, (0, n - part.shape[1])) for part in own])
 
+    def prefetch(self, steps: range) -> None:
+        for function in self.functions:
+            function.prefetch(steps)
+
+    def inputs(self, step: int) -> tuple[Tensor, ...] | None:
+        each = [function.inputs(step) for function in self.functions]
+        known = [own for own in each if own is not None]
+        return tuple(itertools.chain(*known)) if len(known) == len(each) else None
+
+    def on(self, inputs: tuple[Tensor, ...]) -> "Padded":
+        count = len(inputs) // len(self.functions)  # they are of one kind
+        each = [
+            function.on(inputs[k * count : (k + 1) * count])
+            for k, function in enumerate(self.functions)
+        ]
+        return Padded(each, self.initial_parameters.shape[1])
+
     def loss(self, parameters: Tensor, step: int) -> Tensor:
         rows = zip(self.functions, parameters.split(1), strict=True)
         return torch.cat([f.loss(row[:, : f.initial_parameters.shape[1]], step) for f, row in rows])
@@ -57,6 +75,15 @@ class Rescaled(Optimizee):
         self.function, self.scale = function, scale
         self.shapes, self.stochastic = function.shapes, function.stochastic
         self.initial_parameters = function.initial_parameters / scale
+
+    def prefetch(self, steps: range) -> None:
+        self.function.prefetch(steps)
+
+    def inputs(self, step: int) -> tuple[Tensor, ...] | None:
+        return self.function.inputs(step)
+
+    def on(self, inputs: tuple[Tensor, ...]) -> "Rescaled":
+        return Rescaled(self.function.on(inputs), self.scale)
 
     def loss(self, parameters: Tensor, step: int) -> Tensor:
         return self.function.loss(self.scale * parameters, step)

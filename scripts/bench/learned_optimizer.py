@@ -1,11 +1,13 @@
-"""What a step of ``l2lgd.LearnedOptimizer`` costs beside ``torch.optim.Adam``.
+"""What a step of ``l2lgd.LearnedOptimizer`` costs beside ``torch.optim.AdamW``.
 
     python scripts/bench/learned_optimizer.py                 # 10⁴, 10⁶, 10⁷ coordinates
     python scripts/bench/learned_optimizer.py --sizes 1e8 --state bfloat16   # needs 18 GB
     python scripts/bench/learned_optimizer.py --rounding --weights mnist-lstm_mixture  # quality
 
-Every size is a process of its own: one parameter tensor, steps of both optimizers in turns, the
-best of several. Memory beyond the state is the growth of the process's peak in the first step.
+Every size is a process of its own: one parameter tensor, steps of all optimizers in turns, the
+best of several. AdamW is PyTorch's ``foreach`` and ``fused``. The floor is the multiply-adds of the
+networks alone, at the speed of PyTorch's matrix products here. Memory beyond the state is the
+growth of the process's peak in the first step.
 """
 
 import argparse
@@ -19,11 +21,13 @@ from pathlib import Path
 import torch
 
 from l2lgd import LearnedOptimizer
+from l2lgd.optimizers.sign_equivariant import SignEquivariant
+from l2lgd.pretrained.weights import load
 
 SEEDS = 5
 WARM_UP = 40_000  # coordinates of a first tensor, for whatever is needed only once
-COLUMNS = ("coordinates", "learned, ms", "Adam, ms", "ratio", "ns a coordinate", "state, GB")
-COLUMNS += ("beyond it, MB",)
+COLUMNS = ("coordinates", "learned, ms", "foreach, ms", "fused, ms", "to fused", "ns a coordinate")
+COLUMNS += ("to the floor", "state, GB", "beyond it, MB")
 SECONDS = 6.0  # that steps are repeated for
 
 
@@ -54,10 +58,11 @@ def main() -> None:
         for option in ("weights", "state", "device", "threads"):
             words += [f"--{option}", str(getattr(given, option))]
         found = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
-        learned, adam = found["learned"], found["adam"]
+        learned, fused = found["learned"], found["fused"]
         print(
-            f"| {size:.0e} | {1e3 * learned:.3g} | {1e3 * adam:.3g} | {learned / adam:.0f} "
-            f"| {1e9 * learned / size:.0f} | {found['state'] / 1e9:.3g} "
+            f"| {size:.0e} | {1e3 * learned:.3g} | {1e3 * found['foreach']:.3g} "
+            f"| {1e3 * fused:.3g} | {learned / fused:.0f} | {1e9 * learned / size:.0f} "
+            f"| {learned / found['floor'] / size:.2f} | {found['state'] / 1e9:.3g} "
             f"| {found['beyond'] / 1e6:.0f} |",
             flush=True,
         )
@@ -97,10 +102,29 @@ def measured(given: argparse.Namespace) -> dict[str, float]:
     learned.step()
     kept = sum(part.numel() * part.element_size() for part in learned.state[own].values())
     beyond = peak(given.device) - before - kept
-    adam = torch.optim.Adam([own])
-    adam.step()
-    times = in_turns({"learned": learned.step, "adam": adam.step}, given.device)
-    return times | {"state": kept, "beyond": max(0, beyond)}
+    adams = {kind: torch.optim.AdamW([own], **{kind: True}) for kind in ("foreach", "fused")}
+    steps: dict[str, Callable[[], object]] = {"learned": learned.step}
+    for kind, adam in adams.items():
+        adam.step()
+        steps[kind] = adam.step
+    times = in_turns(steps, given.device)
+    floor = multiply_adds(given.weights) * seconds_of_multiply_add(given.device)
+    return times | {"state": kept, "beyond": max(0, beyond), "floor": floor}
+
+
+def multiply_adds(weights: str) -> int:
+    """Of one coordinate in one step: every weight once, for each pass of its network."""
+    chosen = load(weights)
+    passes = 2 if isinstance(chosen, SignEquivariant) else 1
+    return passes * sum(weight.numel() for weight in chosen.parameters() if weight.dim() > 1)
+
+
+def seconds_of_multiply_add(device: str) -> float:
+    """In a product of two matrices that fit the cache, the best of several."""
+    size = 512
+    one, other = (torch.randn(size, size, device=device) for _ in range(2))
+    best = in_turns({"product": lambda: one @ other}, device, seconds=1.0)
+    return best["product"] / size**3
 
 
 def parameter(size: int, device: str) -> torch.nn.Parameter:
@@ -129,10 +153,12 @@ def _status(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def in_turns(steps: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
+def in_turns(
+    steps: dict[str, Callable[[], object]], device: str, seconds: float = SECONDS
+) -> dict[str, float]:
     """The shortest time of each."""
     best = dict.fromkeys(steps, float("inf"))
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for name, step in steps.items():
             began = time.perf_counter()

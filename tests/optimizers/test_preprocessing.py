@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2lgd.optimizers.preprocessing import clipped_share, log_sign, preprocess, smoothed_log_sign
+from l2lgd.optimizers.preprocessing import (
+    PREPROCESSINGS,
+    clipped_share,
+    log_sign,
+    preprocess,
+    slopes,
+    smoothed_log_sign,
+)
 
 
 def formula(gradient: float, p: float) -> tuple[float, float]:
@@ -91,3 +98,15 @@ def test_clipped_share_counts_small_entries_among_the_non_zero_ones() -> None:
     gradient = torch.tensor([0.0, 0.0, 1e-6, -1e-6, 1e-3, -1.0, 2.0])
     assert clipped_share(gradient, 10.0) == pytest.approx(2 / 5)
     assert clipped_share(torch.zeros(3), 10.0) == 0.0
+
+
+@pytest.mark.parametrize("smoothed", [False, True])
+@pytest.mark.parametrize("kind", PREPROCESSINGS)
+def test_slopes_are_the_derivatives_of_the_features(kind: str, smoothed: bool) -> None:
+    sizes = torch.tensor([0.0, 1e-320, 1e-9, 4e-5, 5e-5, 1e-3, 1.0, 1e9], dtype=torch.float64)
+    gradient = torch.cat((sizes, -sizes)).requires_grad_()
+    width = torch.full_like(gradient, 1e-3).detach() if smoothed else None
+    found = slopes(gradient.detach(), kind, 10.0, width)
+    for feature, slope in zip(preprocess(gradient, kind, 10.0, width), found, strict=True):
+        (expected,) = torch.autograd.grad(feature.sum(), gradient, retain_graph=True)
+        torch.testing.assert_close(slope, expected, rtol=1e-12, atol=0)

@@ -21,7 +21,6 @@ from subprocess import CompletedProcess
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers import NO_NETWORK, l2lgd, python, served
 from PIL import Image
@@ -327,29 +326,6 @@ def variables(small_data: Path) -> dict[str, str]:
     """Of the environment: small data, the example as if it were installed, no network."""
     changes = {"L2LGD_DATA": str(small_data), "WANDB_MODE": "disabled", "PYTHONPATH": str(EXAMPLE)}
     return {**NO_NETWORK, **changes}
-
-
-@pytest.fixture(scope="module")
-def small_data(gallery: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data_dir: a few pictures a class for MNIST and CIFAR-10, the gallery for neural art.
-
-    Classes differ in brightness, so that there is something to be learned.
-    """
-    root = tmp_path_factory.mktemp("data")
-    draw = np.random.default_rng(0)
-    for name, shape in (("mnist", (28, 28)), ("cifar10", (32, 32, 3))):
-        for part, count in (("train", 10), ("test", 3)):
-            for label in range(10):
-                folder = root / name / part / str(label)
-                folder.mkdir(parents=True)
-                for index in range(count):
-                    pixels = draw.integers(20 * label, 20 * label + 60, shape, dtype=np.uint8)
-                    Image.fromarray(pixels).save(folder / f"{index}.png")
-    shutil.copytree(gallery["content"], root / "neural_art" / "content")
-    for style in ("starry_night", "the_scream"):
-        (root / "neural_art" / "style").mkdir(exist_ok=True)
-        shutil.copy(gallery["style"], root / "neural_art" / "style" / f"{style}.png")
-    return root
 
 
 PYTHON = {page: [b for b in blocks(page) if b.language == "python"] for page in SHOWN}

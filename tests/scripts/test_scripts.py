@@ -19,11 +19,15 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_textbook_loop_has_our_meta_gradient() -> None:
-    done = run("bench/meta_step.py", "--cases", "quadratic-128", "--seconds", "0", "--json")
+    cases = "quadratic-128,mnist-1-second"
+    done = run("bench/meta_step.py", "--cases", cases, "--seconds", "0", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.keys() == {"device", "threads", "cases"}
-    (case,) = found["cases"]
+    case, second = found["cases"]
+    assert second["meta_gradient_error"] < 1e-3
+    assert second["first_order_seconds"] > 0
+    assert case["first_order_seconds"] is None
     assert (case["name"], case["coordinates"], case["functions"]) == ("quadratic-128", 10, 128)
     assert case["unroll"] == 20
     assert case["meta_gradient_error"] < 1e-4

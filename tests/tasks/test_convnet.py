@@ -19,6 +19,7 @@ from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.tasks.convnet import ConvNet, ConvNetTask
 from l2lgd.tasks.images import Classifiers
+from l2lgd.tasks.minibatches import Minibatches
 
 B, CLASSES, EPSILON = 3, 4, 1e-3
 
@@ -34,7 +35,7 @@ def functions(
     n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
     initial = (spread * torch.randn(B, n, generator=draw)).to(dtype)
     images = Images(pixels, labels, CLASSES)
-    return Classifiers(images, network, 16, initial, 1, B, examples=examples)
+    return Classifiers(images, network, Minibatches(60, 16, 1, B, examples=examples), initial)
 
 
 def module(named: dict[str, Tensor], row: int) -> nn.Module:

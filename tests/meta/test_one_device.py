@@ -1,0 +1,136 @@
+"""What runs on a GPU stays there, checked without one: on the device ``meta``, which has no data.
+
+Every operation of an unroll is looked at. None may take a number to the CPU, which waits for the
+GPU, or mix tensors of both; and there are no more of them where there is more to compute.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import OPTIMIZERS, choices, classifiers, node, optimizer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from l2lgd.config.building import build
+from l2lgd.kernels import coordinatewise as compiled
+from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.rollout import Position, advance, rollout, start
+from l2lgd.meta.schedules import Unroll
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.tasks.base import Optimizee, Task
+
+TASKS = choices("task")
+PAIRS = [
+    (task, name)
+    for task in TASKS
+    for name in OPTIMIZERS
+    if optimizer(name).differentiable  # BFGS is SciPy's
+    and (name != "ntm_bfgs" or task.startswith("quadratic"))  # its memory is n × n
+]
+META = torch.device("meta")
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation that would launch a kernel, and those that leave the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched: list[str] = []
+        self.left: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        found = function(*args, **(kwargs or {}))
+        tensors = [part for part in tree_leaves((args, kwargs, found)) if isinstance(part, Tensor)]
+        devices = {tensor.device.type for tensor in tensors if tensor.dim()}
+        if not function.is_view:
+            self.launched.append(str(function))
+        if len(devices) > 1:
+            self.left.append(str(function))
+        return found
+
+
+@pytest.fixture(scope="session")
+def optimizee_of(gallery: dict[str, str], small_data: Path) -> Callable[[str], Optimizee]:
+    """Three functions of a task by its name, on the device without data."""
+
+    @functools.cache
+    def get(name: str) -> Optimizee:
+        config = node("evaluate", "task", f"task={name}", "opt=adam")
+        # Choosing labels looks at them; that is before any unroll.
+        config |= {key: None for key in ("labels", "label_counts") if key in config}
+        if "vgg" in config:
+            small = {"content": gallery["content"], "style": gallery["style"], "size": 16}
+            config |= small | {"vgg": {**config["vgg"], "weights": gallery["vgg"]}}
+        task: Task = build(config, "task")
+        task.setup(str(small_data), META)
+        return task.sample("train", 3, torch.Generator().manual_seed(0))
+
+    return get
+
+
+def begun(name: str, optimizee: Optimizee) -> Position:
+    """An optimizer, by its name, at the start; the first minibatches are on the device."""
+    chosen = optimizer(name, torch.float32)
+    if isinstance(chosen, LearnedRule):
+        chosen.to(META)
+    optimizee.prefetch(range(4))
+    return start(chosen, optimizee)
+
+
+def assert_stays(operations: Operations) -> None:
+    assert operations.launched
+    assert not operations.left, f"on two devices: {sorted(set(operations.left))}"
+
+
+@pytest.mark.parametrize(("task", "name"), PAIRS)
+def test_an_unroll_stays_on_the_device(
+    task: str, name: str, optimizee_of: Callable[[str], Optimizee]
+) -> None:
+    at = begun(name, optimizee_of(task))
+    with Operations() as operations:
+        assert advance(at).parameters.device == META
+        for second in (False, True) if at.optimizer.phi() else ():
+            record, _ = rollout(at, 2, keep_path=second)
+            replay(record, Unroll([2]).objective(2), smoothing=1.0)
+    assert operations.launched
+    assert not operations.left, f"on two devices: {sorted(set(operations.left))}"
+    for weight in at.optimizer.phi():
+        assert weight.grad is not None
+        assert weight.grad.device == META
+
+
+def operations(name: str, optimizee: Optimizee, length: int, second: bool) -> tuple[int, int]:
+    """How many a step of the rollout and a replay take, where compiled code is at hand."""
+    at = start(optimizer(name, torch.float32), optimizee)
+    optimizee.prefetch(range(length + 1))
+    with Operations() as of_step:
+        advance(at)
+    record, _ = rollout(at, length, keep_path=second)
+    with Operations() as of_replay:
+        replay(record, lambda losses, steps: losses)
+    return len(of_step.launched), len(of_replay.launched)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm_odd", "lstm_per_group"])
+def test_operations_do_not_grow_with_what_is_computed(name: str) -> None:
+    if not compiled.is_available():
+        pytest.skip("without a C++ compiler, coordinates are stepped block by block")
+    first = [
+        operations(name, classifiers(functions, torch.float32), length, False)
+        for functions, length in ((2, 3), (7, 3), (2, 9))
+    ]
+    first.append(operations(name, classifiers(400, torch.float32), 3, False))  # 22,000 coordinates
+    assert len(set(first)) == 1, first
+    few, more, longer, many = (
+        operations(name, classifiers(functions, torch.float32), length, True)[1]
+        for functions, length in ((2, 3), (7, 3), (2, 6), (2, 9))
+    )
+    assert few == more
+    assert longer - few == many - longer, "each step of a second derivative adds the same number"
