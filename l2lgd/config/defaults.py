@@ -6,6 +6,7 @@ was typed. Hydra has no place between the groups and the experiment, so its comp
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -15,6 +16,7 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
+from l2lgd.config.allowed import allow_packages_of
 from l2lgd.config.old_names import upgraded_task
 from l2lgd.config.options import FILLED, OPEN_CHOICES, RECOMMENDED
 from l2lgd.config.repository import Repository
@@ -28,6 +30,13 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        # A worker of a launcher has a path of its own.
+        allow_packages_of(sweep_overrides, Path(master_config.hydra.runtime.cwd))
+        return super().load_sweep_config(master_config, sweep_overrides)
 
     def _compose_config_from_defaults_list(
         self, defaults: list[Any], repo: IConfigRepository
