@@ -7,12 +7,11 @@ processes but the first keep off its folder.
 import atexit
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from l2lgd.config.allowed import allow_packages_of
 from l2lgd.config.old_names import current
 from l2lgd.config.options import FILLED, RECOMMENDED
 from l2lgd.config.overrides import (
@@ -99,13 +98,6 @@ def _of_rerun(verb: str, overrides: list[str]) -> list[str] | None:
     launching.run_only(jobs, lambda: sweeps.begin_again(sweep, changes))
     where = f"hydra.sweep.dir={quoted(folder)}"
     return ["--multirun", *flags, *sweep.overrides, *of_hydra, where]
-
-
-def allow_packages_of(overrides: Sequence[str], folder: Path) -> None:
-    """Let packages that are allowed be found in a folder, too: the working directory."""
-    allowed = any(o.lstrip("+").startswith("allow_targets=") for o in overrides)
-    if allowed and str(folder) not in sys.path:
-        sys.path.append(str(folder))  # behind all else, or a file there could stand for it
 
 
 def _with_folder(verb: str, overrides: list[str]) -> list[str]:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l2lgd.cli.answers import fail
-from l2lgd.cli.before_hydra import allow_packages_of, words_of
+from l2lgd.cli.before_hydra import words_of
 from l2lgd.cli.completion import complete
 from l2lgd.cli.mistakes import refuse, unknown_verb
 from l2lgd.cli.sweep_report import after_sweep, forget_sweeps
 from l2lgd.cli.verbs import MODULES, PLAIN, VERBS
+from l2lgd.config.allowed import allow_packages_of
 from l2lgd.config.overrides import asks_for_sweep, ordered
 from l2lgd.errors import Leave, ProcessLost
 from l2lgd.storage import locks
@@ -138,7 +139,6 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
         from l2lgd.storage.paths import typed_in
 
         ours = HydraConfig.get()
-        allow_packages_of(ours.overrides.task, Path(ours.runtime.cwd))  # workers have paths anew
         try:
             from l2lgd.system import runtime
 

@@ -6,6 +6,7 @@ was typed. Hydra has no place between the groups and the experiment, so its comp
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -16,6 +17,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from l2lgd.config.allowed import allow_packages_of
 from l2lgd.config.old_names import upgraded_task
 from l2lgd.config.options import FILLED, OPEN_CHOICES, RECOMMENDED
 from l2lgd.config.repository import Bounded, Repository
@@ -35,6 +37,13 @@ class Loader(ConfigLoaderImpl):
     ) -> tuple[list[Override], CachingConfigRepository]:
         found, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         return found, Bounded(repository)
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        # A worker of a launcher has a path of its own.
+        allow_packages_of(sweep_overrides, Path(master_config.hydra.runtime.cwd))
+        return super().load_sweep_config(master_config, sweep_overrides)
 
     def _compose_config_from_defaults_list(
         self, defaults: list[Any], repo: IConfigRepository

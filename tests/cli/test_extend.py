@@ -129,9 +129,11 @@ def test_workers_find_own_code_in_the_working_directory_but_nothing_that_stands_
     launcher: str, tmp_path: Path
 ) -> None:
     assert l2lgd("new", "task", "own_task", cwd=tmp_path).returncode == 0
+    for folder in ("conf", "conf/task"):
+        (tmp_path / "mine" / folder / "__init__.py").touch()
     for name in ("pickle", "socket", "torch", "submitit"):
         (tmp_path / f"{name}.py").write_text("open('executed', 'w')\n", encoding="utf-8")
-    where = ("--config-dir", "mine/conf", "task=own_task", "allow_targets=[mine]")
+    where = ("hydra.searchpath=[pkg://mine.conf]", "task=own_task", "allow_targets=[mine]")
     swept = ("--multirun", "seed=1,2", "hydra.sweep.dir=sweep", "hydra.job.chdir=true")
     words = (*where, *SMALL, *swept, f"hydra/launcher={launcher}")
     ran = python("-P", "-m", "l2lgd", "meta-train", *words, cwd=tmp_path)  # as the script does

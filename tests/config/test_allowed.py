@@ -1,4 +1,4 @@
-"""What is done before Hydra sees a command line."""
+"""Packages of one's own are found in the working directory, and stand for no others."""
 
 import importlib.util
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from l2lgd.cli.before_hydra import allow_packages_of
+from l2lgd.config.allowed import allow_packages_of
 
 
 def test_packages_of_the_working_directory_come_last(
