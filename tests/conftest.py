@@ -51,9 +51,11 @@ settings.load_profile("same")
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Whatever a test has set in PyTorch, the next one finds it as it was."""
-    dtype = torch.get_default_dtype()
+    """Whatever a test has set in PyTorch or the environment, the next one finds it as it was."""
+    dtype, variables = torch.get_default_dtype(), dict(os.environ)
     yield
+    os.environ.clear()
+    os.environ.update(variables)
     torch.set_num_threads(1)
     torch.set_default_dtype(dtype)
 
