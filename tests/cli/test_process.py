@@ -63,11 +63,6 @@ PLACES = (
 
 
 @pytest.mark.parametrize("place", PLACES)
-def without_hydra_s(text: str) -> list[str]:
-    """The lines but those in which Hydra says which jobs it begins."""
-    return [line for line in text.splitlines() if "[HYDRA]" not in line]
-
-
 @pytest.mark.parametrize("swallows", ["raises", "swallows"])
 def test_one_signal_ends_a_run_wherever_it_arrives(
     place: str, swallows: str, tmp_path: Path
@@ -107,6 +102,11 @@ sys.meta_path.insert(0, Importing())
 from l2lgd.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def without_hydra_s(text: str) -> list[str]:
+    """The lines but those in which Hydra says which jobs it begins."""
+    return [line for line in text.splitlines() if "[HYDRA]" not in line]
 
 
 @pytest.mark.parametrize("swallows", ["raises", "swallows"])
