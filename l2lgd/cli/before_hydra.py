@@ -19,12 +19,13 @@ from l2lgd.config.overrides import (
     at_home,
     ordered,
     quoted,
+    typed,
     value_of,
     with_whole_paths,
 )
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.storage.files import check_writable
-from l2lgd.system import launch
+from l2lgd.system import launch, signals
 from l2lgd.system.terminal import say
 
 TAKE_WEIGHTS = ("evaluate", "tune", "stylize")  # as checkpoint=
@@ -138,9 +139,14 @@ def _words_before(verb: str, folder: Path) -> list[str]:
             say(f"{file} cannot be read: the command of the run is taken from its last checkpoint")
             return words
         if not stored.exists():
-            raise ConfigError(
-                f"resume={folder}: there is no run in that folder (no {stored})"
-            ) from error
+            from l2lgd.runs.sweeps import SWEEP
+
+            missing = f"there is no run in that folder (no {stored})"
+            if (folder / SWEEP).exists():
+                missing = (
+                    f"that is a sweep; to go on with it: l2lgd {verb} {typed('rerun', folder)}"
+                )
+            raise ConfigError(f"resume={folder}: {missing}") from error
         raise ConfigError(
             f"{file} cannot be read ({one_line(error)}), and there is no checkpoint to "
             "go on from; begin a new run"
@@ -151,7 +157,8 @@ def _words_in_checkpoint(verb: str, folder: Path) -> list[str] | None:
     """Those of the command that a run's last checkpoint tells, if any does."""
     from l2lgd.runs.folder import told_by_checkpoint
 
-    words, typed_in = told_by_checkpoint(folder) or ([], folder)
+    with signals.held():  # as PyTorch is imported
+        words, typed_in = told_by_checkpoint(folder) or ([], folder)
     try:
         own = ordered(verb, words[words.index(verb) + 1 :])
     except (ConfigError, ValueError):

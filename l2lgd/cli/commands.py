@@ -140,9 +140,10 @@ def _hydra_main(verb: str, overrides: list[str]) -> None:
 
         ours = HydraConfig.get()
         try:
-            from l2lgd.system import runtime
+            with signals.held():  # an interruption of PyTorch's import can end in an abort of C++
+                from l2lgd.system import runtime
 
-            verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
+                verb_module = importlib.import_module(f"l2lgd.verbs.{name}")
             with typed_in(*whence(ours)), runtime.left_as_found(), locks.let_go():
                 value: float = getattr(verb_module, name)(config)
             return value

@@ -69,6 +69,7 @@ RATES = {  # verbs in which a rate has no option of its own
     "evaluate": "rates of baselines= are tuned; one of your own: opt=adam opt.learning_rate={}",
     "tune": "rates are searched from lowest_rate= to highest_rate=",
 }
+FLAGS = ("--help", "--version")  # in the place of a verb
 VERBS_MEANT = {  # by other words
     "train": "meta-train",
     "run": "meta-train",
@@ -121,7 +122,8 @@ def unknown_verb(word: str, verbs: Sequence[str]) -> str:
     meant = VERBS_MEANT.get(meant, meant)
     if meant in verbs:
         return f"there is no verb {word}; did you mean {meant}?"
-    return f"there is no verb {word}{nearest(word, verbs)}"
+    flag = word.startswith("-")
+    return f"there is no verb {word}{nearest(word, FLAGS if flag else verbs)}"
 
 
 def _flag(verb: str, word: str, rest: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None
 MISTAKES = {  # what is typed: words that the answer must have
     ("meta-trian",): ["no verb meta-trian", "did you mean meta-train?"],
     ("frobnicate", "task=mnist"): ["no verb frobnicate"],
+    ("--verson",): ["did you mean --version?"],
     ("--multirun", "meta-train", "task=quadratic"): [
         "the verb comes first",
         "l2lgd meta-train --multirun task=quadratic",

@@ -101,6 +101,8 @@ def test_only_what_failed_is_run_again(mended: Path) -> None:
     assert [k for k in range(8) if before[k] != after[k]] == [5]
     assert {row["status"] for row in table(failing)} == {"completed"}
     assert weights_of(failing, 5) == weights_of(failing, 4)
+    ran = l2lgd("meta-train", "resume=sweep", cwd=failing)
+    assert "that is a sweep; to go on with it: l2lgd meta-train rerun=sweep" in ran.stderr
     again = l2lgd("meta-train", "rerun=sweep", cwd=failing)
     assert again.returncode == 0
     assert "Launching" not in again.stdout + again.stderr
