@@ -4,7 +4,7 @@ import shlex
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from l2lgd.config.overrides import GROUPS
@@ -33,6 +33,8 @@ def explanation(error: BaseException) -> str | None:
         return _unreadable_override(error.override)
     if isinstance(error, HydraException) and str(error).startswith(AMBIGUOUS):
         return _several_values(str(error))
+    if isinstance(error, InterpolationResolutionError) and error.full_key:
+        return f"{error.full_key}: {one_line(error).partition(' full_key:')[0]}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _misspelt_option(error) or one_line(error)
     if isinstance(error, ValueError) and str(error).startswith(OF_HYDRA):

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import read_write
+from omegaconf import OmegaConf, read_write
 from yaml import YAMLError
 
 from l2lgd.config.overrides import typed
@@ -61,7 +61,8 @@ def whence(config: Any) -> list[Path]:
         config: Hydra's own.
     """
     here, sweep = Path(config.runtime.cwd), config.mode == RunMode.MULTIRUN
-    if not sweep and not any(word.startswith("resume=") for word in config.overrides.task):
+    words: Any = OmegaConf.to_container(config.overrides.task, resolve=False)
+    if not sweep and not any(word.startswith("resume=") for word in words):
         return [here]
     file = Path(config.sweep.dir) / SWEEP if sweep else Path(config.run.dir) / ".hydra/hydra.yaml"
     try:

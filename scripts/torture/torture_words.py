@@ -187,5 +187,5 @@ def any_value(draw: random.Random, option: tuple[str, str]) -> tuple[list[str], 
     """A command line that sets an option of a verb to something, and what has to be named."""
     (verb, name), value = option, draw.choice(VALUES)
     names = [name.rpartition(".")[2], value, "diverges", "no trained weights"]
-    names += ["cannot be built"]
+    names += ["cannot be built", "lowest_rate"]  # of a search without an end
     return [verb, *VALID[verb], f"{name}={value}"], names

@@ -109,6 +109,8 @@ COMPOSED = {  # mistakes that show only in the composed config, or in what it na
     "meta-train task=quadratic seed=abc": ["seed=abc: must be a whole number"],
     "meta-train task=quadratic meta_steps=1e3": ["must be a whole number", "meta_steps=1000"],
     "meta-train task=quadratic deterministic=maybe": ["deterministic=maybe", "true or false"],
+    "evaluate task=quadratic num_steps=${nothing}": ["num_steps: Interpolation key 'nothing'"],
+    "evaluate task=quadratic opt.backend=${nothing}": ["opt.backend: Interpolation key"],
     "tune task=quadratic trials=0": ["trials=0: must be at least 1"],
     "tune task=quadratic highest_rate=-1": ["highest_rate=-1", "positive"],
     "tune task=quadratic baselines=[]": ["baselines=[adam]"],
