@@ -15,7 +15,7 @@ from l2lgd.optimizers.base import (
 )
 from l2lgd.tasks.base import Optimizee
 
-STATE_BYTES = 2**29  # for the states of an optimizer along a path
+STATE_BYTES = 2**30  # for the states of an optimizer along a path
 
 
 @dataclass
