@@ -19,6 +19,9 @@ def test_every_part_runs(tmp_path: Path) -> None:
     names = ["contract", "meta_step", "evaluate", "images", "learned_optimizer", "determinism"]
     assert list(parts) == [*names, "profile"]
     assert {row["holds"] for row in parts["contract"]["tables"][0]} == {True}
+    (case,) = parts["meta_step"]["tables"][0]
+    assert case["meta_gradient_error"] < 1e-4
+    assert case["first_order_seconds"] is None
     assert {row["same bits"] for row in parts["determinism"]["tables"][0]} == {True}
     assert {row["first steps, difference"] for row in parts["evaluate"]["tables"][0]} == {0}
     table = (tmp_path / "cpu.md").read_text("utf-8")

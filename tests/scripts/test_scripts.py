@@ -19,19 +19,16 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_textbook_loop_has_our_meta_gradient() -> None:
-    cases = "quadratic-128,mnist-1-second"
-    done = run("bench/meta_step.py", "--cases", cases, "--seconds", "0", "--json")
+    done = run("bench/meta_step.py", "--cases", "mnist-1-second", "--seconds", "0", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.keys() == {"device", "threads", "cases"}
-    case, second = found["cases"]
-    assert second["meta_gradient_error"] < 1e-3
-    assert second["first_order_seconds"] > 0
-    assert case["first_order_seconds"] is None
-    assert (case["name"], case["coordinates"], case["functions"]) == ("quadratic-128", 10, 128)
+    (case,) = found["cases"]
+    assert (case["name"], case["coordinates"], case["functions"]) == ("mnist-1-second", 15910, 1)
     assert case["unroll"] == 20
-    assert case["meta_gradient_error"] < 1e-4
+    assert case["meta_gradient_error"] < 1e-3
     assert case["speedup"] == case["textbook_seconds"] / case["seconds"]
+    assert case["first_order_seconds"] > 0
     for name in ("textbook_peak_bytes", "peak_bytes"):
         assert 1e7 < case[name] < 1e11
 
