@@ -5,20 +5,19 @@ functions are its constants, and replayed for every step. What runs in it is :fu
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from l2lgd.meta.rollout import Position, advance
+from l2lgd.meta.rollout import Position, Step, advance
 from l2lgd.optimizers.base import map_state, tensors_of
 
 log = logging.getLogger(__name__)
 
 MOST = 1 << 19  # coordinates; with more, kernels take longer than their launches
 WARM_UPS = 2  # steps before a capture, in which kernels are compiled and libraries set up
-Step = Callable[[Position], Position]
 _said: set[str] = set()
 
 
@@ -42,7 +41,7 @@ def obstacle(at: Position) -> str | None:
         return f"{type(at.optimizer).__name__} does not run on the GPU"
     if at.optimizee.inputs(at.step + 1) is None:
         return f"{type(at.optimizee).__name__} does not say what its steps depend on"
-    if not all(part.device == device for state in at.states for part in tensors_of(state)):
+    if not all(part.device == device for part in tensors_of(at.states)):
         return f"{type(at.optimizer).__name__} has a state on another device"
     return None
 
@@ -85,10 +84,8 @@ class StaticStep:
             self._run()
 
 
-def _tensors(at: Position) -> Iterator[Tensor]:
-    yield from (at.parameters, at.loss, at.gradient)
-    for state in at.states:
-        yield from tensors_of(state)
+def _tensors(at: Position) -> list[Tensor]:
+    return [at.parameters, at.loss, at.gradient, *tensors_of(at.states)]
 
 
 def _copy(at: Position) -> Position:
@@ -97,11 +94,10 @@ def _copy(at: Position) -> Position:
         parameters=at.parameters.clone(),
         loss=at.loss.clone(),
         gradient=at.gradient.clone(),
-        states=[map_state(torch.clone, state) for state in at.states],
+        states=map_state(torch.clone, at.states),
     )
 
 
-def _write(into: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    kept = list(into)
-    if kept:
-        torch._foreach_copy_(kept, list(values))
+def _write(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    if into:
+        torch._foreach_copy_(list(into), list(values))

@@ -32,6 +32,9 @@ class Position:
     gradient: Tensor  # ∇_t (B, n)
 
 
+Step = Callable[[Position], Position]
+
+
 @dataclass
 class Record:
     """What a rollout of U steps leaves behind."""
@@ -88,7 +91,7 @@ def rollout(
     num_steps: int,
     keep_path: bool = False,
     state_bytes: int = STATE_BYTES,
-    step: Callable[[Position], Position] = advance,
+    step: Step = advance,
 ) -> tuple[Record, Position]:
     """Run ``num_steps`` steps without a graph and record the gradients.
 
@@ -125,4 +128,4 @@ def rollout(
 
 def _size(states: list[State]) -> int:
     """Bytes."""
-    return sum(tensor.nbytes for state in states for tensor in tensors_of(state))
+    return sum(tensor.nbytes for tensor in tensors_of(states))

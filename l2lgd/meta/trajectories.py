@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from l2lgd.meta.graphed import Step, step_of
-from l2lgd.meta.rollout import Position, advance, start
+from l2lgd.meta.graphed import step_of
+from l2lgd.meta.rollout import Position, Step, advance, start
 from l2lgd.optimizers.base import LearnedRule, like_state, tensors_of
 from l2lgd.tasks.base import Optimizee
 
@@ -43,12 +43,13 @@ class Trajectory:
     def tensors(self) -> dict[str, Tensor]:
         """θ, f(θ), ∇ and the optimizer's states."""
         position = self.position
-        states = [tensor for state in position.states for tensor in tensors_of(state)]
         return {
             "parameters": position.parameters,
             "loss": position.loss,
             "gradient": position.gradient,
-            **{f"state.{index}": tensor for index, tensor in enumerate(states)},
+            **{
+                f"state.{index}": tensor for index, tensor in enumerate(tensors_of(position.states))
+            },
         }
 
     def marks(self) -> dict[str, Any]:

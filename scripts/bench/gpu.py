@@ -9,9 +9,8 @@ need no data, no network and no compiler: pictures and networks of random number
     python scripts/bench/gpu.py --device cpu --quick   # small, to see that every part runs
 
 ``outputs/gpu/CARD.json`` has the numbers, ``outputs/gpu/CARD.md`` a table of them. A machine
-without hydra-core, omegaconf and antlr4-python3-runtime needs these three, under 1 MB in all. Where
-it has no package index, ``pip wheel hydra-core -w wheels`` on another machine makes the files, and
-``pip install --no-index --no-deps wheels/*.whl`` takes them.
+without a package index needs hydra-core, omegaconf and antlr4-python3-runtime as files:
+docs/understand/performance.md says how they get there.
 """
 
 import argparse

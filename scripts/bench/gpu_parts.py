@@ -38,6 +38,7 @@ Found = dict[str, Any]
 TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf" / "opt").glob("*.yaml"))
 DENSE = ("bfgs", "ntm_bfgs")  # need memory that is quadratic in n
+PAINTING = ("contract", "images")  # parts that need a VGG
 CPU = torch.device("cpu")
 CLOSE = 1e-3  # relative difference of losses and meta-gradients in float32 that rounding explains
 
@@ -45,7 +46,9 @@ CLOSE = 1e-3  # relative difference of losses and meta-gradients in float32 that
 def run(part: str, given: argparse.Namespace) -> Found:
     """One part."""
     with tempfile.TemporaryDirectory() as folder:
-        lay_out(Path(folder), small=given.quick)
+        lay_out(Path(folder))
+        if part in PAINTING:
+            write_vgg(Path(folder) / "vgg.safetensors", small=given.quick)
         os.environ["L2LGD_DATA"] = folder
         found: Found = PARTS[part](torch.device(given.device), given.quick, Path(folder))
         return found
@@ -54,8 +57,8 @@ def run(part: str, given: argparse.Namespace) -> Found:
 # Data
 
 
-def lay_out(folder: Path, small: bool) -> None:
-    """A data_dir of random pictures, and a VGG-16 with random weights."""
+def lay_out(folder: Path) -> None:
+    """A data_dir of random pictures."""
     from PIL import Image
 
     draw = np.random.default_rng(0)
@@ -73,6 +76,10 @@ def lay_out(folder: Path, small: bool) -> None:
         for index in range(4):
             picture(draw, 320).save(own / f"{index}.png")
     picture(draw, 320).save(folder / "style.png")
+
+
+def write_vgg(path: Path, small: bool) -> None:
+    """A VGG-16 with random weights, of few channels where it is small."""
     tensors, inputs = {}, 3
     for block, depth in enumerate(DEPTHS["vgg16"]):
         for layer in range(depth):
@@ -82,7 +89,7 @@ def lay_out(folder: Path, small: bool) -> None:
             tensors[f"conv{block + 1}_{layer + 1}.bias"] = torch.zeros(outputs)
             inputs = outputs
     about = {"network": "vgg16", "name": "random", "mean": [120.0] * 3, "std": [60.0] * 3}
-    checkpoint.save(folder / "vgg.safetensors", tensors, about)
+    checkpoint.save(path, tensors, about)
 
 
 def picture(draw: np.random.Generator, size: int) -> Any:
