@@ -23,6 +23,7 @@ class Verb:
     seed: int
     device: str
     deterministic: bool
+    matmul_precision: str
     threads: int | None
     data_dir: str
     num_functions: int

@@ -20,6 +20,9 @@
 #include <thread>
 #include <type_traits>
 #include <vector>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -51,7 +54,7 @@ template <> struct Lanes<float> {
   static constexpr float kExp2[] = {1.f,           0.6931469776f,  0.2402224209f,
                                     0.05550733743f, 0.009671512645f, 0.001326472712f};  // 9e-8
   static constexpr float kBias = 0x1.8p23f + 127;
-  static constexpr int kShift = 23, kLargest = 126;
+  static constexpr int kShift = 23, kLargest = 125;
 };
 template <> struct Lanes<double> {
   typedef double Value __attribute__((vector_size(kVectorBytes)));
@@ -69,6 +72,7 @@ template <> struct Lanes<double> {
 template <class T> struct Pack { typename Lanes<T>::Value v[kVectors]; };
 template <class T> constexpr int kWidth = sizeof(Pack<T>) / sizeof(T);  // coordinates a block
 constexpr int kGroup = 8;  // blocks whose states are moved at once
+constexpr int kLine = 64;  // bytes of the cache
 
 // One vector: a sum over coordinates whose lanes are not yet added up.
 template <class T> struct Sum { typename Lanes<T>::Value v; };
@@ -106,12 +110,26 @@ template <class T> INLINE bool any(typename Lanes<T>::Bits lanes) {
 template <class T> INLINE typename Lanes<T>::Value clamp(typename Lanes<T>::Value x, T bound) {
   using Value = typename Lanes<T>::Value;
   const Value high = bound - Value{}, low = -high;
-#if defined(__AVX__) && !defined(__AVX512F__)  // GCC would make two instructions of each
+#if defined(__AVX512F__)  // GCC would make two instructions of each
   if constexpr (std::is_same_v<T, float>)
-    return __builtin_ia32_minps256(high, __builtin_ia32_maxps256(low, x));
+    return (Value)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>)
+    return (Value)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)x));
 #endif
   x = x < low ? low : x;
   return x > high ? high : x;
+}
+
+// 1 / x, to an ulp or two, for x of at least 1 whose inverse is a normal number.
+template <class T> INLINE typename Lanes<T>::Value inverse(typename Lanes<T>::Value x) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {  // a division takes as long as ten operations
+    const auto guess = (typename Lanes<T>::Value)_mm512_rcp14_ps((__m512)x);
+    return guess + guess * (T(1) - x * guess);
+  }
+#endif
+  return T(1) / x;
 }
 
 // 1 / (1 + exp2(t)). NaN stays NaN.
@@ -127,7 +145,7 @@ template <class T> INLINE Pack<T> logistic2(Pack<T> t) {
     typename L::Value y = L::kExp2[degree] - typename L::Value{};
 #pragma GCC unroll 16
     for (int k = degree - 1; k >= 0; --k) y = y * f + L::kExp2[k];
-    v = T(1) / (y * power + T(1));
+    v = inverse<T>(y * power + T(1));
   }
   return t;
 }
@@ -249,8 +267,14 @@ template <class T> struct Trace {
         d_hidden(layer.hidden), d_cell(layer.hidden), d_recurrent(layer.hidden) {}
 };
 
-// The states of all layers, each (H, N).
-template <class T> struct States { T *const *hidden, *const *cell; };
+// The states of all layers, each (H, N), rows `stride` numbers apart.
+template <class T> struct States {
+  T *const *hidden, *const *cell;
+  int64_t stride;
+
+  T* hidden_row(int l, int j) const { return hidden[l] + j * stride; }
+  T* cell_row(int l, int j) const { return cell[l] + j * stride; }
+};
 
 // The states of a group of blocks, a row for each unit: the rows of a single block are one line of
 // the cache each, and too many for the hardware to foresee.
@@ -261,23 +285,36 @@ template <class T> struct Group {
   explicit Group(const Network& net) : rows(net.layers * net.hidden) {}
 
   // Coordinates beyond `count` are zero, so that they add nothing to sums.
-  void load(const Network& net, States<const T> from, int64_t n, int64_t begin, int count) {
+  void load(const Network& net, States<const T> from, int64_t begin, int count) {
     for (int l = 0; l < net.layers; ++l)
       for (int j = 0; j < net.hidden; ++j) {
         Row& row = rows[l * net.hidden + j];
         if (count < kGroup * kWidth<T>) row = {};
-        std::memcpy(row.hidden, from.hidden[l] + j * n + begin, count * sizeof(T));
-        std::memcpy(row.cell, from.cell[l] + j * n + begin, count * sizeof(T));
+        std::memcpy(row.hidden, from.hidden_row(l, j) + begin, count * sizeof(T));
+        std::memcpy(row.cell, from.cell_row(l, j) + begin, count * sizeof(T));
       }
   }
 
-  void store(const Network& net, States<T> to, int64_t n, int64_t begin, int count) const {
+  void store(const Network& net, States<T> to, int64_t begin, int count) const {
     for (int l = 0; l < net.layers; ++l)
       for (int j = 0; j < net.hidden; ++j) {
         const Row& row = rows[l * net.hidden + j];
-        std::memcpy(to.hidden[l] + j * n + begin, row.hidden, count * sizeof(T));
-        std::memcpy(to.cell[l] + j * n + begin, row.cell, count * sizeof(T));
+        std::memcpy(to.hidden_row(l, j) + begin, row.hidden, count * sizeof(T));
+        std::memcpy(to.cell_row(l, j) + begin, row.cell, count * sizeof(T));
       }
+  }
+
+  // Asks for a group's states, those of one in kGroup units: once for each block of the group
+  // before, whose arithmetic hides what memory takes.
+  static void prefetch(const Network& net, States<const T> from, int64_t n, int64_t begin,
+                       int part) {
+    const int64_t end = std::min<int64_t>(begin + kGroup * kWidth<T>, n);
+    for (int l = 0; l < net.layers; ++l)
+      for (int j = part; j < net.hidden; j += kGroup)
+        for (int64_t i = begin; i < end; i += kLine / sizeof(T)) {
+          __builtin_prefetch(from.hidden_row(l, j) + i);
+          __builtin_prefetch(from.cell_row(l, j) + i);
+        }
   }
 
   // Calls f(layer, unit, hidden, cell) with the packs of one block.
@@ -494,38 +531,51 @@ template <class T> INLINE void store(T* row, const Pack<T>& pack, int count) {
 }
 
 // Calls work(scratch, chunk) for all chunks, each scratch on a thread of its own: of PyTorch's
-// OpenMP, whose waiting threads would otherwise be in the way, else of the system.
+// OpenMP, whose waiting threads would otherwise be in the way, else of the system. Neighbouring
+// chunks share lines of the cache, so each thread has a part of its own before it helps others.
 template <class S, class Work>
 void for_chunks(std::vector<S>& scratches, int64_t chunks, Work work) {
-  std::atomic<int64_t> next{0};
-  auto run = [&](S& scratch) {
-    for (int64_t chunk; (chunk = next++) < chunks;) work(scratch, chunk);
+  const int64_t parts = scratches.size();
+  std::vector<std::atomic<int64_t>> next(parts);
+  for (int64_t i = 0; i < parts; ++i) next[i] = chunks * i / parts;
+  auto run = [&](int64_t own) {
+    for (int64_t i = own; i < own + parts; ++i) {
+      const int64_t part = i % parts, end = chunks * (part + 1) / parts;
+      for (int64_t chunk; (chunk = next[part]++) < end;) work(scratches[own], chunk);
+    }
   };
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) num_threads(int(scratches.size()))
-  for (size_t i = 0; i < scratches.size(); ++i) run(scratches[i]);
+#pragma omp parallel for schedule(static, 1) num_threads(int(parts))
+  for (int64_t i = 0; i < parts; ++i) run(i);
 #else
   std::vector<std::thread> threads;
-  threads.reserve(scratches.size());
+  threads.reserve(parts);
   try {
-    for (size_t i = 1; i < scratches.size(); ++i) threads.emplace_back(run, std::ref(scratches[i]));
+    for (int64_t i = 1; i < parts; ++i) threads.emplace_back(run, i);
   } catch (const std::system_error&) {
     // No more threads to be had: those that started take all chunks.
   }
-  run(scratches[0]);
+  run(0);
   for (auto& thread : threads) thread.join();
 #endif
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int num_threads(const Network& net, int64_t chunks) {
-  return int(std::max<int64_t>(1, std::min<int64_t>(net.threads, chunks)));
+// One for each thread that has chunks to work on.
+template <class T>
+std::vector<Scratch<T>> make_scratches(const Weights<T>& w, int64_t chunks, int steps,
+                                       bool backward) {
+  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(w.net.threads, chunks));
+  std::vector<Scratch<T>> scratches;
+  scratches.reserve(threads);
+  for (int64_t i = 0; i < threads; ++i) scratches.emplace_back(w, steps, backward);
+  return scratches;
 }
 
-constexpr int64_t kStepChunk = 512;     // coordinates
+constexpr int64_t kStepChunk = 256;     // coordinates
 constexpr int64_t kReplayChunk = 256;   // coordinates, at least
-constexpr int64_t kReplayChunks = 128;  // at most: each has a sum of its own
+constexpr int64_t kReplayChunks = 32;   // at most: each has a sum of its own
 
 template <class T> Pack<T> output(const Weights<T>& w, Scratch<T>& s) {
   const Pack<T>* h = hidden(w, s, w.net.layers - 1, 1);
@@ -539,15 +589,16 @@ void step(const Network& net, const T* flat, const T* gradient, States<const T> 
           T* update, int64_t n) {
   const Weights<T> w(net, flat, false);
   const int64_t chunks = ceil_div(n, kStepChunk);
-  std::vector<Scratch<T>> scratches(num_threads(net, chunks), Scratch<T>(w, 1, false));
+  auto scratches = make_scratches(w, chunks, 1, false);
   for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * kStepChunk);
     for (int64_t start = chunk * kStepChunk; start < end; start += kGroup * kWidth<T>) {
       const int total = int(std::min<int64_t>(kGroup * kWidth<T>, end - start));
-      s.states.load(net, from, n, start, total);
+      s.states.load(net, from, start, total);
       int block = 0;
       for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++block) {
         const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
+        s.states.prefetch(net, from, n, start + total, block);
         s.states.for_units(net, block, [&](int l, int j, Pack<T>& h, Pack<T>& c) {
           hidden(w, s, l, 0)[j] = h;
           s.layers[l].cell[j] = c;
@@ -560,7 +611,7 @@ void step(const Network& net, const T* flat, const T* gradient, States<const T> 
           c = s.layers[l].cell[net.hidden + j];
         });
       }
-      s.states.store(net, to, n, start, total);
+      s.states.store(net, to, start, total);
     }
   });
 }
@@ -588,8 +639,8 @@ void gather_block(const Weights<T>& w, Scratch<T>& s, const T* gradients, const 
   }
   for (int l = 0; l < w.net.layers; ++l)
     for (int j = 0; j < w.net.hidden; ++j) {
-      hidden(w, s, l, 0)[j] = gather(from.hidden[l] + j * n, indices, count);
-      s.layers[l].cell[j] = gather(from.cell[l] + j * n, indices, count);
+      hidden(w, s, l, 0)[j] = gather(from.hidden_row(l, j), indices, count);
+      s.layers[l].cell[j] = gather(from.cell_row(l, j), indices, count);
     }
 }
 
@@ -611,7 +662,7 @@ void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, int64_t widt
   const int64_t size = std::max(kReplayChunk, ceil_div(ceil_div(n, kReplayChunks), width) * width);
   const int64_t chunks = ceil_div(n, size);
   std::vector<T> sums(chunks * w.size);
-  std::vector<Scratch<T>> scratches(num_threads(w.net, chunks), Scratch<T>(w, steps, true));
+  auto scratches = make_scratches(w, chunks, steps, true);
   for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * size);
     std::fill(s.total.begin(), s.total.end(), Sum<T>{});
@@ -643,14 +694,16 @@ template <class T>
 void step_back(const Network& net, const T* flat, const T* gradient, const T* cotangent,
                States<const T> from, States<T> d_states, T* d_flat, T* d_features, int64_t n) {
   const Weights<T> w(net, flat, true);
-  const States<const T> d_after{d_states.hidden, d_states.cell};
+  const States<const T> d_after{d_states.hidden, d_states.cell, d_states.stride};
   for_backward_blocks(w, kGroup, n, kGroup * kWidth<T>, d_flat,
                       [&](Scratch<T>& s, int64_t start, int total) {
-    s.states.load(net, from, n, start, total);
-    s.d_states.load(net, d_after, n, start, total);
+    s.states.load(net, from, start, total);
+    s.d_states.load(net, d_after, start, total);
     int block = 0, slot = 0;  // where other passes have the steps, this one has the live blocks
     for (int64_t begin = start; begin < start + total; begin += kWidth<T>, ++block) {
       const int count = int(std::min<int64_t>(kWidth<T>, start + total - begin));
+      s.states.prefetch(net, from, n, start + total, block);
+      s.d_states.prefetch(net, d_after, n, start + total, block);
       Pack<T> features[2] = {};
       s.gradients[slot] = load(gradient + begin, count);
       s.cotangents[slot] = broadcast(T(net.output_scale)) * load(cotangent + begin, count);
@@ -678,7 +731,7 @@ void step_back(const Network& net, const T* flat, const T* gradient, const T* co
       }
       for (int f = 0; f < w.features; ++f) store(d_features + f * n + begin, features[f], count);
     }
-    s.d_states.store(net, d_states, n, start, total);
+    s.d_states.store(net, d_states, start, total);
     weight_gradient(w, s, slot);
   });
 }
@@ -686,12 +739,13 @@ void step_back(const Network& net, const T* flat, const T* gradient, const T* co
 }  // namespace
 
 // 0, or 1 when there is not enough memory. All arrays are contiguous; h and c point to an array
-// (H, N) for each layer, and so do new_h and new_c, which may be h and c.
+// (H, N) for each layer, and so do new_h and new_c, which may be h and c. The rows of states may be
+// further apart, `stride` numbers, in a step.
 #define EXPORT(T, suffix)                                                                       \
   extern "C" int step_##suffix(const Network* net, const T* weights, const T* gradient,         \
                                const T* const* h, const T* const* c, T* const* new_h,           \
-                               T* const* new_c, T* update, int64_t n) try {                     \
-    step<T>(*net, weights, gradient, {h, c}, {new_h, new_c}, update, n);                        \
+                               T* const* new_c, T* update, int64_t n, int64_t stride) try {     \
+    step<T>(*net, weights, gradient, {h, c, stride}, {new_h, new_c, stride}, update, n);        \
     return 0;                                                                                   \
   } catch (const std::bad_alloc&) {                                                             \
     return 1;                                                                                   \
@@ -699,7 +753,7 @@ void step_back(const Network& net, const T* flat, const T* gradient, const T* co
   extern "C" int replay_##suffix(const Network* net, const T* weights, const T* gradients,      \
                                  const T* cotangents, const T* const* h, const T* const* c,     \
                                  T* d_weights, int64_t n, int steps) try {                      \
-    replay<T>(*net, weights, gradients, cotangents, {h, c}, d_weights, n, steps);               \
+    replay<T>(*net, weights, gradients, cotangents, {h, c, n}, d_weights, n, steps);            \
     return 0;                                                                                   \
   } catch (const std::bad_alloc&) {                                                             \
     return 1;                                                                                   \
@@ -708,8 +762,8 @@ void step_back(const Network& net, const T* flat, const T* gradient, const T* co
                                     const T* cotangent, const T* const* h, const T* const* c,   \
                                     T* const* d_h, T* const* d_c, T* d_weights, T* d_features,  \
                                     int64_t n) try {                                            \
-    step_back<T>(*net, weights, gradient, cotangent, {h, c}, {d_h, d_c}, d_weights, d_features, \
-                 n);                                                                            \
+    step_back<T>(*net, weights, gradient, cotangent, {h, c, n}, {d_h, d_c, n}, d_weights,       \
+                 d_features, n);                                                                \
     return 0;                                                                                   \
   } catch (const std::bad_alloc&) {                                                             \
     return 1;                                                                                   \

@@ -2,7 +2,7 @@
 
 The flat weights φ (P,) are those of :class:`l2lgd.optimizers.coordinatewise.CoordinatewiseLSTM`,
 layer by layer, then the output's. A state is a pair, hidden and cell, of L tensors (H, N) each. All
-tensors are on the CPU, contiguous, and of one type, float32 or float64.
+tensors are on the CPU, contiguous unless it is said, and of one type, float32 or float64.
 """
 
 import ctypes
@@ -82,13 +82,15 @@ def step(
     Args:
         weights: φ (P,).
         gradient: (N,).
-        in_place: write the next state over ``state``.
+        in_place: write the next state over ``state``, whose tensors may then be columns of wider
+            ones, all of one width.
 
     Returns:
         The update (N,), and the next state.
     """
     (n,) = gradient.shape
-    _check(settings, weights, state, n, (gradient, (n,)))
+    stride = state[0][0].stride(0) if in_place else n
+    _check(settings, weights, state, n, (gradient, (n,)), stride=stride)
     update = torch.empty_like(gradient)
     following = state
     if not in_place:
@@ -103,6 +105,7 @@ def step(
         *(_pointers(parts) for parts in (*state, *following)),
         update.data_ptr(),
         ctypes.c_int64(n),
+        ctypes.c_int64(stride),
     )
     return update, following
 
@@ -193,20 +196,38 @@ def _check(
     state: State,
     n: int,
     *arrays: tuple[Tensor, tuple[int, ...]],
+    stride: int | None = None,
 ) -> None:
-    """Raise ValueError unless every tensor is as the kernel will read it."""
+    """Raise ValueError unless every tensor is as the kernel will read it.
+
+    Args:
+        stride: between the rows of states; None for n.
+    """
     if any(len(parts) != settings.num_layers for parts in state):
         raise ValueError(f"need the states of {settings.num_layers} layers")
     states = [(part, (settings.hidden_size, n)) for parts in state for part in parts]
-    for tensor, shape in (*arrays, *states, (weights, (settings.num_weights,))):
+    whole = (*arrays, (weights, (settings.num_weights,)))
+    for tensor, shape in (*whole, *states):
         if tensor.shape != shape:
             raise ValueError(f"shape {tuple(tensor.shape)}, expected {tuple(shape)}")
         if tensor.dtype != weights.dtype or tensor.dtype not in SUFFIXES:
             raise ValueError(f"{tensor.dtype}: need one type, float32 or float64")
-        if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_neg():
-            raise ValueError("need contiguous tensors on the CPU")
+        if tensor.device.type != "cpu" or tensor.is_neg():
+            raise ValueError("need tensors on the CPU")
         if not can_read(tensor):
             raise ValueError(f"{type(tensor).__name__}: need tensors with memory of their own")
+    if not all(tensor.is_contiguous() for tensor, _ in whole):
+        raise ValueError("need contiguous tensors")
+    if not all(_has_rows(part, n if stride is None else stride) for part, _ in states):
+        raise ValueError("need contiguous states, or in place, columns of states of one width")
+
+
+def _has_rows(part: Tensor, stride: int) -> bool:
+    """Are its rows contiguous, and so far apart?"""
+    rows, columns = part.shape
+    return columns == 0 or (
+        (rows == 1 or part.stride(0) == stride) and (columns == 1 or part.stride(1) == 1)
+    )
 
 
 def _network(settings: Settings) -> _Network:

@@ -60,6 +60,14 @@ class Optimizer(ABC, Generic[StateT]):
             The update g_t (B, n), which is added to θ_t, and the next state h_{t+1}.
         """
 
+    @property
+    def takes_views(self) -> bool:
+        """May the tensors that :meth:`step_in_place` gets be views of larger ones?
+
+        Dimensions that are multiples of B·n are then (B, n), strided if they are the last.
+        """
+        return False
+
     def step_in_place(self, gradient: Tensor, state: StateT) -> Tensor:
         """The update of :meth:`step`; the next state is written over ``state``. Has no graph."""
         update, following = self.step(gradient, state)

@@ -137,9 +137,18 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
     def step_in_place(self, gradient: Tensor, state: LSTMState) -> Tensor:
         if self._kernel(gradient, state) is not kernel:
             return super().step_in_place(gradient, state)
-        flat = gradient.reshape(-1).contiguous().resolve_neg()
-        update, _ = kernel.step(self._settings, self._phi(), flat, state, in_place=True)
-        return update.view_as(gradient)
+        apart = state.hidden[0].dim() == 3  # views, a function at a time
+        rows = list(gradient) if apart else [gradient.reshape(-1)]
+        phi, updates = self._phi(), []
+        for b, row in enumerate(rows):
+            part = LSTMState(*(tuple(t[:, b] for t in ts) for ts in state)) if apart else state
+            flat = row.contiguous().resolve_neg()
+            updates.append(kernel.step(self._settings, phi, flat, part, in_place=True)[0])
+        return torch.stack(updates).view_as(gradient)
+
+    @property
+    def takes_views(self) -> bool:
+        return self._kernel() is kernel
 
     def _recur(
         self, activation: Tensor, state: LSTMState, shape: torch.Size

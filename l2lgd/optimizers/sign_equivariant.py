@@ -58,6 +58,10 @@ class SignEquivariant(LearnedRule[State]):
     def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
         return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state))
 
+    @property
+    def takes_views(self) -> bool:
+        return self.optimizer.takes_views
+
     def vector_jacobian_product(
         self, gradients: Tensor, state: State, cotangents: Tensor
     ) -> Sequence[Tensor]:

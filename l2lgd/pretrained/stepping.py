@@ -77,8 +77,13 @@ class Stepper:
             for entry, parts in zip(self.entries, kept, strict=True)
             if entry.axis is None
         }
+        views = not skip_zeros and self._optimizer.takes_views and self._are_own(kept)
         for where in _blocks(n, size):
             block = gradient[where].to(self._dtype).unsqueeze(0)
+            if views:
+                state = self._layout.state([parts[0][..., where] for parts in kept])
+                yield where, self._optimizer.step_in_place(block, state).squeeze(0)
+                continue
             own = [
                 self._computed(common[entry.name]).clone()
                 if entry.axis is None
@@ -90,6 +95,20 @@ class Stepper:
             for entry, parts, tensor in zip(self.entries, kept, own, strict=True):
                 _put(entry, parts, entry.from_rule(tensor, n), where, zero)
             yield where, update if zero is None else update.masked_fill(zero, 0)
+
+    def _are_own(self, kept: Sequence[Sequence[Tensor]]) -> bool:
+        """Can the rule work on what is kept itself, or on parts of it?"""
+        first = kept[0][0]
+        return all(
+            len(parts) == 1
+            and entry.axis is not None
+            and parts[0].device == self._device
+            and parts[0].dtype == self._dtype
+            and parts[0].data_ptr() != 0
+            and parts[0].stride() == first.stride()
+            and parts[0].stride(-1) == 1
+            for entry, parts in zip(self.entries, kept, strict=True)
+        )
 
     def _own(
         self, entry: Entry, parts: Sequence[Tensor], where: slice, n: int, apart: bool

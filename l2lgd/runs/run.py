@@ -67,6 +67,7 @@ class Run:
                 raise ConfigError(f"{name}={getattr(options, name)}: must be at least 1")
         runtime.keep_freed_memory()
         runtime.set_deterministic(options.deterministic)
+        runtime.set_precision(options.matmul_precision)
         threads = runtime.set_threads(options.threads)
         device = runtime.pick_device(local_device(options.device))
         if device.type == "cuda":

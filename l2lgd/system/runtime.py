@@ -11,6 +11,7 @@ import torch
 from l2lgd.errors import ConfigError
 
 MAX_THREADS = 1024
+PRECISIONS = ("highest", "high", "medium")
 
 
 def pick_device(name: str) -> torch.device:
@@ -46,14 +47,18 @@ def processor(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def left_as_found() -> Iterator[None]:
-    """What a run says of threads and determinism holds within it."""
+    """What a run says of threads, determinism and precision holds within it."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
     try:
         yield
     finally:
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         set_deterministic(deterministic)
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def set_threads(threads: int | None) -> int:
@@ -74,6 +79,18 @@ def set_deterministic(wanted: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():  # PyTorch imports much for it
         torch.use_deterministic_algorithms(wanted)
+
+
+def set_precision(name: str) -> None:
+    """Of products and convolutions of float32 numbers, in the words of PyTorch.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(f"matmul_precision={name}: choose one of {', '.join(PRECISIONS)}")
+    torch.set_float32_matmul_precision(name)
+    torch.backends.cudnn.allow_tf32 = name != "highest"  # PyTorch's default, for convolutions
 
 
 def keep_freed_memory() -> None:

@@ -14,7 +14,8 @@ from l2lgd.data.photographs import find_painting, write_picture
 from l2lgd.errors import ConfigError, DataUnavailable, Diverged
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.tuned_rates import TunedRates
-from l2lgd.meta.rollout import advance, start
+from l2lgd.meta.graphed import step_of
+from l2lgd.meta.rollout import start
 from l2lgd.optimizers.base import Optimizer, TunedOptimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.summary import write_summary
@@ -104,6 +105,7 @@ def _paint(
         Diverged: the picture is none.
     """
     at = start(optimizer, functions)
+    advance = step_of(at)
     for step in range(1, num_steps + 1):
         signals.check()
         at = advance(at)

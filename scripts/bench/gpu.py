@@ -133,7 +133,9 @@ def as_table(found: dict[str, Any]) -> str:
     for name, outcome in found["parts"].items():
         lines += ["", f"## {name}: {PARTS[name][0]}", "", f"{outcome['seconds']} s", ""]
         if "failed" in outcome:
-            lines += [f"**Failed: {outcome['failed']}**", "", "```", outcome["said"], "```"]
+            lines += [f"**Failed: {outcome['failed']}**", ""]
+        if "said" in outcome:
+            lines += ["```", outcome["said"], "```"]
         for rows in outcome.get("tables", []):
             head = list(rows[0])
             lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]

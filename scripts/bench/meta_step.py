@@ -469,6 +469,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; all cores by default")
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="of l2lgd")
+    parser.add_argument(
+        "--precision", default="highest", choices=runtime.PRECISIONS, help="of float32 products"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # case, side, unroll
     arguments = parser.parse_args()
@@ -484,6 +487,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     arguments = parsed()
     runtime.keep_freed_memory()
+    runtime.set_precision(arguments.precision)
     device = runtime.pick_device(arguments.device)
     threads = runtime.set_threads(arguments.threads)
     if arguments.peak:

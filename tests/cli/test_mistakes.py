@@ -109,6 +109,7 @@ COMPOSED = {  # mistakes that show only in the composed config, or in what it na
     "meta-train task=quadratic seed=abc": ["seed=abc: must be a whole number"],
     "meta-train task=quadratic meta_steps=1e3": ["must be a whole number", "meta_steps=1000"],
     "meta-train task=quadratic deterministic=maybe": ["deterministic=maybe", "true or false"],
+    "meta-train task=quadratic matmul_precision=low": ["matmul_precision=low", "highest, high"],
     "evaluate task=quadratic num_steps=${nothing}": ["num_steps: Interpolation key 'nothing'"],
     "evaluate task=quadratic opt.backend=${nothing}": ["opt.backend: Interpolation key"],
     "tune task=quadratic trials=0": ["trials=0: must be at least 1"],

@@ -145,7 +145,8 @@ def state():
     streams = sys.stdout.errors, sys.stderr.errors
     return (dict(os.environ), handlers, sys.argv[:], sys.path[:], os.getcwd(), root.handlers[:],
             root.level, streams, torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled())
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
 
 small = sys.argv[1:]
 sweep = ["evaluate", "--multirun", *small, "seed=0,1", "hydra.sweep.dir=sweep"]
@@ -153,11 +154,12 @@ torch.set_num_threads(3)
 before = state()
 found = [main(["evaluate", *small, "seed=x"]) for _ in range(2)]
 found += [main(["evaluate", *small, "deterministic=true", "hydra.job.chdir=true"])]
+found += [main(["evaluate", *small, "matmul_precision=medium"])]
 found += [main(sweep), main(["evaluate", *small]), main(["--version"])]
 thread = threading.Thread(target=lambda: found.append(main(["evaluate", *small])))
 thread.start()
 thread.join()
-assert found == [2, 2, 0, 0, 0, 0, 0], found
+assert found == [2, 2, 0, 0, 0, 0, 0, 0], found
 assert state() == before, (state(), before)
 """
 

@@ -208,6 +208,35 @@ def test_a_step_in_place_is_the_step() -> None:
             assert old.equal(new)
 
 
+@pytest.mark.parametrize("shape", [(1, 9), (2, 70), (3, 1)])
+def test_a_step_in_place_works_on_columns_of_wider_states(shape: tuple[int, int]) -> None:
+    compiled, _ = both(torch.float32)
+    functions, n = shape
+    gradient = gradients(1, shape, torch.float32)[0]
+    with torch.no_grad():
+        _, state = compiled.step(gradient, compiled.initial_state(gradient))
+        update, following = compiled.step(gradient, state)
+    wide = map_state(lambda part: torch.full((len(part), functions, n + 5), 7.0), state)
+    views = map_state(lambda part: part[:, :, 2 : n + 2], wide)
+    for view, part in zip(tensors_of(views), tensors_of(state), strict=True):
+        view.copy_(part.unflatten(1, shape))
+    assert compiled.takes_views
+    assert_close(compiled.step_in_place(gradient, views), update)
+    for view, part, whole in zip(*map(tensors_of, (views, following, wide)), strict=True):
+        assert_close(view.flatten(1), part)
+        assert (whole[:, :, :2] == 7).all(), "what is beside them is not written"
+        assert (whole[:, :, n + 2 :] == 7).all()
+
+
+def test_states_of_several_widths_are_refused() -> None:
+    compiled, _ = both(torch.float32)
+    gradient = gradients(1, (1, 9), torch.float32)[0]
+    state = map_state(torch.clone, compiled.initial_state(gradient))
+    cell = torch.zeros(20, 30)[:, :9]
+    with pytest.raises(ValueError, match="columns of states of one width"):
+        compiled.step_in_place(gradient, state._replace(cell=(cell, cell)))
+
+
 def test_gradients_need_not_be_contiguous() -> None:
     compiled, plain = both(torch.float64)
     gradient = gradients(1, (6, 4), torch.float64)[0].T

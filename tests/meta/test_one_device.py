@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from l2lgd import LearnedOptimizer
 from l2lgd.config.building import build
 from l2lgd.kernels import coordinatewise as compiled
 from l2lgd.meta.estimators.replay import replay
 from l2lgd.meta.rollout import Position, advance, rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import LearnedRule
+from l2lgd.pretrained.learned_optimizer import DEFAULT_WEIGHTS
 from l2lgd.tasks.base import Optimizee, Task
 
 TASKS = choices("task")
@@ -102,11 +104,23 @@ def test_an_unroll_stays_on_the_device(
             for path in (None, record.path):  # first order, and second derivatives
                 own = replace(record, path=path)
                 replay(own, Unroll([2]).objective(2), smoothing=1.0)
-    assert operations.launched
-    assert not operations.left, f"on two devices: {sorted(set(operations.left))}"
+    assert_stays(operations)
     for weight in at.optimizer.phi():
         assert weight.grad is not None
         assert weight.grad.device == META
+
+
+@pytest.mark.parametrize("weights", [DEFAULT_WEIGHTS, "mnist-lstm", "sharing/mnist-lstm_gac"])
+def test_a_step_in_pytorch_stays_on_the_device(weights: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3)).to(META)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learned = LearnedOptimizer(model.parameters(), weights, weight_decay=0.1)
+    learned.step()  # makes the state
+    with Operations() as operations:
+        learned.step()
+    assert_stays(operations)
+    assert all(part.device == META for kept in learned.state.values() for part in kept.values())
 
 
 def operations(name: str, optimizee: Optimizee, length: int, second: bool) -> tuple[int, int]:

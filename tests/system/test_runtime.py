@@ -7,7 +7,13 @@ from helpers import python
 from l2lgd.config.messages import explanation
 from l2lgd.errors import ConfigError
 from l2lgd.seeding import derive_seed, generator
-from l2lgd.system.runtime import pick_device, set_deterministic, set_threads
+from l2lgd.system.runtime import (
+    left_as_found,
+    pick_device,
+    set_deterministic,
+    set_precision,
+    set_threads,
+)
 
 
 def test_auto_takes_cuda_where_there_is_one() -> None:
@@ -56,6 +62,17 @@ def test_deterministic_kernels_are_asked_for_and_a_lack_of_them_is_explained() -
     assert not torch.are_deterministic_algorithms_enabled()
     error = RuntimeError("f does not have a deterministic implementation, but you set. More.")
     assert "leave deterministic=true out" in str(explanation(error))
+
+
+def test_precision_is_that_of_products_and_convolutions() -> None:
+    with left_as_found():
+        for name, coarser in (("highest", False), ("high", True), ("medium", True)):
+            set_precision(name)
+            assert torch.get_float32_matmul_precision() == name
+            assert torch.backends.cudnn.allow_tf32 is coarser
+        with pytest.raises(ConfigError, match="choose one of highest, high, medium"):
+            set_precision("low")
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_what_is_not_asked_for_imports_nothing() -> None:
