@@ -29,7 +29,8 @@ from torch import Tensor
 from l2lgd.config import defaults
 from l2lgd.config.building import build
 from l2lgd.data.images import Images
-from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.optimizers.base import LearnedRule, Optimizer, given
+from l2lgd.optimizers.observation import Observation
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.classification import Perceptron
@@ -128,20 +129,23 @@ def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
     visited = [parameters]
     with torch.no_grad():
         for step in range(num_steps):
-            _, gradient = optimizee.loss_and_gradient(parameters, step)
-            update, state = chosen.step(gradient, state)
+            loss, gradient = optimizee.loss_and_gradient(parameters, step)
+            seen = Observation(parameters, loss, step, num_steps) if chosen.observes else None
+            update, state = chosen.step(gradient, state, **given(seen))
             parameters = parameters + update
             visited.append(parameters)
     return torch.stack(visited)
 
 
 def updates(chosen: Any, gradients: Tensor) -> Tensor:
-    """What an optimizer proposes on a stream of gradients (U, B, n)."""
-    state = chosen.initial_state(torch.zeros_like(gradients[0]))
+    """What an optimizer proposes on a stream of gradients (U, B, n), were all of θ at 0.5."""
+    parameters, loss = torch.full_like(gradients[0], 0.5), gradients.new_ones(gradients.shape[1])
+    state = chosen.initial_state(parameters)
     proposed = []
     with torch.no_grad():
-        for gradient in gradients:
-            update, state = chosen.step(gradient, state)
+        for step, gradient in enumerate(gradients):
+            seen = Observation(parameters, loss, step) if chosen.observes else None
+            update, state = chosen.step(gradient, state, **given(seen))
             proposed.append(update)
     return torch.stack(proposed)
 

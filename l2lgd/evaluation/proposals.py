@@ -7,11 +7,13 @@ coordinate if its gradient were another one; that leaves their states as they ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import Optimizer, State
+from l2lgd.optimizers.base import Optimizer, State, given
+from l2lgd.optimizers.observation import Observation
 from l2lgd.tasks.base import Optimizee
 
 
@@ -50,13 +52,16 @@ def proposals(
     updates: dict[str, list[Tensor]] = {name: [] for name in ready}
     responses: dict[str, list[Tensor]] = {name: [] for name in ready}
     for step in range(num_steps):
-        _, gradient = function.loss_and_gradient(parameters, step)
+        loss, gradient = function.loss_and_gradient(parameters, step)
+        seen = Observation(parameters, loss, step, num_steps)
         gradients.append(gradient[0, chosen])
         for name, optimizer in ready.items():
             if step < num_asked:
-                asked = [_response(optimizer, gradient, states[name], k, instead) for k in chosen]
+                asked = [
+                    _response(optimizer, gradient, states[name], seen, k, instead) for k in chosen
+                ]
                 responses[name].append(torch.stack(asked))
-            update, states[name] = optimizer.step(gradient, states[name])
+            update, states[name] = optimizer.step(gradient, states[name], **_given(optimizer, seen))
             updates[name].append(update[0, chosen])
             if name == leader:
                 parameters = parameters + update
@@ -68,11 +73,21 @@ def proposals(
 
 
 def _response(
-    optimizer: Optimizer, gradient: Tensor, state: State, coordinate: int, instead: Tensor
+    optimizer: Optimizer,
+    gradient: Tensor,
+    state: State,
+    seen: Observation,
+    coordinate: int,
+    instead: Tensor,
 ) -> Tensor:
     """Updates (G,) of a coordinate, were its gradient one of ``instead`` (G,)."""
     changed, found = gradient.clone(), []
     for value in instead:
         changed[0, coordinate] = value
-        found.append(optimizer.step(changed, state)[0][0, coordinate])
+        update, _ = optimizer.step(changed, state, **_given(optimizer, seen))
+        found.append(update[0, coordinate])
     return torch.stack(found)
+
+
+def _given(optimizer: Optimizer, seen: Observation) -> dict[str, Any]:
+    return given(seen if optimizer.observes else None)

@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 
 from l2lgd.meta.rollout import Position, Record
 from l2lgd.optimizers.base import map_state
+from l2lgd.optimizers.observation import Observation
 
 
 def finite_functions(record: Record) -> Tensor | None:
@@ -39,6 +40,7 @@ def without(record: Record, alive: Tensor) -> Record:
         losses=record.losses.where(alive, 1.0),
         gradients=record.gradients.where(alive.unsqueeze(1), 0.0),
         path=path,
+        seen=record.seen and [_unseen(each, alive) for each in record.seen],
         alive=alive,
     )
 
@@ -51,6 +53,13 @@ def _without(at: Position, alive: Tensor) -> Position:
         states=_finite(at.states),
         gradient=at.gradient.where(rows, 0.0),
         loss=at.loss.where(alive, 1.0),
+    )
+
+
+def _unseen(seen: Observation, alive: Tensor) -> Observation:
+    return seen._replace(
+        parameters=seen.parameters.where(alive.unsqueeze(1), 0.0),
+        loss=seen.loss.where(alive, 1.0),
     )
 
 

@@ -34,7 +34,7 @@ class Evaluator:
         """
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         own = optimizee.select(self.ranks.share(num_functions))
-        at = start(optimizer, own)
+        at = start(optimizer, own, horizon=num_steps)
         following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))

@@ -7,12 +7,13 @@ functions are its constants, and replayed for every step. What runs in it is :fu
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from l2lgd.meta.rollout import Position, Step, advance
-from l2lgd.optimizers.base import map_state, tensors_of
+from l2lgd.optimizers.base import has_counts, map_state, tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ def obstacle(at: Position) -> str | None:
         return f"{type(at.optimizer).__name__} does not run on the GPU"
     if at.optimizee.inputs(at.step + 1) is None:
         return f"{type(at.optimizee).__name__} does not say what its steps depend on"
+    if "horizon" in at.optimizer.observes or has_counts(at.states):  # constants of a graph
+        return f"{type(at.optimizer).__name__} observes the horizon, or counts in its state"
     if not all(part.device == device for part in tensors_of(at.states)):
         return f"{type(at.optimizer).__name__} has a state on another device"
     return None
@@ -51,7 +54,9 @@ class StaticStep:
 
     def __init__(self, at: Position) -> None:
         self._inputs = tuple(part.clone() for part in at.optimizee.inputs(at.step + 1) or ())
-        self._at = replace(_copy(at), optimizee=at.optimizee.on(self._inputs))
+        self._at = replace(
+            _copy(at), optimizee=at.optimizee.on(self._inputs), step=_number(at.step, at)
+        )
         self._last: Position | None = None  # what the buffers hold
         self._graph: torch.cuda.CUDAGraph | None = None
         if at.parameters.device.type == "cuda":
@@ -85,7 +90,18 @@ class StaticStep:
 
 
 def _tensors(at: Position) -> list[Tensor]:
-    return [at.parameters, at.loss, at.gradient, *tensors_of(at.states)]
+    return [
+        at.parameters,
+        at.loss,
+        at.gradient,
+        _number(at.step, at),
+        *tensors_of(at.states),
+    ]
+
+
+def _number(step: int | Tensor, at: Position) -> Any:
+    """T as a buffer, since optimizers may observe it."""
+    return step if isinstance(step, Tensor) else at.parameters.new_tensor(step, dtype=torch.int64)
 
 
 def _copy(at: Position) -> Position:

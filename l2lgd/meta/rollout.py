@@ -11,8 +11,10 @@ from l2lgd.optimizers.base import (
     BLOCK_SIZE,
     Optimizer,
     State,
+    given,
     tensors_of,
 )
+from l2lgd.optimizers.observation import Observation
 from l2lgd.tasks.base import Optimizee
 
 STATE_BYTES = 2**30  # for the states of an optimizer along a path
@@ -30,6 +32,13 @@ class Position:
     step: int
     loss: Tensor  # f(θ_t) (B,)
     gradient: Tensor  # ∇_t (B, n)
+    horizon: int | None = None  # T, where it is known
+
+    def seen(self) -> Observation | None:
+        """What the optimizer sees besides the gradient; None where it wants nothing of it."""
+        if not self.optimizer.observes:
+            return None
+        return Observation(self.parameters, self.loss, self.step, self.horizon)
 
 
 Step = Callable[[Position], Position]
@@ -48,6 +57,7 @@ class Record:
     update_squares: Tensor  # mean squares of g_t … g_{t+U−1}, (B,)
     path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted;
     # some of them with no states, if these would take too much memory
+    seen: list[Observation] | None = None  # at t … t + U − 1, where the optimizer observes
     alive: Tensor | None = None  # functions that count (B,); None for all
 
     @property
@@ -60,29 +70,40 @@ class Record:
         return values if self.alive is None else values[(slice(None),) * dim + (self.alive,)]
 
 
-def start(optimizer: Optimizer, optimizee: Optimizee, block_size: int = BLOCK_SIZE) -> Position:
-    """The beginning of a trajectory."""
+def start(
+    optimizer: Optimizer,
+    optimizee: Optimizee,
+    block_size: int = BLOCK_SIZE,
+    horizon: int | None = None,
+) -> Position:
+    """The beginning of a trajectory.
+
+    Args:
+        block_size: coordinates that are optimized at once, where they can be apart.
+        horizon: T, for optimizers that observe it.
+    """
     parameters = optimizee.initial_parameters
     optimizer = optimizer.named(optimizee.shapes)
     num_functions, n = parameters.shape
     blocks = optimizer.blocks(num_functions, n, block_size)
     states = [optimizer.initial_state(parameters[block]) for block in blocks]
     loss, gradient = optimizee.loss_and_gradient(parameters, 0)
-    return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient)
+    return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient, horizon)
 
 
 @torch.no_grad()
 def advance(at: Position) -> Position:
     """One step: θ_{t+1} = θ_t + g_t, with loss and gradient there."""
     parameters = at.parameters.clone()
-    states = []
+    states, seen = [], at.seen()
     for block, state in zip(at.blocks, at.states, strict=True):
-        update, state = at.optimizer.step(at.gradient[block], state)
+        part = None if seen is None else seen.of(*block)
+        update, state = at.optimizer.step(at.gradient[block], state, **given(part))
         parameters[block] += update
         states.append(state)
     loss, gradient = at.optimizee.loss_and_gradient(parameters, at.step + 1)
-    return Position(
-        at.optimizee, at.optimizer, at.blocks, parameters, states, at.step + 1, loss, gradient
+    return replace(
+        at, parameters=parameters, states=states, step=at.step + 1, loss=loss, gradient=gradient
     )
 
 
@@ -105,10 +126,11 @@ def rollout(
     spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
     steps = range(begin.step + 1, begin.step + num_steps + 1)
     at.optimizee.prefetch(steps)
-    path, losses, gradients, squares = [], [], [at.gradient], []
+    path, seen, losses, gradients, squares = [], [], [], [at.gradient], []
     for i in range(num_steps):
         if keep_path:
             path.append(at if i % spacing == 0 else replace(at, states=[]))
+        seen.append(at.seen())
         before, at = at.parameters, step(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
@@ -122,6 +144,7 @@ def rollout(
         torch.stack(gradients),
         torch.stack(squares).mean(0),
         path if keep_path else None,
+        [each for each in seen if each is not None] or None,
     )
     return record, at
 

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ class Trainer(Evaluator):
             Diverged: one trajectory after another, or every validation.
             UserError: a file could not be written.
         """
+        if unroll.second_derivatives and unroll.smoothing and not optimizer.smooths:
+            name = type(optimizer).__name__
+            log.warning("unroll.smoothing: %s has exact second derivatives only", name)
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
         last, best = folder / "last.safetensors", folder / BEST
         decay = get_ema_multi_avg_fn(settings.meta_average)
@@ -172,7 +175,7 @@ class Trainer(Evaluator):
         fraction = progress.meta_step / settings.meta_steps
         horizon = unroll.horizon(fraction, settings.num_steps)
         objective = unroll.objective(horizon)
-        at = trajectory.position
+        at = replace(trajectory.position, horizon=horizon)
         length = min(unroll.length(fraction), horizon - at.step)
         meta_optimizer.zero_grad(set_to_none=True)
         second = unroll.keeps_second_derivatives(fraction)

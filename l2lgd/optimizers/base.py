@@ -6,22 +6,38 @@ The update is added to the parameters: θ_{t+1} = θ_t + g_t.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
+from l2lgd.optimizers.observation import Observation
 
 BLOCK_SIZE = 16384  # coordinates; bounds the memory of a replay, whatever n is
-State: TypeAlias = Tensor | tuple["State", ...]  # nobody but its optimizer looks inside
-StateT = TypeVar("StateT")  # an optimizer's own: a tensor, or nested (named) tuples of them
+# Nobody but its optimizer looks inside. A whole number is a count.
+State: TypeAlias = Tensor | int | tuple["State", ...] | dict[str, "State"]
+StateT = TypeVar("StateT")  # an optimizer's own State, which may have named tuples
+
+
+class Cotangents(NamedTuple, Generic[StateT]):
+    """∂L/∂ all that a step depends on, through this step."""
+
+    weights: Sequence[Tensor]  # one for each of φ
+    gradient: Tensor  # (B, n)
+    state: StateT  # h_t
+    parameters: Tensor | None = None  # (B, n), where θ_t is observed
+    loss: Tensor | None = None  # (B,), where f(θ_t) is observed
 
 
 class Optimizer(ABC, Generic[StateT]):
     """What proposes the updates of B stacked optimizees."""
 
     differentiable = True  # are its states tensors, and its steps differentiable by autograd?
+    smooths = False  # does it heed the ``width`` of a step?
+    observes: tuple[str, ...] = ()
+    """Fields of an :class:`Observation` that a step needs. Where there are any, :meth:`step`,
+    :meth:`step_back` and ``vector_jacobian_product`` get observations as ``seen``."""
 
     @property
     def coordinatewise(self) -> bool:
@@ -36,8 +52,8 @@ class Optimizer(ABC, Generic[StateT]):
             parameters: θ_0 (B, n); its device and type are those of the state.
 
         Returns:
-            A tensor, or nested (named) tuples of tensors, as ``torch.zeros_like(parameters)`` for
-            a momentum.
+            A tensor, as ``torch.zeros_like(parameters)`` for a momentum, or tuples, named tuples
+            and dicts of tensors and of whole numbers that count something.
         """
 
     @abstractmethod
@@ -68,9 +84,14 @@ class Optimizer(ABC, Generic[StateT]):
         """
         return False
 
-    def step_in_place(self, gradient: Tensor, state: StateT) -> Tensor:
-        """The update of :meth:`step`; the next state is written over ``state``. Has no graph."""
-        update, following = self.step(gradient, state)
+    def step_in_place(
+        self, gradient: Tensor, state: StateT, seen: Observation | None = None
+    ) -> Tensor:
+        """The update of :meth:`step`; the next state is written over ``state``. Has no graph.
+
+        The state has no counts.
+        """
+        update, following = self.step(gradient, state, **given(seen))
         for kept, new in zip(tensors_of(state), tensors_of(following), strict=True):
             kept.copy_(new)
         return update
@@ -101,35 +122,39 @@ class Optimizer(ABC, Generic[StateT]):
         cotangent: Tensor,
         state_cotangent: StateT | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, StateT]:
+        seen: Observation | None = None,
+    ) -> Cotangents[StateT]:
         """The vector–Jacobian product of one step with respect to all that it depends on.
 
         Args:
             gradient, state, width: as for :meth:`step`.
             cotangent: ∂L/∂g_t (B, n).
             state_cotangent: ∂L/∂h_{t+1}, a state; None where it is zero. It may be written over.
-
-        Returns:
-            ∂L/∂φ for each weight, ∂L/∂∇_t (B, n) and ∂L/∂h_t, through this step.
+            seen: where the optimizer observes something.
         """
         with torch.enable_grad():
             # Leaves of a graph of this step alone: what is returned is handed to the step before.
             gradient = gradient.detach().requires_grad_()
-            state = map_state(lambda part: part.detach().requires_grad_(), state)
-            update, following = self.step(gradient, state, width)
+            state = map_state(_leaf, state)
+            seen = None if seen is None else seen.with_leaves()
+            update, following = self.step(gradient, state, width, **given(seen))
             outputs, cotangents = [update], [cotangent]
             if state_cotangent is not None:
                 outputs += tensors_of(following)
                 cotangents += tensors_of(state_cotangent)
-            phi, before = self.phi(), tensors_of(state)
+            phi, before = self.phi(), [part for part in tensors_of(state) if part.requires_grad]
+            observed = [] if seen is None else [seen.parameters, seen.loss]
             differentiable = [k for k, output in enumerate(outputs) if output.requires_grad]
             found = torch.autograd.grad(
                 [outputs[k] for k in differentiable],  # a count of steps, for one, is not
-                [*phi, gradient, *before],
+                [*phi, gradient, *observed, *before],
                 [cotangents[k] for k in differentiable],
                 materialize_grads=True,
             )
-        return found[: len(phi)], found[len(phi)], like_state(state, found[len(phi) + 1 :])
+        d_phi, rest = found[: len(phi)], iter(found[len(phi) :])
+        d_gradient, *d_observed = (next(rest) for _ in (gradient, *observed))
+        d_state = map_state(lambda p: next(rest) if p.requires_grad else torch.zeros_like(p), state)
+        return Cotangents(d_phi, d_gradient, d_state, *d_observed)
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Numbers about the inputs (…, B, n) that tell why a meta-training is stuck."""
@@ -184,7 +209,11 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
         raise ConfigError(f"{type(self).__name__} has no weights that all its updates scale with")
 
     def vector_jacobian_product(
-        self, gradients: Tensor, state: StateT, cotangents: Tensor
+        self,
+        gradients: Tensor,
+        state: StateT,
+        cotangents: Tensor,
+        seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
         """Σ_t ⟨∂L/∂g_t, ∂g_t/∂φ⟩ for each weight, through the recurrence.
 
@@ -192,11 +221,12 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
             gradients: ∇_0 … ∇_{U−1} (U, B, n), constants.
             state: before the first of these steps, a constant.
             cotangents: ∂L/∂g_0 … ∂L/∂g_{U−1} (U, B, n).
+            seen: at each step, constants; where the rule observes something.
         """
         updates = []
         with torch.enable_grad():
-            for gradient in gradients:
-                update, state = self.step(gradient, state)
+            for i, gradient in enumerate(gradients):
+                update, state = self.step(gradient, state, **given(seen[i] if seen else None))
                 updates.append(update)
             weights = self.phi()
             return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
@@ -206,27 +236,79 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
         return "PyTorch"
 
 
+def given(seen: Observation | None) -> dict[str, Any]:
+    """How an observation is handed to an optimizer, which need not know of it."""
+    return {} if seen is None else {"seen": seen}
+
+
+def _leaf(part: Tensor) -> Tensor:
+    part = part.detach()
+    return part.requires_grad_() if part.is_floating_point() else part
+
+
 def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
-    """A state, a tensor or nested tuples of them, with ``function`` applied to each tensor."""
-    known: Any = state  # of a type that only its optimizer knows
-    if isinstance(known, Tensor):
-        return function(known)  # type: ignore[return-value]
-    parts = [map_state(function, part) for part in known]
-    made: StateT = type(known)(*parts) if hasattr(known, "_fields") else type(known)(parts)
-    return made
+    """A state with ``function`` applied to each of its tensors; counts stay as they are.
+
+    Raises:
+        ConfigError: it has a part that no state may have.
+    """
+    return _map_leaves(lambda leaf: leaf if isinstance(leaf, int) else function(leaf), state)
 
 
 def like_state(state: StateT, tensors: Iterable[Tensor]) -> StateT:
     """A state of these tensors, in the order of :func:`tensors_of`."""
     rest = iter(tensors)
-    return map_state(lambda _: next(rest), state)
+
+    def following(leaf: Tensor | int) -> Tensor | int:
+        tensor = next(rest)
+        return int(tensor) if isinstance(leaf, int) else tensor
+
+    return _map_leaves(following, state)
 
 
 def tensors_of(state: Any) -> list[Tensor]:
-    """The tensors of a state, in the order of :func:`map_state`."""
-    if isinstance(state, Tensor):
-        return [state]
-    return [tensor for part in state for tensor in tensors_of(part)]
+    """The tensors of a state, in the order of :func:`map_state`; of a count, one that holds it."""
+    found: list[Tensor] = []
+
+    def note(leaf: Tensor | int) -> Tensor | int:
+        found.append(torch.tensor(leaf) if isinstance(leaf, int) else leaf)
+        return leaf
+
+    _map_leaves(note, state)
+    return found
+
+
+def has_counts(state: Any) -> bool:
+    """Has a state whole numbers, which cannot be written over?"""
+    counts: list[int] = []
+
+    def note(leaf: Tensor | int) -> Tensor | int:
+        counts.extend([leaf] if isinstance(leaf, int) else [])
+        return leaf
+
+    _map_leaves(note, state)
+    return bool(counts)
+
+
+def _map_leaves(function: Callable[[Tensor | int], Tensor | int], state: StateT) -> StateT:
+    known: Any = state  # of a type that only its optimizer knows
+    if isinstance(known, Tensor) or type(known) is int:
+        return function(known)  # type: ignore[return-value]
+    made: Any
+    if isinstance(known, dict):
+        made = {key: _map_leaves(function, known[key]) for key in sorted(known)}
+    elif isinstance(known, tuple):
+        parts = [_map_leaves(function, part) for part in known]
+        made = type(known)(*parts) if hasattr(known, "_fields") else type(known)(parts)
+    elif isinstance(known, list):
+        made = [_map_leaves(function, part) for part in known]
+    else:
+        raise ConfigError(
+            f"the state of an optimizer has a part of type {type(known).__name__}: it must be made "
+            "of tensors, whole numbers that count, tuples, named tuples and dicts"
+        )
+    changed: StateT = made
+    return changed
 
 
 def coordinate_blocks(num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:

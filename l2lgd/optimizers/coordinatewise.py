@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import coordinatewise as kernel
-from l2lgd.optimizers.base import LearnedRule, coordinate_blocks, map_state, tensors_of
+from l2lgd.optimizers.base import (
+    Cotangents,
+    LearnedRule,
+    coordinate_blocks,
+    map_state,
+    tensors_of,
+)
+from l2lgd.optimizers.observation import Observation
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess, slopes
 
 OUTPUTS = {"linear": 1, "exponential": 2}  # and how many numbers the last layer gives
@@ -50,6 +57,8 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         backend: ``auto`` runs rollout and replay in compiled code where that can be had, ``torch``
             never; the numbers are the same to rounding.
     """
+
+    smooths = True
 
     def __init__(
         self,
@@ -134,7 +143,9 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         activation, following = self._recur(self._features(gradient, width), state, gradient.shape)
         return self._update(activation).view_as(gradient), following
 
-    def step_in_place(self, gradient: Tensor, state: LSTMState) -> Tensor:
+    def step_in_place(
+        self, gradient: Tensor, state: LSTMState, seen: Observation | None = None
+    ) -> Tensor:
         if self._kernel(gradient, state) is not kernel:
             return super().step_in_place(gradient, state)
         apart = state.hidden[0].dim() == 3  # views, a function at a time
@@ -191,11 +202,15 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         return torch.sigmoid(o) * _tanh(c), c
 
     def vector_jacobian_product(
-        self, gradients: Tensor, state: LSTMState, cotangents: Tensor
+        self,
+        gradients: Tensor,
+        state: LSTMState,
+        cotangents: Tensor,
+        seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
         compiled = self._kernel()
         if compiled is None:
-            return super().vector_jacobian_product(gradients, state, cotangents)
+            return super().vector_jacobian_product(gradients, state, cotangents, seen)
         phi = self._phi()
         total = torch.zeros_like(phi)
         arrays = (part.flatten(1).contiguous() for part in (gradients, cotangents))
@@ -209,10 +224,11 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         cotangent: Tensor,
         state_cotangent: LSTMState | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, LSTMState]:
+        seen: Observation | None = None,
+    ) -> Cotangents[LSTMState]:
         compiled = self._kernel()
         if compiled is None:
-            return super().step_back(gradient, state, cotangent, state_cotangent, width)
+            return super().step_back(gradient, state, cotangent, state_cotangent, width, seen)
         phi = self._phi()
         total = torch.zeros_like(phi)
         d_state = state_cotangent or map_state(torch.zeros_like, state)
@@ -221,7 +237,7 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         # The kernel ends at the features, each of which depends on its own gradient alone.
         flat_width = None if width is None else width.reshape(-1)
         d_gradient = (d_features * slopes(flat[0], self.preprocessing, self.p, flat_width)).sum(0)
-        return self._per_weight(total), d_gradient.view_as(gradient), d_state
+        return Cotangents(self._per_weight(total), d_gradient.view_as(gradient), d_state)
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
         if not self.coordinatewise or self._kernel() is not None:  # which cuts its work itself

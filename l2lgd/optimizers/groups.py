@@ -9,13 +9,14 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, State
+from l2lgd.optimizers.base import BLOCK_SIZE, Cotangents, LearnedRule, Optimizer, State, given
+from l2lgd.optimizers.observation import Observation
 
 Columns = slice | Tensor  # the coordinates of a group, a slice where they lie together
 
@@ -42,6 +43,12 @@ class Part(NamedTuple):
     def put(self, into: Tensor, value: Tensor) -> None:
         """Make ``value`` this part of a tensor (B, n)."""
         into[self.rows, self._index(into)] = value
+
+    def sees(self, seen: Observation | None) -> dict[str, Any]:
+        """What its optimizer gets of an observation."""
+        if seen is None or not self.optimizer.observes:
+            return {}
+        return given(seen.of(self.rows, self._index(seen.parameters)))
 
     def _index(self, tensor: Tensor) -> Columns:
         own = self.columns
@@ -105,26 +112,45 @@ class Grouped(LearnedRule[tuple[State, ...]]):
             for part in self._parts(parameters.shape)
         )
 
+    @property
+    def smooths(self) -> bool:  # type: ignore[override]
+        return all(member.smooths for member in self._learned())
+
+    @property
+    def observes(self) -> tuple[str, ...]:  # type: ignore[override]
+        wanted = (name for member in self._members.values() for name in member.observes)
+        return tuple(dict.fromkeys(wanted))
+
     def step(
-        self, gradient: Tensor, state: tuple[State, ...], width: Tensor | None = None
+        self,
+        gradient: Tensor,
+        state: tuple[State, ...],
+        width: Tensor | None = None,
+        seen: Observation | None = None,
     ) -> tuple[Tensor, tuple[State, ...]]:
         update, following = torch.empty_like(gradient), []
         for part, own in zip(self._parts(gradient.shape), state, strict=True):
             near = None if width is None else part.of(width)
-            proposed, after = part.optimizer.step(part.of(gradient), own, near)
+            proposed, after = part.optimizer.step(part.of(gradient), own, near, **part.sees(seen))
             part.put(update, proposed)
             following.append(after)
         return update, tuple(following)
 
     def vector_jacobian_product(
-        self, gradients: Tensor, state: tuple[State, ...], cotangents: Tensor
+        self,
+        gradients: Tensor,
+        state: tuple[State, ...],
+        cotangents: Tensor,
+        seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
         total = _Sum(self.phi())  # groups may share an optimizer, and so its weights
         for part, own in zip(self._parts(gradients.shape[1:]), state, strict=True):
             # A hand-designed member has no φ; first order, its updates are constants.
             if isinstance(part.optimizer, LearnedRule):
                 product = part.optimizer.vector_jacobian_product
-                found = product(part.of(gradients), own, part.of(cotangents))
+                watched = [part.sees(each) for each in seen]
+                watching = {"seen": [each["seen"] for each in watched]} if any(watched) else {}
+                found = product(part.of(gradients), own, part.of(cotangents), **watching)
                 total.add(part.optimizer, found)
         return total.values
 
@@ -135,21 +161,29 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         cotangent: Tensor,
         state_cotangent: tuple[State, ...] | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, tuple[State, ...]]:
+        seen: Observation | None = None,
+    ) -> Cotangents[tuple[State, ...]]:
         # Here hand-designed members count, too: what they see depends on θ, which φ has moved.
         total, d_gradient, d_state = _Sum(self.phi()), torch.empty_like(gradient), []
+        d_theta, d_loss = torch.zeros_like(gradient), gradient.new_zeros(len(gradient))
         for k, part in enumerate(self._parts(gradient.shape)):
-            found, d_own, before = part.optimizer.step_back(
+            found = part.optimizer.step_back(
                 part.of(gradient),
                 state[k],
                 part.of(cotangent),
                 None if state_cotangent is None else state_cotangent[k],
                 None if width is None else part.of(width),
+                **part.sees(seen),
             )
-            part.put(d_gradient, d_own)
-            total.add(part.optimizer, found)
-            d_state.append(before)
-        return total.values, d_gradient, tuple(d_state)
+            part.put(d_gradient, found.gradient)
+            if found.parameters is not None:
+                part.put(d_theta, found.parameters)
+            if found.loss is not None:
+                d_loss[part.rows] += found.loss
+            total.add(part.optimizer, found.weights)
+            d_state.append(found.state)
+        observed = () if seen is None else (d_theta, d_loss)
+        return Cotangents(total.values, d_gradient, tuple(d_state), *observed)
 
     @property
     def coordinatewise(self) -> bool:

@@ -1,13 +1,13 @@
 """Hand-designed optimizers: PyTorch's own, run on the stacked parameters."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import TunedOptimizer
+from l2lgd.optimizers.base import Cotangents, TunedOptimizer
+from l2lgd.optimizers.observation import Observation
 
 
 class TorchState(NamedTuple):
@@ -112,15 +112,15 @@ class HandDesigned(TunedOptimizer[TorchState]):
         cotangent: Tensor,
         state_cotangent: TorchState | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, TorchState]:
-        found, d_gradient, d_state = super().step_back(
-            gradient, state, cotangent, state_cotangent, width
-        )
+        seen: Observation | None = None,
+    ) -> Cotangents[TorchState]:
+        found = super().step_back(gradient, state, cotangent, state_cotangent, width)
+        d_state = found.state
         # A coordinate that never had a gradient: the root of its mean square has no derivative.
         moments = zip(state.moments, d_state.moments, strict=True)
         d_moments = tuple(_where_there_is_one(*pair) for pair in moments)
-        d_gradient = _where_there_is_one(gradient, d_gradient)
-        return found, d_gradient, d_state._replace(moments=d_moments)
+        d_gradient = _where_there_is_one(gradient, found.gradient)
+        return found._replace(gradient=d_gradient, state=d_state._replace(moments=d_moments))
 
     def _kept(
         self, parameters: Tensor, gradient: Tensor, moments: dict[str, Tensor] | None = None

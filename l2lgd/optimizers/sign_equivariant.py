@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import LearnedRule, State
+from l2lgd.optimizers.base import Cotangents, LearnedRule, State, given
+from l2lgd.optimizers.observation import Observation
 
 
 class SignEquivariant(LearnedRule[State]):
@@ -48,25 +49,46 @@ class SignEquivariant(LearnedRule[State]):
         state: State = self.optimizer.initial_state(_both(parameters, 1))
         return state
 
+    @property
+    def smooths(self) -> bool:  # type: ignore[override]
+        return self.optimizer.smooths
+
+    @property
+    def observes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.optimizer.observes
+
     def step(
-        self, gradient: Tensor, state: State, width: Tensor | None = None
+        self,
+        gradient: Tensor,
+        state: State,
+        width: Tensor | None = None,
+        seen: Observation | None = None,
     ) -> tuple[Tensor, State]:
         doubled = None if width is None else _both(width, 1)
-        update, state = self.optimizer.step(_both(gradient, -1), state, doubled)
+        own = given(_reflected(seen))
+        update, state = self.optimizer.step(_both(gradient, -1), state, doubled, **own)
         return _odd_part(update), state
 
-    def step_in_place(self, gradient: Tensor, state: State) -> Tensor:
-        return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state))
+    def step_in_place(
+        self, gradient: Tensor, state: State, seen: Observation | None = None
+    ) -> Tensor:
+        own = given(_reflected(seen))
+        return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state, **own))
 
     @property
     def takes_views(self) -> bool:
         return self.optimizer.takes_views
 
     def vector_jacobian_product(
-        self, gradients: Tensor, state: State, cotangents: Tensor
+        self,
+        gradients: Tensor,
+        state: State,
+        cotangents: Tensor,
+        seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
+        own: dict[str, Any] = {"seen": [_reflected(each) for each in seen]} if seen else {}
         product = self.optimizer.vector_jacobian_product
-        return product(_both(gradients, -1), state, _both(cotangents / 2, -1))
+        return product(_both(gradients, -1), state, _both(cotangents / 2, -1), **own)
 
     def step_back(
         self,
@@ -75,12 +97,24 @@ class SignEquivariant(LearnedRule[State]):
         cotangent: Tensor,
         state_cotangent: State | None,
         width: Tensor | None = None,
-    ) -> tuple[Sequence[Tensor], Tensor, State]:
-        doubled = None if width is None else _both(width, 1)
-        found, d_gradient, d_state = self.optimizer.step_back(
-            _both(gradient, -1), state, _both(cotangent / 2, -1), state_cotangent, doubled
+        seen: Observation | None = None,
+    ) -> Cotangents[State]:
+        found = self.optimizer.step_back(
+            _both(gradient, -1),
+            state,
+            _both(cotangent / 2, -1),
+            state_cotangent,
+            None if width is None else _both(width, 1),
+            **given(_reflected(seen)),
         )
-        return found, 2 * _odd_part(d_gradient), d_state
+        d_theta, d_loss = found.parameters, found.loss
+        return Cotangents(
+            found.weights,
+            2 * _odd_part(found.gradient),
+            found.state,
+            None if d_theta is None else 2 * _odd_part(d_theta),
+            None if d_loss is None else d_loss.view(2, -1).sum(0),
+        )
 
     @property
     def coordinatewise(self) -> bool:
@@ -99,6 +133,14 @@ class SignEquivariant(LearnedRule[State]):
 def _both(tensor: Tensor, sign: int) -> Tensor:
     """(…, B, n) → (…, 2B, n), the second half times ``sign``."""
     return torch.cat((tensor, sign * tensor), dim=-2)
+
+
+def _reflected(seen: Observation | None) -> Observation | None:
+    """What is seen of f(θ), and of f(Sθ) at −θ, which has the same value."""
+    if seen is None:
+        return None
+    both = _both(seen.parameters, -1)
+    return seen._replace(parameters=both, loss=torch.cat((seen.loss, seen.loss)))
 
 
 def _odd_part(tensor: Tensor) -> Tensor:

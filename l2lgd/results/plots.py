@@ -39,6 +39,8 @@ LABELS = {
     "lstm": "LSTM",
     "lstm_per_group": "LSTM",
     "lstm_odd": "LSTM (odd)",
+    "rnnprop": "RNNprop",
+    "nn_adam": "learned Adam",
     "lstm_sub": "LSTM-sub",
     "lstm_mixture": "LSTM, mixture",
     "lstm_gac": "LSTM+GAC",

@@ -29,6 +29,7 @@ MAY_CHANGE_ON_RESUME = (
     "resume",
     "device",
     "deterministic",
+    "matmul_precision",
     "threads",
     "data_dir",
     "tuned_dir",

@@ -104,7 +104,7 @@ def _paint(
     Raises:
         Diverged: the picture is none.
     """
-    at = start(optimizer, functions)
+    at = start(optimizer, functions, horizon=num_steps)
     advance = step_of(at)
     for step in range(1, num_steps + 1):
         signals.check()

@@ -13,7 +13,7 @@ from l2lgd.meta.estimators.replay import replay
 from l2lgd.meta.estimators.textbook import textbook
 from l2lgd.meta.rollout import Position, Record, rollout, start
 from l2lgd.meta.schedules import LOSS_WEIGHTS, META_LOSSES, Unroll
-from l2lgd.optimizers.base import BLOCK_SIZE
+from l2lgd.optimizers.base import BLOCK_SIZE, given
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 
 T, U = 8, 5  # the second unroll has only 3 steps
@@ -194,7 +194,8 @@ def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
         state = own.initial_state(parameters)
         losses = []
         for step in record.steps:
-            update, state = own.step(record.gradients[step - 1], state)
+            seen = record.seen[step - 1] if record.seen else None
+            update, state = own.step(record.gradients[step - 1], state, **given(seen))
             parameters = parameters + update
             losses.append(functions.loss(parameters, step))
         return float(objective(torch.stack(losses), record.steps).mean(1).sum())

@@ -23,7 +23,7 @@ from l2lgd.meta.estimators.objective import (
     weigh,
 )
 from l2lgd.meta.rollout import Position, Record
-from l2lgd.optimizers.base import LearnedRule, State
+from l2lgd.optimizers.base import Cotangents, LearnedRule, State, given
 
 
 def replay(
@@ -64,7 +64,10 @@ def _first_order(optimizer: LearnedRule, record: Record, weights: Tensor) -> lis
         # g_t moves every later θ_s by the same amount: ∂L/∂g_t = Σ_{s>t} w_s ∇_s.
         weighted = weights[:, rows, None] * gradients[1:]
         cotangents = weighted.flip(0).cumsum(0).flip(0)  # (U, …)
-        parts = optimizer.vector_jacobian_product(gradients[:-1], state, cotangents)
+        seen = [each.of(rows, columns) for each in record.seen or ()]
+        parts = optimizer.vector_jacobian_product(
+            gradients[:-1], state, cotangents, **({"seen": seen} if seen else {})
+        )
         for into, part in zip(total, parts, strict=True):
             into += part
     return total
@@ -84,6 +87,7 @@ def _along_the_path(
     widths = [typical.after(at.gradient) for at in path]
     cotangent = torch.zeros_like(path[0].parameters)  # ∂L/∂θ of the step that is worked on
     d_gradient: Tensor | None = None  # ∂L/∂∇ there; the last gradient has moved nothing
+    observed: Tensor | None = None  # ∂L/∂θ there through what the optimizer observes
     d_states: list[State | None] = [None] * len(record.blocks)
     states = _StatesBackwards(path)
     for i in reversed(range(len(path))):
@@ -95,18 +99,31 @@ def _along_the_path(
             if record.alive is not None:  # 0 · ∞ is NaN: what diverged has to be taken out
                 product = product.where(record.alive.unsqueeze(1), 0.0)
             cotangent += product
-        at, width = path[i], widths[i]
+        if observed is not None:
+            cotangent += observed
+        at, width, seen = path[i], widths[i], path[i].seen()
         d_gradient = torch.empty_like(cotangent)
+        d_theta, d_loss = torch.zeros_like(cotangent), torch.zeros_like(at.loss)
         for k, (block, state) in enumerate(zip(at.blocks, states.at(i), strict=True)):
-            parts, d_gradient[block], d_states[k] = optimizer.step_back(
-                at.gradient[block],
-                state,
-                cotangent[block],
-                d_states[k],
-                None if width is None else width[block],
+            found = Cotangents(
+                *optimizer.step_back(
+                    at.gradient[block],
+                    state,
+                    cotangent[block],
+                    d_states[k],
+                    None if width is None else width[block],
+                    **given(None if seen is None else seen.of(*block)),
+                )
             )
-            for into, part in zip(total, parts, strict=True):
+            d_gradient[block], d_states[k] = found.gradient, found.state
+            if found.parameters is not None:
+                d_theta[block] = found.parameters
+            if found.loss is not None:  # of the whole function, which every block of it sees
+                d_loss[block[0]] += found.loss
+            for into, part in zip(total, found.weights, strict=True):
                 into += part
+        if seen is not None:
+            observed = d_theta + d_loss.unsqueeze(1) * at.gradient
     return total
 
 
@@ -132,8 +149,11 @@ class _StatesBackwards:
         states = self._path[begin].states
         for j in range(begin, i):
             at = self._path[j]
+            seen = at.seen()
             states = [
-                at.optimizer.step(at.gradient[block], state)[1]
+                at.optimizer.step(
+                    at.gradient[block], state, **given(None if seen is None else seen.of(*block))
+                )[1]
                 for block, state in zip(at.blocks, states, strict=True)
             ]
             self._again[j + 1] = states

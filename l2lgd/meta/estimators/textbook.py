@@ -1,11 +1,13 @@
 """Backpropagation through the unrolled loop, the reference that replay is tested against."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from l2lgd.meta.estimators.objective import MetaObjective, TypicalSize, rule_of
 from l2lgd.meta.rollout import Position, Record
-from l2lgd.optimizers.base import map_state
+from l2lgd.optimizers.base import given, map_state
 
 
 def textbook(
@@ -29,7 +31,7 @@ def textbook(
     """
     optimizer = rule_of(at.optimizer)
     first, start_states, states = at.step, at.states, at.states
-    parameters, gradient = at.parameters, at.gradient
+    parameters, gradient, loss = at.parameters, at.gradient, at.loss
     losses, gradients, squares = [], [at.gradient], []
     typical = TypicalSize(smoothing)
     with torch.enable_grad():
@@ -38,9 +40,13 @@ def textbook(
         for step in range(first + 1, first + num_steps + 1):
             update, width = torch.zeros_like(parameters), typical.after(gradient)
             following = []
+            now = replace(at, parameters=parameters, loss=loss, step=step - 1).seen()
+            if now is not None and not second_derivatives:  # a constant, like the gradient
+                now = now._replace(parameters=now.parameters.detach(), loss=now.loss.detach())
             for block, state in zip(at.blocks, states, strict=True):
                 part = None if width is None else width[block]
-                update[block], state = optimizer.step(gradient[block], state, part)
+                own = None if now is None else now.of(*block)
+                update[block], state = optimizer.step(gradient[block], state, part, **given(own))
                 following.append(state)
             parameters, states = parameters + update, following
             squares.append(update.detach().square().mean(1))
@@ -64,14 +70,12 @@ def textbook(
         torch.stack(gradients).detach(),
         torch.stack(squares).mean(0),
     )
-    end = Position(
-        at.optimizee,
-        optimizer,
-        at.blocks,
-        parameters.detach(),
-        [map_state(Tensor.detach, state) for state in states],
-        first + num_steps,
-        losses[-1].detach(),
-        gradient.detach(),
+    end = replace(
+        at,
+        parameters=parameters.detach(),
+        states=[map_state(Tensor.detach, state) for state in states],
+        step=first + num_steps,
+        loss=losses[-1].detach(),
+        gradient=gradient.detach(),
     )
     return meta_loss.detach(), record, end
