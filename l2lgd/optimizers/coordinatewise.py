@@ -147,7 +147,7 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
         self, gradient: Tensor, state: LSTMState, seen: Observation | None = None
     ) -> Tensor:
         if self._kernel(gradient, state) is not kernel:
-            return super().step_in_place(gradient, state)
+            return super().step_in_place(gradient, state, seen)
         apart = state.hidden[0].dim() == 3  # views, a function at a time
         rows = list(gradient) if apart else [gradient.reshape(-1)]
         phi, updates = self._phi(), []

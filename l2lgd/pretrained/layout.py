@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import Optimizer, State, like_state, tensors_of
+from l2lgd.optimizers.base import Optimizer, State, has_counts, like_state, tensors_of
 
 SIZES = (2, 3)  # numbers of coordinates that show which dimensions go with them
 
@@ -113,6 +113,7 @@ class Layout:
         self._kind = type(optimizer).__name__
         like = [torch.zeros(1, n, device=device, dtype=dtype) for n in SIZES]
         self._structure, larger = (optimizer.initial_state(theta) for theta in like)
+        self.has_counts = has_counts(self._structure)
         names = list(self._names(self._structure))
         pairs = zip(tensors_of(self._structure), tensors_of(larger), strict=True)
         self.entries = [self._entry(name, *pair) for name, pair in zip(names, pairs, strict=True)]
@@ -123,16 +124,15 @@ class Layout:
         return made
 
     def _names(self, state: Any, name: str = "") -> Iterator[str]:
-        if isinstance(state, Tensor):
+        if isinstance(state, Tensor | int):
             yield name or "state"
             return
-        if not isinstance(state, tuple):
-            raise ConfigError(
-                f"the state of {self._kind} has a part of type {type(state).__name__}: it must "
-                "be a tensor or nested tuples of tensors"
-            )
-        fields = getattr(state, "_fields", range(len(state)))
-        for field, part in zip(fields, state, strict=True):
+        if isinstance(state, dict):
+            parts = [(key, state[key]) for key in sorted(state)]
+        else:
+            fields = getattr(state, "_fields", range(len(state)))
+            parts = list(zip(fields, state, strict=True))
+        for field, part in parts:
             yield from self._names(part, f"{name}_{field}" if name else str(field))
 
     def _entry(self, name: str, one: Tensor, other: Tensor) -> Entry:

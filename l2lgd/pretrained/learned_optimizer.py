@@ -10,6 +10,7 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule
+from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained import saved_states
 from l2lgd.pretrained.assignment import Assignment
 from l2lgd.pretrained.options import OPTIONS, check, type_of, warn_of_unknown
@@ -58,6 +59,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         state_dtype: what the recurrent state is kept in between steps, such as torch.bfloat16;
             None keeps float32, or float64 for parameters in float64.
         block_size: coordinates that are stepped at once.
+        horizon: how many steps there will be, for weights that observe it; None where that is open.
         allow_targets: your own packages that the class of an optimizer may come from.
 
     An optimizer whose coordinates share information takes all its parameters of a group for the
@@ -81,6 +83,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         skip_zero_gradients: bool = False,
         state_dtype: torch.dtype | None = None,
         block_size: int = BLOCK_SIZE,
+        horizon: int | None = None,
         allow_targets: Iterable[str] = (),
     ) -> None:
         self._assignment = Assignment(allow_targets)
@@ -93,6 +96,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             "skip_zero_gradients": skip_zero_gradients,
             "state_dtype": state_dtype,
             "block_size": block_size,
+            "horizon": horizon,
         }
         check(defaults)
         super().__init__(params, defaults)
@@ -110,34 +114,44 @@ class LearnedOptimizer(torch.optim.Optimizer):
             raise
 
     @overload
-    def step(self, closure: None = None) -> None: ...
+    def step(self, closure: None = None, *, loss: float | Tensor | None = None) -> None: ...
 
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(
+        self, closure: Callable[[], float], *, loss: float | Tensor | None = None
+    ) -> float: ...
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(
+        self, closure: Callable[[], float] | None = None, *, loss: float | Tensor | None = None
+    ) -> float | None:
         """One step of every parameter that has a gradient.
 
         Args:
             closure: evaluates the model again and returns the loss.
+            loss: that of the gradients, where there is no closure, for weights that observe it.
 
         Raises:
-            ConfigError: weights whose coordinates share information have sharded parameters.
+            ConfigError: weights whose coordinates share information have sharded parameters, or
+                weights observe the loss, and there is none.
             RuntimeError: a gradient is sparse, or its parameter is in fake mode.
             ValueError: a parameter's shape has changed, and its state's has not.
         """
-        loss = None
+        found = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
+                found = loss = closure()
         for group in self.param_groups:
+            observed: set[str] = set()
             for key, indices in self._assignment.functions(group):
                 parameters = [group["params"][index] for index in indices]
                 if any(parameter.grad is not None for parameter in parameters):
-                    self._step(key, parameters, group)
+                    self._step(key, parameters, group, loss)
+                    observed.update(self._assignment.optimizers[key].observes)
+            if "step" in observed:
+                group["steps_done"] = group.get("steps_done", 0) + 1
         self._assignment.warn_of_unused(self.param_groups)
-        return loss
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         for group in self.param_groups:
@@ -203,7 +217,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
         group["weights_digest"] = self._assignment.digest(group)
 
     @_untraced
-    def _step(self, key: str, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> None:
+    def _step(
+        self,
+        key: str,
+        parameters: Sequence[Tensor],
+        group: Mapping[str, Any],
+        loss: float | Tensor | None,
+    ) -> None:
         """One step of one function."""
         self._refuse_to_step(key, parameters)
         owned = [real(local(parameter)) for parameter in parameters]
@@ -224,16 +244,33 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             gradient = -gradient
         with _without_autocast(home.device.type):
-            if group["weight_decay"]:
-                theta.mul_(1 - group["lr"] * group["weight_decay"])
-            updates = stepper.updates(gradient, owned, states, size, group["skip_zero_gradients"])
+            seen = None
+            if self._assignment.optimizers[key].observes:
+                seen = self._seen(key, theta, group, loss)
+            updates = stepper.updates(
+                gradient, owned, states, size, group["skip_zero_gradients"], seen
+            )
+            rate, decay = group["lr"], group["weight_decay"]
             for where, update in updates:
-                theta[where].add_(update * group["lr"])
+                own = theta[where].mul_(1 - rate * decay) if decay else theta[where]
+                own.add_(update * rate)
         parts = theta.split([own.numel() for own in owned])
         for parameter, own, part in zip(parameters, owned, parts, strict=True):
             same = part.data_ptr() == own.data_ptr() != 0
             if parameter.grad is not None and not same:
                 own.copy_(part.view_as(own))
+
+    def _seen(
+        self, key: str, theta: Tensor, group: Mapping[str, Any], loss: float | Tensor | None
+    ) -> Observation:
+        """What weights observe, θ flat."""
+        if loss is None and "loss" in self._assignment.optimizers[key].observes:
+            raise ConfigError(f"weights {key} observe the loss: call step(loss=loss)")
+        told = torch.as_tensor(0.0 if loss is None else loss, device=theta.device)
+        number = told.detach().reshape(-1)[:1]
+        if group["maximize"]:
+            number = -number
+        return Observation(theta, number, group.get("steps_done", 0), group["horizon"])
 
     def _refuse_to_step(self, key: str, parameters: Sequence[Tensor]) -> None:
         if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):

@@ -23,10 +23,11 @@ OPTIONS = (
     "skip_zero_gradients",
     "state_dtype",
     "block_size",
+    "horizon",
 )
 # What schedulers and other libraries keep in groups for themselves.
 OF_OTHERS = {"initial_lr", "max_lr", "min_lr", "swa_lr", "lr_scale", "name", "group_name"}
-OWN = {"params", "param_names", "weights_digest"}
+OWN = {"params", "param_names", "weights_digest", "steps_done"}
 
 
 def check(group: dict[str, Any]) -> None:
@@ -47,6 +48,9 @@ def check(group: dict[str, Any]) -> None:
     for name in ("maximize", "skip_zero_gradients"):
         if not isinstance(group[name], bool):
             raise ValueError(f"Invalid {name}: {group[name]!r}")
+    horizon = group["horizon"]
+    if horizon is not None and (type(horizon) is not int or horizon < 1):
+        raise ValueError(f"Invalid horizon: {horizon!r}")
     group["weights"] = _weights(group["weights"])
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from l2lgd.optimizers.base import Optimizer, tensors_of
+from l2lgd.optimizers.base import Optimizer, given, tensors_of
+from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained.layout import Entry, Layout
 
 Parts = Mapping[str, Tensor]  # of the state, by name: those of one parameter
@@ -60,6 +61,7 @@ class Stepper:
         states: Sequence[Parts],
         size: int,
         skip_zeros: bool = False,
+        seen: Observation | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """The update of each block of coordinates; leaves the next state in ``states``.
 
@@ -69,7 +71,9 @@ class Stepper:
             states: of each.
             size: coordinates that are worked on at once.
             skip_zeros: leave coordinates of zero gradient, and their states, as they are.
+            seen: with θ_t (n,) and the loss (1,), where the rule observes something.
         """
+        rule = self._rule_for(parameters)
         n, kept = len(gradient), self._rows(parameters, states)
         # What is about all coordinates, such as a count of steps, is the same to every block.
         common = {
@@ -77,12 +81,13 @@ class Stepper:
             for entry, parts in zip(self.entries, kept, strict=True)
             if entry.axis is None
         }
-        views = not skip_zeros and self._optimizer.takes_views and self._are_own(kept)
+        views = not skip_zeros and rule.takes_views and self._are_own(kept)
         for where in _blocks(n, size):
             block = gradient[where].to(self._dtype).unsqueeze(0)
+            watched = given(None if seen is None else self._part(seen, where))
             if views:
                 state = self._layout.state([parts[0][..., where] for parts in kept])
-                yield where, self._optimizer.step_in_place(block, state).squeeze(0)
+                yield where, rule.step_in_place(block, state, **watched).squeeze(0)
                 continue
             own = [
                 self._computed(common[entry.name]).clone()
@@ -90,11 +95,28 @@ class Stepper:
                 else self._own(entry, parts, where, n, skip_zeros)
                 for entry, parts in zip(self.entries, kept, strict=True)
             ]
-            update = self._optimizer.step_in_place(block, self._layout.state(own)).squeeze(0)
+            state = self._layout.state(own)
+            if self._layout.has_counts:  # which cannot be written over
+                update, state = rule.step(block, state, **watched)
+                own = tensors_of(state)
+            else:
+                update = rule.step_in_place(block, state, **watched)
+            update = update.squeeze(0)
             zero = block.squeeze(0) == 0 if skip_zeros else None
             for entry, parts, tensor in zip(self.entries, kept, own, strict=True):
                 _put(entry, parts, entry.from_rule(tensor, n), where, zero)
             yield where, update if zero is None else update.masked_fill(zero, 0)
+
+    def _rule_for(self, parameters: Sequence[Tensor]) -> Optimizer:
+        """The rule for these tensors, whose names do not count."""
+        if self._optimizer.coordinatewise:
+            return self._optimizer
+        return self._optimizer.named({str(i): tuple(p.shape) for i, p in enumerate(parameters)})
+
+    def _part(self, seen: Observation, where: slice) -> Observation:
+        """Of one block, in the type of arithmetic."""
+        theta = seen.parameters[where].unsqueeze(0)
+        return seen._replace(parameters=theta.to(self._dtype), loss=seen.loss.to(self._dtype))
 
     def _are_own(self, kept: Sequence[Sequence[Tensor]]) -> bool:
         """Can the rule work on what is kept itself, or on parts of it?"""

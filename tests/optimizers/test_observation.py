@@ -1,12 +1,13 @@
 """What a rule sees besides the gradient: θ, f(θ), t and T, in every loop that calls it."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from helpers import classifiers, quadratics
-from torch import Tensor, nn
+from observers import Kept, Watchful
+from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.meta.diverged import finite_functions, without
@@ -16,54 +17,14 @@ from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
-from l2lgd.optimizers.base import LearnedRule, like_state, map_state, tensors_of
+from l2lgd.optimizers.base import like_state, map_state, tensors_of
 from l2lgd.optimizers.groups import Group, Grouped
-from l2lgd.optimizers.observation import Observation
 from l2lgd.optimizers.sign_equivariant import SignEquivariant
 from l2lgd.storage import checkpoint
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.tracking.tracker import NullTracker
 
 STEPS, HORIZON = 6, 9
-
-
-class Kept(NamedTuple):
-    means: dict[str, Tensor]
-    count: int
-
-
-class Watchful(LearnedRule[Kept]):
-    """Uses all that can be seen; its state has a dict and a count."""
-
-    observes = ("parameters", "loss", "step", "horizon")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([0.05, 0.1, 0.2, 0.3, 0.4]))
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        self.weight.copy_(0.1 * torch.rand(5, generator=generator))
-
-    def initial_state(self, parameters: Tensor) -> Kept:
-        return Kept({"m": torch.zeros_like(parameters), "a": torch.ones_like(parameters)}, 0)
-
-    def step(
-        self,
-        gradient: Tensor,
-        state: Kept,
-        width: Tensor | None = None,
-        seen: Observation | None = None,
-    ) -> tuple[Tensor, Kept]:
-        assert seen is not None
-        assert state.count == seen.step
-        theta, loss, step, horizon = seen
-        rate, decay, by_theta, by_loss, by_time = self.weight
-        mean = decay * state.means["m"] + torch.tanh(gradient)
-        kept = torch.cos(theta * state.means["a"])
-        part = 1 + by_loss * torch.tanh(loss).unsqueeze(1) + by_time * step / (horizon or 100)
-        update = -rate * part * (mean + by_theta * kept)
-        return update, Kept({"a": kept, "m": mean}, state.count + 1)
 
 
 def grouped() -> Grouped:

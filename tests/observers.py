@@ -1,0 +1,85 @@
+"""Rules that use all of the contract."""
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.optimizers.observation import Observation
+
+
+class Kept(NamedTuple):
+    means: dict[str, Tensor]
+    count: int
+
+
+class Watchful(LearnedRule[Kept]):
+    """Uses all that can be seen; its state has a dict and a count."""
+
+    observes = ("parameters", "loss", "step", "horizon")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.05, 0.1, 0.2, 0.3, 0.4]))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.weight.copy_(0.1 * torch.rand(5, generator=generator))
+
+    def initial_state(self, parameters: Tensor) -> Kept:
+        return Kept({"m": torch.zeros_like(parameters), "a": torch.ones_like(parameters)}, 0)
+
+    def step(
+        self,
+        gradient: Tensor,
+        state: Kept,
+        width: Tensor | None = None,
+        seen: Observation | None = None,
+    ) -> tuple[Tensor, Kept]:
+        assert seen is not None
+        assert state.count == seen.step
+        theta, loss, step, horizon = seen
+        rate, decay, by_theta, by_loss, by_time = self.weight
+        mean = decay * state.means["m"] + torch.tanh(gradient)
+        kept = torch.cos(theta * state.means["a"])
+        part = 1 + by_loss * torch.tanh(loss).unsqueeze(1) + by_time * step / (horizon or 100)
+        update = -rate * part * (mean + by_theta * kept)
+        return update, Kept({"a": kept, "m": mean}, state.count + 1)
+
+
+class Apart(Watchful):
+    """Every coordinate is treated apart."""
+
+    @property
+    def coordinatewise(self) -> bool:
+        return True
+
+
+class PerTensor(LearnedRule[Tensor]):
+    """g = −rate · ∇ / its root mean square over each tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.05))
+        self._sizes: list[int] | None = None
+
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        bound = copy.copy(self)
+        bound._sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        return bound
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        pass
+
+    def initial_state(self, parameters: Tensor) -> Tensor:
+        return torch.zeros_like(parameters)
+
+    def step(
+        self, gradient: Tensor, state: Tensor, width: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        tensors = gradient.split(self._sizes or [gradient.shape[1]], 1)
+        scaled = [part / part.square().mean(1, keepdim=True).sqrt() for part in tensors]
+        return -self.rate * torch.cat(scaled, 1), state + 1
