@@ -215,11 +215,11 @@ def test_a_gradient_with_a_negative_view_has_its_sign() -> None:
 # -- rules of one's own ---------------------------------------------------------------------------
 
 
-class Counting(CoordinatewiseLSTM):
-    """Its state has a number besides its tensors."""
+class Measuring(CoordinatewiseLSTM):
+    """Its state has a number that counts nothing."""
 
     def initial_state(self, parameters: Tensor) -> Any:
-        return (super().initial_state(parameters), 3)
+        return (super().initial_state(parameters), 0.3)
 
 
 class Odd(LearnedRule[Tensor]):
@@ -236,7 +236,7 @@ class Odd(LearnedRule[Tensor]):
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"), [(Counting(), "part of type int"), (Odd(), "must be multiples of them")]
+    ("rule", "said"), [(Measuring(), "part of type float"), (Odd(), "must be multiples of them")]
 )
 def test_a_state_that_cannot_be_kept_with_parameters_is_said(rule: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
