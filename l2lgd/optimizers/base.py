@@ -44,6 +44,11 @@ class Optimizer(ABC, Generic[StateT]):
         """Is every coordinate treated apart, so that any of them can be stepped alone?"""
         return False
 
+    @property
+    def tensorwise(self) -> bool:
+        """Is every tensor of parameters treated apart, by its shape, and whole?"""
+        return False
+
     @abstractmethod
     def initial_state(self, parameters: Tensor) -> StateT:
         """The state before the first step.

@@ -67,7 +67,7 @@ class Assignment:
         apart = []
         for index, names in enumerate(self._names_of(group)):
             key = self._key_of(names, group["weights"])
-            if self.optimizers[key].coordinatewise:
+            if self.optimizers[key].coordinatewise or self.optimizers[key].tensorwise:
                 apart.append(Function(key, (index,)))
             else:
                 shared.setdefault(key, []).append(index)

@@ -104,14 +104,23 @@ class Layout:
     Args:
         optimizer: on that device, in that type.
         device, dtype: of what it computes with.
+        shape: of the tensor whose coordinates are those of a function, where it is for one.
 
     Raises:
         ConfigError: its state is not made of tensors, or not of such as grow with n.
     """
 
-    def __init__(self, optimizer: Optimizer, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        device: torch.device,
+        dtype: torch.dtype,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
         self._kind = type(optimizer).__name__
-        like = [torch.zeros(1, n, device=device, dtype=dtype) for n in SIZES]
+        # What a rule keeps of one tensor goes with none of its dimensions in particular.
+        sizes = SIZES if shape is None else (torch.Size(shape).numel(),) * len(SIZES)
+        like = [torch.zeros(1, n, device=device, dtype=dtype) for n in sizes]
         self._structure, larger = (optimizer.initial_state(theta) for theta in like)
         self.has_counts = has_counts(self._structure)
         names = list(self._names(self._structure))

@@ -10,6 +10,7 @@ from torch import Tensor
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained.assignment import Assignment
 from l2lgd.pretrained.layout import Entry
+from l2lgd.pretrained.sharding import real_shape
 from l2lgd.pretrained.stepping import Stepper
 
 
@@ -22,16 +23,18 @@ class Steppers:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._placed: dict[tuple[str, torch.device, torch.dtype], Stepper] = {}
+        self._placed: dict[tuple[Any, ...], Stepper] = {}
 
     def on(self, key: str, parameter: Tensor) -> Stepper:
         """An optimizer for parameters of that kind."""
-        place = (key, parameter.device, _computed_in(parameter.dtype))
+        optimizer = self._assignment.optimizers[key]
+        kind = parameter.device, _computed_in(parameter.dtype)
+        shape = tuple(real_shape(parameter)) if optimizer.tensorwise else None
+        place = (key, *kind, shape)
         if place not in self._placed:
-            optimizer = self._assignment.optimizers[key]
             if isinstance(optimizer, LearnedRule):
-                optimizer = copy.deepcopy(optimizer).to(*place[1:])
-            self._placed[place] = Stepper(optimizer, *place[1:])
+                optimizer = copy.deepcopy(optimizer).to(*kind)
+            self._placed[place] = Stepper(optimizer, *kind, shape)
         return self._placed[place]
 
     def entries_of(self, group: Mapping[str, Any]) -> dict[int, list[Entry]]:

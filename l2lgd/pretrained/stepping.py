@@ -18,11 +18,19 @@ class Stepper:
     Args:
         optimizer: on the device of the parameters.
         device, dtype: of what it computes with.
+        shape: of the one tensor that it is for, where it treats tensors apart.
     """
 
-    def __init__(self, optimizer: Optimizer, device: torch.device, dtype: torch.dtype) -> None:
-        self._optimizer, self._device, self._dtype = optimizer, device, dtype
-        self._layout = Layout(optimizer, device, dtype)
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        device: torch.device,
+        dtype: torch.dtype,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self._optimizer = optimizer if shape is None else optimizer.named({"": shape})
+        self._device, self._dtype, self._shape = device, dtype, shape
+        self._layout = Layout(self._optimizer, device, dtype, shape)
         self._scratch: dict[str, Tensor] = {}  # fresh memory for every block would cost much
 
     @property
@@ -109,7 +117,7 @@ class Stepper:
 
     def _rule_for(self, parameters: Sequence[Tensor]) -> Optimizer:
         """The rule for these tensors, whose names do not count."""
-        if self._optimizer.coordinatewise:
+        if self._optimizer.coordinatewise or self._shape is not None:
             return self._optimizer
         return self._optimizer.named({str(i): tuple(p.shape) for i, p in enumerate(parameters)})
 

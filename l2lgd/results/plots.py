@@ -41,6 +41,7 @@ LABELS = {
     "lstm_odd": "LSTM (odd)",
     "rnnprop": "RNNprop",
     "nn_adam": "learned Adam",
+    "mlp": "MLP per parameter",
     "lstm_sub": "LSTM-sub",
     "lstm_mixture": "LSTM, mixture",
     "lstm_gac": "LSTM+GAC",

@@ -23,6 +23,7 @@ TARGETS = [
     "observers.PerTensor",
     "l2lgd.optimizers.nn_adam.NNAdam",
     "l2lgd.optimizers.rnnprop.RNNprop",
+    "l2lgd.optimizers.mlp.MLPRule",
 ]
 
 

@@ -1,0 +1,293 @@
+"""One small MLP for every parameter, which sees what Adafactor keeps.
+
+The learned optimizer "small_fc" (Metz et al., Practical tradeoffs between memory, compute, and
+performance in learned optimizers, 2022), and with other options the rules of Celo and Celo2
+(Moudgil et al., 2025 and 2026).
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from l2lgd.errors import ConfigError
+from l2lgd.optimizers.accumulators import Accumulators, Decays, advanced, factors, zeros
+from l2lgd.optimizers.base import LearnedRule
+from l2lgd.optimizers.observation import Observation
+
+MOMENTA, FACTORED = (0.9, 0.99, 0.999), (0.9, 0.99, 0.999)
+# Inputs and how many numbers each has, in the order of a tensor's features.
+INPUTS = {
+    "gradient": 1,
+    "clipped_gradient": 1,
+    "parameter": 1,
+    "momentum": 3,
+    "second_moment": 1,
+    "scaled_momentum": 3,
+    "inverse_root": 1,
+    "factored_gradient": 3,
+    "scaled_gradient": 1,
+    "row": 3,
+    "column": 3,
+    "inverse_root_row": 3,
+    "inverse_root_column": 3,
+    "factored_momentum": 3,
+}
+SMALL_FC = tuple(name for name in INPUTS if name not in ("clipped_gradient", "scaled_gradient"))
+NORMALISATIONS = ("tensor", "matrix")
+TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)  # steps
+CLIPPED = 0.1  # bound of the clipped gradient
+SENSITIVITY = 10.0  # of the logarithm of 1 − β to a weight
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+ROOT_EPSILON = 1e-8  # of the inverse roots of rows and columns, within
+SCALE_EPSILON = 1e-9  # of the size of a tensor, within the root
+OUTPUT_EPSILON = 1e-9  # of the size of an update, within the root
+
+State = tuple[Accumulators, ...]  # one a tensor
+
+
+class MLPRule(LearnedRule[State]):
+    """g = −step_size · o₀ · exp(magnitude · o₁), with outputs o of one MLP for all parameters.
+
+    The defaults are small_fc. Each input is divided by its root mean square over a tensor, so
+    coordinates of a tensor share information. Of a square matrix, rows and columns have roles of
+    their own, which its transpose would turn round.
+
+    Args:
+        hidden_sizes: units of the hidden layers (ReLU).
+        outputs: o₀, o₁, and more that are not used.
+        inputs: some of ``INPUTS``.
+        vector_inputs: so many of the features of matrices do vectors have; None for all.
+        time: also see tanh(t/τ − 1) for eleven τ from 1 to 10⁵ steps.
+        second_moment_decay: β of the second moment.
+        learned_decays: are all β trained?
+        second_moment_epsilon: within the inverse root of the second moment.
+        diagonal_epsilon: within that which scales momenta of vectors.
+        gradient_clip: gradients beyond it are cut; None for none.
+        normalise_over: inputs are normalised over a whole ``tensor`` or each ``matrix``, its last
+            two axes.
+        normalisation_epsilon: within the root.
+        step_size: factor on all updates.
+        magnitude: factor on o₁ in the exponent.
+        scale_by_parameter: multiply the update with the root mean square of its tensor.
+        orthogonalise: updates of matrices go through Newton–Schulz iterations.
+        normalise_update: divide the update by its root mean square.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    observes = ("parameters", "step")
+    start_decays: Tensor
+
+    def __init__(
+        self,
+        hidden_sizes: list[int] | None = None,
+        outputs: int = 2,
+        inputs: list[str] | None = None,
+        vector_inputs: int | None = None,
+        time: bool = True,
+        second_moment_decay: float = 0.999,
+        learned_decays: bool = True,
+        second_moment_epsilon: float = 1e-6,
+        diagonal_epsilon: float = 1e-6,
+        gradient_clip: float | None = None,
+        normalise_over: str = "tensor",
+        normalisation_epsilon: float = 1e-5,
+        step_size: float = 1e-3,
+        magnitude: float = 1e-3,
+        scale_by_parameter: bool = False,
+        orthogonalise: bool = False,
+        normalise_update: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = [4, 4] if hidden_sizes is None else list(hidden_sizes)
+        self.inputs = list(SMALL_FC if inputs is None else inputs)
+        for name in self.inputs:
+            if name not in INPUTS:
+                raise ConfigError(f"inputs: there is no {name}; choose among {', '.join(INPUTS)}")
+        if normalise_over not in NORMALISATIONS:
+            known = ", ".join(NORMALISATIONS)
+            raise ConfigError(f"normalise_over={normalise_over}: choose one of {known}")
+        if not self.inputs or outputs < 2 or any(size < 1 for size in hidden):
+            raise ConfigError("an MLP needs inputs, 2 outputs at least, and units in each layer")
+        if not 0 <= second_moment_decay < 1:
+            raise ConfigError(f"second_moment_decay={second_moment_decay}: must be from 0 to 1")
+        for name, value in (("step_size", step_size), ("gradient_clip", gradient_clip)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value}: must be positive")
+        self.num_features = sum(INPUTS[name] for name in self.inputs)
+        if vector_inputs is not None and not 1 <= vector_inputs <= self.num_features:
+            raise ConfigError(f"vector_inputs={vector_inputs}: must be 1 to {self.num_features}")
+        self.vector_inputs, self.time = vector_inputs or self.num_features, time
+        self.second_moment_epsilon, self.diagonal_epsilon = second_moment_epsilon, diagonal_epsilon
+        self.gradient_clip, self.normalise_over = gradient_clip, normalise_over
+        self.normalisation_epsilon = normalisation_epsilon
+        self.step_size, self.magnitude = step_size, magnitude
+        self.scale_by_parameter = scale_by_parameter
+        self.orthogonalise, self.normalise_update = orthogonalise, normalise_update
+        widths = [self.num_features + len(TIME_SCALES) * time, *hidden, outputs]
+        pairs = list(itertools.pairwise(widths))
+        self.weights = nn.ParameterList(torch.empty(pair) for pair in pairs)  # (inputs, outputs)
+        self.biases = nn.ParameterList(torch.empty(pair[1]) for pair in pairs)
+        decays = (*MOMENTA, second_moment_decay, *FACTORED)
+        self.register_buffer("start_decays", torch.tensor(decays), persistent=False)
+        if learned_decays:
+            self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
+        self._shapes: tuple[tuple[int, ...], ...] | None = None
+        self.reset_parameters(torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Truncated normal of standard deviation 1/√fan-in, biases zero, decays at their start."""
+        for weight in self.weights:
+            std = 1 / math.sqrt(len(weight))
+            drawn = torch.empty(weight.shape)
+            nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std, generator=generator)
+            weight.copy_(drawn)
+        for bias in self.biases:
+            bias.zero_()
+        if hasattr(self, "decay_shifts"):
+            self.decay_shifts.zero_()
+
+    @torch.no_grad()
+    def scale_updates(self, factor: float) -> None:
+        if self.normalise_update:
+            super().scale_updates(factor)
+        self.weights[-1][:, 0].mul_(factor)
+        self.biases[-1][0].mul_(factor)
+
+    @property
+    def tensorwise(self) -> bool:
+        return True
+
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        bound = copy.copy(self)  # shallow: meta-training has to change the same weights
+        bound._shapes = tuple(tuple(shape) for shape in shapes.values())
+        return bound
+
+    def initial_state(self, parameters: Tensor) -> State:
+        tensors = self._tensors(parameters)
+        return tuple(zeros(tensor, len(MOMENTA), len(FACTORED)) for tensor in tensors)
+
+    def step(
+        self,
+        gradient: Tensor,
+        state: State,
+        width: Tensor | None = None,
+        seen: Observation | None = None,
+    ) -> tuple[Tensor, State]:
+        assert seen is not None
+        if self.gradient_clip is not None:
+            gradient = gradient.clamp(-self.gradient_clip, self.gradient_clip)
+        decays, times = self._decays(), self._time_features(seen)
+        updates, following = [], []
+        pairs = zip(self._tensors(gradient), self._tensors(seen.parameters), strict=True)
+        for (own, theta), before in zip(pairs, state, strict=True):
+            kept = advanced(before, own, decays)
+            updates.append(self._update(own, theta, kept, times).flatten(1))
+            following.append(kept)
+        return torch.cat(updates, 1), tuple(following)
+
+    def _tensors(self, flat: Tensor) -> list[Tensor]:
+        """(B, n) → (B, *shape) of each tensor; a scalar is a vector of one number."""
+        shapes = self._shapes or ((flat.shape[1],),)
+        pieces = flat.split([torch.Size(shape).numel() for shape in shapes], 1)
+        pairs = zip(pieces, shapes, strict=True)
+        return [piece.unflatten(1, shape or (1,)) for piece, shape in pairs]
+
+    def _decays(self) -> Decays:
+        decays = self.start_decays
+        if hasattr(self, "decay_shifts"):
+            decays = 1 - (1 - decays) * torch.exp(SENSITIVITY * self.decay_shifts)
+        momentum, second, factored = decays.split([len(MOMENTA), 1, len(FACTORED)])
+        return Decays(momentum, second.clamp(0, 1), factored.clamp(0, 1))
+
+    def _time_features(self, seen: Observation) -> Tensor | None:
+        """(11,), or None."""
+        if not self.time:
+            return None
+        scales = seen.parameters.new_tensor(TIME_SCALES)
+        return torch.tanh((seen.number - 1) / scales - 1)
+
+    def _update(
+        self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None
+    ) -> Tensor:
+        """g_t of one tensor, (B, *shape)."""
+        vector = gradient.dim() == 2
+        features = self._features(gradient, theta, kept)
+        if vector:
+            features = features[:, : self.vector_inputs]
+        count, *shape = gradient.shape
+        leading = shape[:-2] if self.normalise_over == "matrix" else []
+        # Slices of M coordinates each that are normalised apart, (B, S, F, M).
+        slices = features.reshape(count, features.shape[1], math.prod(leading), -1)
+        inputs = slices.transpose(1, 2)
+        outputs = self._network(inputs, times)  # (B, S, O, M)
+        update = outputs[:, :, 0]
+        if self.magnitude:
+            update = update * torch.exp(self.magnitude * outputs[:, :, 1])
+        if self.scale_by_parameter:
+            size = theta.flatten(1).square().mean(1) + SCALE_EPSILON
+            update = update * size.sqrt()[:, None, None]
+        update = update.reshape(gradient.shape)
+        if self.orthogonalise and not vector:
+            update = newton_schulz(update)
+        if self.normalise_update:
+            dims = (-1,) if vector else (-2, -1)
+            update = update * (OUTPUT_EPSILON + update.square().mean(dims, keepdim=True)).rsqrt()
+        return -self.step_size * update
+
+    def _network(self, inputs: Tensor, times: Tensor | None) -> Tensor:
+        """(B, S, F, M) → (B, S, O, M). Inputs are normalised by the first layer's weights."""
+        size = (self.normalisation_epsilon + inputs.square().mean(3)).rsqrt()  # (B, S, F)
+        first, used = self.weights[0], inputs.shape[2]
+        bias = self.biases[0]
+        if times is not None:
+            bias = bias + times @ first[self.num_features :]
+        scaled = size.unsqueeze(3) * first[:used]  # (B, S, F, H)
+        hidden: Tensor = scaled.transpose(2, 3) @ inputs + bias.unsqueeze(1)
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            hidden = weight.T @ torch.relu(hidden) + bias.unsqueeze(1)
+        return hidden
+
+    def _features(self, gradient: Tensor, theta: Tensor, kept: Accumulators) -> Tensor:
+        """(B, F, *shape), not yet normalised."""
+        own, shape = gradient.unsqueeze(1), tuple(gradient.shape[1:])
+        root = (kept.second_moment + self.second_moment_epsilon).rsqrt()
+        row, column, scale = factors(kept, shape)
+        of_momenta = scale if len(shape) > 1 else (kept.row + self.diagonal_epsilon).rsqrt()
+        made = {
+            "gradient": lambda: own,
+            "clipped_gradient": lambda: own.clamp(-CLIPPED, CLIPPED),
+            "parameter": lambda: theta.unsqueeze(1),
+            "momentum": lambda: kept.momentum,
+            "second_moment": lambda: kept.second_moment,
+            "scaled_momentum": lambda: kept.momentum * root,
+            "inverse_root": lambda: root,
+            "factored_gradient": lambda: own * scale,
+            "scaled_gradient": lambda: own * root,
+            "row": lambda: row,
+            "column": lambda: column,
+            "inverse_root_row": lambda: (row + ROOT_EPSILON).rsqrt(),
+            "inverse_root_column": lambda: (column + ROOT_EPSILON).rsqrt(),
+            "factored_momentum": lambda: kept.momentum * of_momenta,
+        }
+        return torch.cat([made[name]() for name in self.inputs], 1)
+
+
+def newton_schulz(matrices: Tensor) -> Tensor:
+    """Towards the orthogonal factors of matrices (…, rows, columns)."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / (x.flatten(-2).norm(dim=-1)[..., None, None] + 1e-8)
+    one, two, three = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        product = x @ x.mT
+        x = one * x + (two * product + three * product @ product) @ x
+    return x.mT if tall else x
