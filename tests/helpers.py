@@ -124,7 +124,7 @@ OPTIMIZEES = {"quadratics": quadratics, "classifiers": classifiers}
 
 def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
     """θ_0 … θ_T (T + 1, B, n) by the plain loop: no blocks, no unrolls."""
-    parameters = optimizee.initial_parameters
+    parameters, chosen = optimizee.initial_parameters, chosen.named(optimizee.shapes)
     state = chosen.initial_state(parameters)
     visited = [parameters]
     with torch.no_grad():
