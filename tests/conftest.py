@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import SCRIPTS, art_options, l2lgd, python, unavailable
-from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from l2lgd.storage import checkpoint
@@ -42,11 +41,14 @@ def data_dir() -> Path:
     return Path(REAL).expanduser()
 
 
-# The same examples every time, however long it takes to draw them.
-settings.register_profile(
-    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("same")
+with contextlib.suppress(ImportError):  # as on a machine with a GPU, for the tests that need one
+    from hypothesis import HealthCheck, settings
+
+    # The same examples every time, however long it takes to draw them.
+    settings.register_profile(
+        "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

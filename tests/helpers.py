@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyte
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -212,6 +211,8 @@ def on_terminal(
 
 def screen(written: bytes, columns: int, rows: int = 100) -> list[str]:
     """What is on a terminal in the end, without blank rows."""
+    import pyte  # not needed by tests of a machine with a GPU, which may lack it
+
     terminal = pyte.Screen(columns, rows)
     pyte.ByteStream(terminal).feed(written)
     return [row.rstrip() for row in terminal.display if row.strip()]

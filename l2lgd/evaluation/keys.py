@@ -44,6 +44,8 @@ def losses_key(
         "seed": options.seed,
         "device": run.device.type,
     }
+    if options.matmul_precision != "highest":
+        key["matmul_precision"] = options.matmul_precision
     if isinstance(optimizer, LearnedRule):
         key["weights"] = digest(optimizer.state_dict())
     found: dict[str, Any] = json.loads(json.dumps(key))

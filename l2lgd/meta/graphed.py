@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2lgd.errors import one_line
 from l2lgd.meta.rollout import Position, Step, advance
 from l2lgd.optimizers.base import has_counts, map_state, tensors_of
 
@@ -28,11 +29,22 @@ def step_of(at: Position) -> Step:
         return advance
     why_not = obstacle(at)
     if why_not is None:
-        return StaticStep(at)
+        step = captured(at)
+        if isinstance(step, StaticStep):
+            return step
+        why_not = step
     if why_not not in _said:
         _said.add(why_not)
         log.info("no CUDA graph of steps: %s", why_not)
     return advance
+
+
+def captured(at: Position) -> "StaticStep | str":
+    """The graph, or why there is none: a step may do what cannot be captured."""
+    try:
+        return StaticStep(at)
+    except RuntimeError as error:
+        return one_line(error)
 
 
 def obstacle(at: Position) -> str | None:

@@ -38,21 +38,17 @@ class Part(NamedTuple):
 
     def of(self, tensor: Tensor) -> Tensor:
         """What it has of a tensor (…, B, n)."""
-        return tensor[..., self.rows, :][..., self._index(tensor)]
+        return tensor[..., self.rows, :][..., self.columns]
 
     def put(self, into: Tensor, value: Tensor) -> None:
         """Make ``value`` this part of a tensor (B, n)."""
-        into[self.rows, self._index(into)] = value
+        into[self.rows, self.columns] = value
 
     def sees(self, seen: Observation | None) -> dict[str, Any]:
         """What its optimizer gets of an observation."""
         if seen is None or not self.optimizer.observes:
             return {}
-        return given(seen.of(self.rows, self._index(seen.parameters)))
-
-    def _index(self, tensor: Tensor) -> Columns:
-        own = self.columns
-        return own.to(tensor.device) if isinstance(own, Tensor) else own
+        return given(seen.of(self.rows, self.columns))
 
 
 class Grouped(LearnedRule[tuple[State, ...]]):
@@ -91,10 +87,11 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         self.learned = nn.ModuleDict(learned)
         self._members, self._groups = dict(optimizers), list(groups)
         self._known: dict[str, Columns] | None = None  # where the coordinates have names
+        self._moved: dict[torch.device, dict[str, Columns]] = {}  # the same, on other devices
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         bound = copy.copy(self)  # shallow: meta-training has to change the same weights
-        bound._known = self._shared_out(shapes)
+        bound._known, bound._moved = self._shared_out(shapes), {}
         return bound
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -108,8 +105,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
 
     def initial_state(self, parameters: Tensor) -> tuple[State, ...]:
         return tuple(
-            part.optimizer.initial_state(part.of(parameters))
-            for part in self._parts(parameters.shape)
+            part.optimizer.initial_state(part.of(parameters)) for part in self._parts(parameters)
         )
 
     @property
@@ -129,7 +125,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         seen: Observation | None = None,
     ) -> tuple[Tensor, tuple[State, ...]]:
         update, following = torch.empty_like(gradient), []
-        for part, own in zip(self._parts(gradient.shape), state, strict=True):
+        for part, own in zip(self._parts(gradient), state, strict=True):
             near = None if width is None else part.of(width)
             proposed, after = part.optimizer.step(part.of(gradient), own, near, **part.sees(seen))
             part.put(update, proposed)
@@ -144,7 +140,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
         total = _Sum(self.phi())  # groups may share an optimizer, and so its weights
-        for part, own in zip(self._parts(gradients.shape[1:]), state, strict=True):
+        for part, own in zip(self._parts(gradients[0]), state, strict=True):
             # A hand-designed member has no φ; first order, its updates are constants.
             if isinstance(part.optimizer, LearnedRule):
                 product = part.optimizer.vector_jacobian_product
@@ -166,7 +162,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         # Here hand-designed members count, too: what they see depends on θ, which φ has moved.
         total, d_gradient, d_state = _Sum(self.phi()), torch.empty_like(gradient), []
         d_theta, d_loss = torch.zeros_like(gradient), gradient.new_zeros(len(gradient))
-        for k, part in enumerate(self._parts(gradient.shape)):
+        for k, part in enumerate(self._parts(gradient)):
             found = part.optimizer.step_back(
                 part.of(gradient),
                 state[k],
@@ -196,7 +192,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
         """Those of each learned optimizer, with its name before them."""
         found: dict[str, float] = {}
-        for name, columns in self._columns(gradient.shape[-1]).items():
+        for name, columns in self._columns(gradient).items():
             member = self._members[name]
             if isinstance(member, LearnedRule):
                 own = member.input_statistics(gradient[..., columns])
@@ -234,19 +230,25 @@ class Grouped(LearnedRule[tuple[State, ...]]):
     def _learned(self) -> Iterator[LearnedRule]:
         return (m for m in self._members.values() if isinstance(m, LearnedRule))
 
-    def _parts(self, shape: torch.Size | tuple[int, ...]) -> list[Part]:
+    def _parts(self, like: Tensor) -> list[Part]:
         """All of (B, n), cut as the optimizers want it."""
-        num_functions, n = shape
-        parts = []
-        for name, columns in self._columns(n).items():
+        num_functions, parts = len(like), []
+        for name, columns in self._columns(like).items():
             member, size = self._members[name], _size(columns)
             for rows, inner in member.blocks(num_functions, size, BLOCK_SIZE):
                 parts.append(Part(member, rows, _within(columns, inner)))
         return parts
 
-    def _columns(self, n: int) -> dict[str, Columns]:
-        """The coordinates of each optimizer that has any, of n."""
-        return self._shared_out({"": (n,)}) if self._known is None else self._known
+    def _columns(self, like: Tensor) -> dict[str, Columns]:
+        """The coordinates of each optimizer that has any, of those of a tensor (…, n)."""
+        if self._known is None:
+            return self._shared_out({"": (like.shape[-1],)})
+        if like.device not in self._moved:  # once: a copy to the device would wait for it
+            self._moved[like.device] = {
+                name: own.to(like.device) if isinstance(own, Tensor) else own
+                for name, own in self._known.items()
+            }
+        return self._moved[like.device]
 
     def _shared_out(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Columns]:
         """The coordinates of each optimizer that has any, by the names of their tensors.

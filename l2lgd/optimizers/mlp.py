@@ -84,6 +84,7 @@ class MLPRule(LearnedRule[State]):
 
     observes = ("parameters", "step")
     start_decays: Tensor
+    time_scales: Tensor
 
     def __init__(
         self,
@@ -137,6 +138,7 @@ class MLPRule(LearnedRule[State]):
         self.biases = nn.ParameterList(torch.empty(pair[1]) for pair in pairs)
         decays = (*MOMENTA, second_moment_decay, *FACTORED)
         self.register_buffer("start_decays", torch.tensor(decays), persistent=False)
+        self.register_buffer("time_scales", torch.tensor(TIME_SCALES), persistent=False)
         if learned_decays:
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
         self._shapes: tuple[tuple[int, ...], ...] | None = None
@@ -212,8 +214,7 @@ class MLPRule(LearnedRule[State]):
         """(11,), or None."""
         if not self.time:
             return None
-        scales = seen.parameters.new_tensor(TIME_SCALES)
-        return torch.tanh((seen.number - 1) / scales - 1)
+        return torch.tanh((seen.number - 1) / self.time_scales - 1)
 
     def _update(
         self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None

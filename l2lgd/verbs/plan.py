@@ -78,6 +78,7 @@ class MetaTrainingPlan:
         provenance = run.provenance() | {"mirror_id": tracker.logger_id, "config": lasting}
         provenance["typed_in"] = run.typed_in()
         provenance["implementation"] = self.optimizer.implementation()
+        provenance["matmul_precision"] = run.options.matmul_precision
         initial = run.options.initial_weights
         if stored is not None:
             warn_of_other_bits(stored, provenance)

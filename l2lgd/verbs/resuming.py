@@ -95,6 +95,7 @@ def _arithmetic(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "threads": provenance.get("threads") if device == "cpu" else None,
         "implementation": provenance.get("implementation"),
         "processor": provenance.get("processor"),
+        "matmul_precision": provenance.get("matmul_precision", "highest"),
         "torch": provenance.get("versions", {}).get("torch"),
     }
 

@@ -1,7 +1,8 @@
 """Everything that runs on a GPU, tried and measured in one command: ``make gpu``.
 
 Parts run one after the other, each in a process of its own with a limit of its own; what a part
-has found is on disk as soon as it is known, and one that fails leaves its traceback there. They
+has found is on disk as soon as it is known, row by row, and one that fails leaves its traceback
+there. They
 need no data, no network and no compiler: pictures and networks of random numbers take their place.
 
     python scripts/bench/gpu.py                        # eight minutes at most
@@ -14,10 +15,13 @@ docs/understand/performance.md says how they get there.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,7 +49,7 @@ def main() -> int:
     if given.part:
         import gpu_parts
 
-        Path(given.result).write_text(json.dumps(gpu_parts.run(given.part, given)), "utf-8")
+        write(Path(given.result), json.dumps(gpu_parts.run(given.part, given)))
         return 0
     import torch
 
@@ -90,18 +94,23 @@ def in_own_process(name: str, given: argparse.Namespace) -> dict[str, Any]:
         words = [sys.executable, __file__, "--part", name, "--result", str(result)]
         words += ["--device", given.device, *(["--quick"] if given.quick else [])]
         with said.open("wb") as stream:
+            started = subprocess.Popen(
+                words, cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True
+            )
             try:
-                status = subprocess.run(
-                    words, cwd=ROOT, stdout=stream, stderr=stream, timeout=limit, check=False
-                ).returncode
+                status: int | None = started.wait(limit)
             except subprocess.TimeoutExpired:
                 status = None
+            with contextlib.suppress(ProcessLookupError):  # what the part has begun ends with it
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
         seconds = round(time.monotonic() - began, 1)
+        found = json.loads(result.read_text("utf-8")) if result.exists() else {}
         if status == 0:
-            return {"seconds": seconds, **json.loads(result.read_text("utf-8"))}
+            return {"seconds": seconds, **found}
         why = f"took more than {limit} s" if status is None else f"exit status {status}"
         tail = said.read_text("utf-8", errors="replace")[-4000:]
-        return {"seconds": seconds, "failed": why, "said": tail}
+        return {"seconds": seconds, **found, "failed": why, "said": tail}
 
 
 def about(given: argparse.Namespace) -> dict[str, str]:

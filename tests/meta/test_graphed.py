@@ -1,6 +1,7 @@
 """Steps on static buffers are those of ``advance``; what a CUDA graph of them would run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from helpers import LEARNED, OPTIMIZEES, OPTIMIZERS, classifiers, optimizer, qua
 from torch import Tensor
 
 from l2lgd.meta.estimators.replay import replay
-from l2lgd.meta.graphed import StaticStep, obstacle, step_of
+from l2lgd.meta.graphed import StaticStep, captured, obstacle, step_of
 from l2lgd.meta.rollout import Position, advance, rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import tensors_of
@@ -67,6 +68,15 @@ def test_meta_gradients_of_static_steps_are_those_of_others(name: str, second: b
         found.append([weight.grad for weight in at.optimizer.phi()])
     for one, other in zip(*found, strict=True):
         assert one.equal(other)
+
+
+def test_a_step_that_cannot_be_captured_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: StaticStep, at: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(StaticStep, "__init__", fails)
+    found = captured(start(optimizer("lstm"), quadratics()))
+    assert str(found).startswith("operation not permitted when stream is capturing")
 
 
 class Unknown(Optimizee):

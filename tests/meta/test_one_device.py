@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import OPTIMIZERS, choices, classifiers, node, optimizer
+from helpers import LEARNED, OPTIMIZERS, choices, classifiers, node, optimizer
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -51,6 +52,7 @@ class Operations(TorchDispatchMode):
     ) -> Any:
         found = function(*args, **(kwargs or {}))
         tensors = [part for part in tree_leaves((args, kwargs, found)) if isinstance(part, Tensor)]
+        # A number of the CPU may take part in arithmetic, as a constant of the kernel.
         devices = {tensor.device.type for tensor in tensors if tensor.dim()}
         if not function.is_view:
             self.launched.append(str(function))
@@ -78,9 +80,41 @@ def optimizee_of(gallery: dict[str, str], small_data: Path) -> Callable[[str], O
     return get
 
 
-def begun(name: str, optimizee: Optimizee) -> Position:
+HOST = (
+    torch.tensor,
+    torch.as_tensor,
+    Tensor.new_tensor,
+    Tensor.item,
+    Tensor.tolist,
+    Tensor.cpu,
+    Tensor.numpy,
+    Tensor.__bool__,
+    Tensor.__float__,
+    Tensor.__int__,
+)
+
+
+class Host(TorchFunctionMode):
+    """Notes what makes a tensor of numbers of the CPU, or asks for a tensor's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function in HOST:
+            self.calls.append(getattr(function, "__name__", str(function)))
+        return function(*args, **(kwargs or {}))
+
+
+def begun(task: str, name: str, optimizee: Optimizee) -> Position:
     """An optimizer, by its name, at the start; the first minibatches are on the device."""
-    chosen = optimizer(name, torch.float32)
+    config = node("evaluate", "opt", f"task={task}", f"opt={name}")
+    if "learning_rate" in config and config["learning_rate"] is None:
+        config["learning_rate"] = 0.01
+    chosen: Any = build(config, "opt")
     if isinstance(chosen, LearnedRule):
         chosen.to(META)
     optimizee.prefetch(range(4))
@@ -96,7 +130,11 @@ def assert_stays(operations: Operations) -> None:
 def test_an_unroll_stays_on_the_device(
     task: str, name: str, optimizee_of: Callable[[str], Optimizee]
 ) -> None:
-    at = begun(name, optimizee_of(task))
+    at = begun(task, name, optimizee_of(task))
+    with Host() as host:
+        advance(at)
+    if name in LEARNED:  # those of PyTorch count their steps on the CPU
+        assert not host.calls
     with Operations() as operations:
         assert advance(at).parameters.device == META
         if at.optimizer.phi():
