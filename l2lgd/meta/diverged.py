@@ -40,7 +40,7 @@ def without(record: Record, alive: Tensor) -> Record:
         losses=record.losses.where(alive, 1.0),
         gradients=record.gradients.where(alive.unsqueeze(1), 0.0),
         path=path,
-        seen=record.seen and [_unseen(each, alive) for each in record.seen],
+        seen=[_unseen(each, alive) for each in record.seen],
         alive=alive,
     )
 

@@ -112,7 +112,7 @@ def _tensors(at: Position) -> list[Tensor]:
 
 
 def _number(step: int | Tensor, at: Position) -> Any:
-    """T as a buffer, since optimizers may observe it."""
+    """The step t as a buffer, since optimizers may observe it."""
     return step if isinstance(step, Tensor) else at.parameters.new_tensor(step, dtype=torch.int64)
 
 

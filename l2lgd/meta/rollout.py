@@ -1,7 +1,7 @@
 """Rollout: optimizers run on stacked optimizees, without a graph through time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from l2lgd.optimizers.base import (
     BLOCK_SIZE,
     Optimizer,
     State,
-    given,
+    given_part,
     tensors_of,
 )
 from l2lgd.optimizers.observation import Observation
@@ -57,7 +57,7 @@ class Record:
     update_squares: Tensor  # mean squares of g_t … g_{t+U−1}, (B,)
     path: list[Position] | None = None  # at t … t + U − 1, where second derivatives are wanted;
     # some of them with no states, if these would take too much memory
-    seen: list[Observation] | None = None  # at t … t + U − 1, where the optimizer observes
+    seen: Sequence[Observation] = ()  # at t … t + U − 1, where the optimizer observes
     alive: Tensor | None = None  # functions that count (B,); None for all
 
     @property
@@ -97,8 +97,7 @@ def advance(at: Position) -> Position:
     parameters = at.parameters.clone()
     states, seen = [], at.seen()
     for block, state in zip(at.blocks, at.states, strict=True):
-        part = None if seen is None else seen.of(*block)
-        update, state = at.optimizer.step(at.gradient[block], state, **given(part))
+        update, state = at.optimizer.step(at.gradient[block], state, **given_part(seen, block))
         parameters[block] += update
         states.append(state)
     loss, gradient = at.optimizee.loss_and_gradient(parameters, at.step + 1)
@@ -126,11 +125,13 @@ def rollout(
     spacing = 1 if num_steps * _size(at.states) <= state_bytes else math.isqrt(num_steps - 1) + 1
     steps = range(begin.step + 1, begin.step + num_steps + 1)
     at.optimizee.prefetch(steps)
-    path, seen, losses, gradients, squares = [], [], [], [at.gradient], []
+    path, losses, gradients, squares = [], [], [at.gradient], []
+    seen: list[Observation] = []
     for i in range(num_steps):
         if keep_path:
             path.append(at if i % spacing == 0 else replace(at, states=[]))
-        seen.append(at.seen())
+        if now := at.seen():
+            seen.append(now)
         before, at = at.parameters, step(at)
         losses.append(at.loss)
         gradients.append(at.gradient)
@@ -144,7 +145,7 @@ def rollout(
         torch.stack(gradients),
         torch.stack(squares).mean(0),
         path if keep_path else None,
-        [each for each in seen if each is not None] or None,
+        seen,
     )
     return record, at
 

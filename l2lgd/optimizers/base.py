@@ -231,7 +231,7 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
         updates = []
         with torch.enable_grad():
             for i, gradient in enumerate(gradients):
-                update, state = self.step(gradient, state, **given(seen[i] if seen else None))
+                update, state = self.step(gradient, state, **given(seen and seen[i]))
                 updates.append(update)
             weights = self.phi()
             return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
@@ -241,9 +241,14 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
         return "PyTorch"
 
 
-def given(seen: Observation | None) -> dict[str, Any]:
-    """How an observation is handed to an optimizer, which need not know of it."""
-    return {} if seen is None else {"seen": seen}
+def given(seen: Observation | Sequence[Observation] | None) -> dict[str, Any]:
+    """How observations are handed to an optimizer, which need not know of them."""
+    return {"seen": seen} if seen else {}
+
+
+def given_part(seen: Observation | None, block: tuple[slice, slice]) -> dict[str, Any]:
+    """The same, of a block of coordinates."""
+    return given(seen and seen.of(*block))
 
 
 def _leaf(part: Tensor) -> Tensor:
@@ -273,26 +278,23 @@ def like_state(state: StateT, tensors: Iterable[Tensor]) -> StateT:
 
 def tensors_of(state: Any) -> list[Tensor]:
     """The tensors of a state, in the order of :func:`map_state`; of a count, one that holds it."""
-    found: list[Tensor] = []
-
-    def note(leaf: Tensor | int) -> Tensor | int:
-        found.append(torch.tensor(leaf) if isinstance(leaf, int) else leaf)
-        return leaf
-
-    _map_leaves(note, state)
-    return found
+    return [torch.tensor(leaf) if isinstance(leaf, int) else leaf for leaf in _leaves(state)]
 
 
 def has_counts(state: Any) -> bool:
     """Has a state whole numbers, which cannot be written over?"""
-    counts: list[int] = []
+    return any(isinstance(leaf, int) for leaf in _leaves(state))
+
+
+def _leaves(state: Any) -> list[Tensor | int]:
+    found: list[Tensor | int] = []
 
     def note(leaf: Tensor | int) -> Tensor | int:
-        counts.extend([leaf] if isinstance(leaf, int) else [])
+        found.append(leaf)
         return leaf
 
     _map_leaves(note, state)
-    return bool(counts)
+    return found
 
 
 def _map_leaves(function: Callable[[Tensor | int], Tensor | int], state: StateT) -> StateT:

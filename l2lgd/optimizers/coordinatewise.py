@@ -22,6 +22,7 @@ from l2lgd.optimizers.base import (
     map_state,
     tensors_of,
 )
+from l2lgd.optimizers.initial_weights import truncated_normal
 from l2lgd.optimizers.observation import Observation
 from l2lgd.optimizers.preprocessing import PREPROCESSINGS, clipped_share, preprocess, slopes
 
@@ -114,10 +115,7 @@ class CoordinatewiseLSTM(LearnedRule[LSTMState]):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Truncated normal of standard deviation 1/√fan-in, biases zero (the authors' library)."""
         for weight in (*self.weights, self.output_weight):
-            std = 1 / math.sqrt(weight.shape[1])
-            drawn = torch.empty(weight.shape)
-            nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std, generator=generator)
-            weight.copy_(drawn)
+            truncated_normal(weight, 1 / math.sqrt(weight.shape[1]), generator)
         self.output_weight[0].mul_(self.initial_output)
         self.output_weight[1:].zero_()
         for bias in (*self.biases, self.output_bias):

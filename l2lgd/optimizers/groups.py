@@ -44,11 +44,13 @@ class Part(NamedTuple):
         """Make ``value`` this part of a tensor (B, n)."""
         into[self.rows, self.columns] = value
 
-    def sees(self, seen: Observation | None) -> dict[str, Any]:
+    def sees(self, seen: Observation) -> Observation:
+        """What it has of an observation."""
+        return seen.of(self.rows, self.columns)
+
+    def given(self, seen: Observation | None) -> dict[str, Any]:
         """What its optimizer gets of an observation."""
-        if seen is None or not self.optimizer.observes:
-            return {}
-        return given(seen.of(self.rows, self.columns))
+        return given(self.sees(seen)) if seen and self.optimizer.observes else {}
 
 
 class Grouped(LearnedRule[tuple[State, ...]]):
@@ -127,7 +129,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         update, following = torch.empty_like(gradient), []
         for part, own in zip(self._parts(gradient), state, strict=True):
             near = None if width is None else part.of(width)
-            proposed, after = part.optimizer.step(part.of(gradient), own, near, **part.sees(seen))
+            proposed, after = part.optimizer.step(part.of(gradient), own, near, **part.given(seen))
             part.put(update, proposed)
             following.append(after)
         return update, tuple(following)
@@ -144,9 +146,8 @@ class Grouped(LearnedRule[tuple[State, ...]]):
             # A hand-designed member has no φ; first order, its updates are constants.
             if isinstance(part.optimizer, LearnedRule):
                 product = part.optimizer.vector_jacobian_product
-                watched = [part.sees(each) for each in seen]
-                watching = {"seen": [each["seen"] for each in watched]} if any(watched) else {}
-                found = product(part.of(gradients), own, part.of(cotangents), **watching)
+                watched = [part.sees(each) for each in seen] if part.optimizer.observes else []
+                found = product(part.of(gradients), own, part.of(cotangents), **given(watched))
                 total.add(part.optimizer, found)
         return total.values
 
@@ -169,7 +170,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
                 part.of(cotangent),
                 None if state_cotangent is None else state_cotangent[k],
                 None if width is None else part.of(width),
-                **part.sees(seen),
+                **part.given(seen),
             )
             part.put(d_gradient, found.gradient)
             if found.parameters is not None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.accumulators import Accumulators, Decays, advanced, factors, zeros
 from l2lgd.optimizers.base import LearnedRule
+from l2lgd.optimizers.initial_weights import truncated_normal
 from l2lgd.optimizers.observation import Observation
 
 MOMENTA, FACTORED = (0.9, 0.99, 0.999), (0.9, 0.99, 0.999)
@@ -148,10 +149,7 @@ class MLPRule(LearnedRule[State]):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Truncated normal of standard deviation 1/√fan-in, biases zero, decays at their start."""
         for weight in self.weights:
-            std = 1 / math.sqrt(len(weight))
-            drawn = torch.empty(weight.shape)
-            nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std, generator=generator)
-            weight.copy_(drawn)
+            truncated_normal(weight, 1 / math.sqrt(len(weight)), generator)
         for bias in self.biases:
             bias.zero_()
         if hasattr(self, "decay_shifts"):

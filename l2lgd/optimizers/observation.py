@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-FIELDS = ("parameters", "loss", "step", "horizon")
-
 
 class Observation(NamedTuple):
     """Where the optimization of B functions stands, before update g_t."""
@@ -17,7 +15,7 @@ class Observation(NamedTuple):
 
     @property
     def number(self) -> Tensor:
-        """T + 1, steps with this one, as a tensor () of the type of θ."""
+        """How many steps there are with this one, t + 1, as a tensor () of the type of θ."""
         if isinstance(self.step, Tensor):
             return (self.step + 1).to(self.parameters)
         return self.parameters.new_full((), self.step + 1)

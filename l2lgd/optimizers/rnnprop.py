@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM, LSTMState
+from l2lgd.optimizers.initial_weights import truncated_normal
 from l2lgd.optimizers.observation import Observation
 
 INPUTS = 2  # g / √v̂ and m̂ / √v̂
@@ -71,10 +72,7 @@ class RNNprop(CoordinatewiseLSTM):
         if not hasattr(self, "input_weight"):  # not yet
             return
         for weight in (self.input_weight, self.output_weight):
-            drawn = torch.empty(weight.shape)
-            cut = 2 * INITIAL_STD
-            nn.init.trunc_normal_(drawn, std=INITIAL_STD, a=-cut, b=cut, generator=generator)
-            weight.copy_(drawn)
+            truncated_normal(weight, INITIAL_STD, generator)
         self.input_bias.zero_()
 
     def scale_updates(self, factor: float) -> None:

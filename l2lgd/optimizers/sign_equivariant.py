@@ -86,9 +86,9 @@ class SignEquivariant(LearnedRule[State]):
         cotangents: Tensor,
         seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
-        own: dict[str, Any] = {"seen": [_reflected(each) for each in seen]} if seen else {}
+        own = [both for each in seen if (both := _reflected(each))]
         product = self.optimizer.vector_jacobian_product
-        return product(_both(gradients, -1), state, _both(cotangents / 2, -1), **own)
+        return product(_both(gradients, -1), state, _both(cotangents / 2, -1), **given(own))
 
     def step_back(
         self,

@@ -23,7 +23,7 @@ from l2lgd.meta.estimators.objective import (
     weigh,
 )
 from l2lgd.meta.rollout import Position, Record
-from l2lgd.optimizers.base import Cotangents, LearnedRule, State, given
+from l2lgd.optimizers.base import Cotangents, LearnedRule, State, given, given_part
 
 
 def replay(
@@ -64,10 +64,8 @@ def _first_order(optimizer: LearnedRule, record: Record, weights: Tensor) -> lis
         # g_t moves every later θ_s by the same amount: ∂L/∂g_t = Σ_{s>t} w_s ∇_s.
         weighted = weights[:, rows, None] * gradients[1:]
         cotangents = weighted.flip(0).cumsum(0).flip(0)  # (U, …)
-        seen = [each.of(rows, columns) for each in record.seen or ()]
-        parts = optimizer.vector_jacobian_product(
-            gradients[:-1], state, cotangents, **({"seen": seen} if seen else {})
-        )
+        seen = [each.of(rows, columns) for each in record.seen]
+        parts = optimizer.vector_jacobian_product(gradients[:-1], state, cotangents, **given(seen))
         for into, part in zip(total, parts, strict=True):
             into += part
     return total
@@ -103,7 +101,8 @@ def _along_the_path(
             cotangent += observed
         at, width, seen = path[i], widths[i], path[i].seen()
         d_gradient = torch.empty_like(cotangent)
-        d_theta, d_loss = torch.zeros_like(cotangent), torch.zeros_like(at.loss)
+        if seen is not None:
+            d_theta, d_loss = torch.zeros_like(cotangent), torch.zeros_like(at.loss)
         for k, (block, state) in enumerate(zip(at.blocks, states.at(i), strict=True)):
             found = Cotangents(
                 *optimizer.step_back(
@@ -112,7 +111,7 @@ def _along_the_path(
                     cotangent[block],
                     d_states[k],
                     None if width is None else width[block],
-                    **given(None if seen is None else seen.of(*block)),
+                    **given_part(seen, block),
                 )
             )
             d_gradient[block], d_states[k] = found.gradient, found.state
@@ -151,9 +150,7 @@ class _StatesBackwards:
             at = self._path[j]
             seen = at.seen()
             states = [
-                at.optimizer.step(
-                    at.gradient[block], state, **given(None if seen is None else seen.of(*block))
-                )[1]
+                at.optimizer.step(at.gradient[block], state, **given_part(seen, block))[1]
                 for block, state in zip(at.blocks, states, strict=True)
             ]
             self._again[j + 1] = states

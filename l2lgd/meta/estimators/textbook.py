@@ -7,7 +7,7 @@ from torch import Tensor
 
 from l2lgd.meta.estimators.objective import MetaObjective, TypicalSize, rule_of
 from l2lgd.meta.rollout import Position, Record
-from l2lgd.optimizers.base import given, map_state
+from l2lgd.optimizers.base import given_part, map_state
 
 
 def textbook(
@@ -45,8 +45,9 @@ def textbook(
                 now = now._replace(parameters=now.parameters.detach(), loss=now.loss.detach())
             for block, state in zip(at.blocks, states, strict=True):
                 part = None if width is None else width[block]
-                own = None if now is None else now.of(*block)
-                update[block], state = optimizer.step(gradient[block], state, part, **given(own))
+                update[block], state = optimizer.step(
+                    gradient[block], state, part, **given_part(now, block)
+                )
                 following.append(state)
             parameters, states = parameters + update, following
             squares.append(update.detach().square().mean(1))
