@@ -25,10 +25,12 @@ class Observation(NamedTuple):
 
     def of(self, rows: slice, columns: Any) -> "Observation":
         """That of some functions, and of some of their coordinates."""
+        step, horizon = self.step, self.horizon
         return Observation(
             self.parameters[rows][:, columns],
             self.loss[rows],
-            *(n[rows] if _one_each(n) else n for n in (self.step, self.horizon)),
+            step[rows] if _one_each(step) else step,
+            horizon[rows] if _one_each(horizon) else horizon,
         )
 
     def _number(self, number: int | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, State, given, has_counts
+from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, StateT, given, has_counts
 from l2lgd.optimizers.observation import Observation
 
 
@@ -28,14 +28,14 @@ def stack(rule: LearnedRule, phi: Sequence[Tensor]) -> Optimizer[Any]:
     return rule.stacked(phi) or Vectorised(rule, phi)
 
 
-class Vectorised(Optimizer[State]):
+class Vectorised(Optimizer[StateT]):
     """A rule vectorised by ``torch.vmap`` over P functions, each with its own weights.
 
     A function of it is stepped as if it were the only one, so its state is that of B = 1, with one
     dimension more.
     """
 
-    def __init__(self, rule: LearnedRule, phi: Sequence[Tensor]) -> None:
+    def __init__(self, rule: LearnedRule[StateT], phi: Sequence[Tensor]) -> None:
         names = {id(weight): name for name, weight in rule.named_parameters()}
         keys = [f"rule.{names[id(weight)]}" for weight in rule.phi()]
         self._rule, self._phi = rule, dict(zip(keys, phi, strict=True))
@@ -51,31 +51,31 @@ class Vectorised(Optimizer[State]):
         rows = slice(0, num_functions)
         return [(rows, slice(i, min(i + columns, n))) for i in range(0, n, columns)]
 
-    def initial_state(self, parameters: Tensor) -> State:
+    def initial_state(self, parameters: Tensor) -> StateT:
         if has_counts(self._rule.initial_state(parameters[:1])):
             raise ConfigError(
                 f"{type(self._rule).__name__} counts in its state, which cannot differ from "
                 "particle to particle; have it observe the step instead, or take estimator=replay"
             )
 
-        def of_one(theta: Tensor) -> State:
+        def of_one(theta: Tensor) -> StateT:
             return self._rule.initial_state(theta.unsqueeze(0))
 
-        made: State = torch.vmap(of_one)(parameters)
+        made: StateT = torch.vmap(of_one)(parameters)
         return made
 
     def step(
         self,
         gradient: Tensor,
-        state: State,
+        state: StateT,
         width: Tensor | None = None,
         seen: Observation | None = None,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, StateT]:
         call = _Step(self._rule)
 
         def of_one(
-            phi: dict[str, Tensor], gradient: Tensor, state: State, seen: Observation | None
-        ) -> tuple[Tensor, State]:
+            phi: dict[str, Tensor], gradient: Tensor, state: StateT, seen: Observation | None
+        ) -> tuple[Tensor, StateT]:
             if seen is not None:
                 seen = seen._replace(
                     parameters=seen.parameters.unsqueeze(0), loss=seen.loss.unsqueeze(0)
@@ -88,7 +88,7 @@ class Vectorised(Optimizer[State]):
         # With autograd on, rules take their plain path, which vmap can follow; nothing here asks
         # for a gradient, so there is no graph.
         with torch.enable_grad():
-            found: tuple[Tensor, State] = torch.vmap(of_one, (0, 0, 0, dims))(
+            found: tuple[Tensor, StateT] = torch.vmap(of_one, (0, 0, 0, dims))(
                 self._phi, gradient, state, seen
             )
         return found
