@@ -23,8 +23,8 @@ def join(parts: Sequence[Optimizee], begun: Sequence[int]) -> Optimizee:
     first = parts[0]
     if any(dict(part.shapes) != dict(first.shapes) for part in parts):
         raise ConfigError(
-            "the functions of this task differ in their parameter tensors, so they cannot be "
-            "optimized together, each at a step of its own; take estimator=full_es or replay"
+            "functions that differ in their parameter tensors cannot be stacked, each at a step "
+            "of its own"
         )
     together = None
     if all(type(part) is type(first) for part in parts):

@@ -40,7 +40,7 @@ def test_losses_are_those_of_the_parts(name: str, by_itself: bool) -> None:
 
 
 def test_functions_of_other_tensors_cannot_be_joined() -> None:
-    with pytest.raises(ConfigError, match="differ in their parameter tensors"):
+    with pytest.raises(ConfigError, match="differ in their parameter tensors cannot be stacked"):
         join([quadratics(1), classifiers(1)], [0, 0])
 
 
