@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         ProcessLost,
         UserError,
     )
-    from l2lgd.meta.estimators.base import Course, Estimator, Setting, Unrolled
+    from l2lgd.meta.estimators.base import Course, Estimator, MetaProblem, Unrolled
     from l2lgd.optimizers.base import LearnedRule, Optimizer, TunedOptimizer, coordinate_blocks
     from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
@@ -30,7 +30,7 @@ _MODULES = {  # of the names below
         "ProcessLost",
         "UserError",
     ),
-    "l2lgd.meta.estimators.base": ("Course", "Estimator", "Setting", "Unrolled"),
+    "l2lgd.meta.estimators.base": ("Course", "Estimator", "MetaProblem", "Unrolled"),
     "l2lgd.optimizers.base": ("LearnedRule", "Optimizer", "TunedOptimizer", "coordinate_blocks"),
     "l2lgd.optimizers.preprocessing": ("log_sign",),
     "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
@@ -45,10 +45,10 @@ __all__ = [
     "Estimator",
     "LearnedOptimizer",
     "LearnedRule",
+    "MetaProblem",
     "Optimizee",
     "Optimizer",
     "ProcessLost",
-    "Setting",
     "Split",
     "Task",
     "TunedOptimizer",

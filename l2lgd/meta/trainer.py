@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.meta.estimators.base import Course, Estimator, Setting
+from l2lgd.meta.estimators.base import Course, Estimator, MetaProblem
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.progress import MetaProgress, given_up, watch
 from l2lgd.meta.schedules import Unroll, decay_factor
@@ -79,7 +79,7 @@ class Trainer(Evaluator):
             UserError: a file could not be written.
         """
         meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
-        setting = Setting(
+        problem = MetaProblem(
             optimizer,
             self.task,
             unroll,
@@ -94,7 +94,7 @@ class Trainer(Evaluator):
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             saved = load_last(last, optimizer, averaged, meta_optimizer, self.ranks.rank)
             progress = saved.progress
-            course = estimator.begin(setting, progress.trajectory)
+            course = estimator.begin(problem, progress.trajectory)
             course.restore(saved.step, saved.marks, saved.tensors)
             keep = saved.whole
             if math.isfinite(progress.best_validation_loss):
@@ -104,7 +104,7 @@ class Trainer(Evaluator):
                 optimizer.reset_parameters(generator(self.seed, "phi"))
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             progress, keep = MetaProgress(), True
-            course = estimator.begin(setting)
+            course = estimator.begin(problem)
         provenance = provenance | {"processes": self.ranks.size}
         while progress.meta_step < settings.meta_steps:
             signals.check()

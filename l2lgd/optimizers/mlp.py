@@ -52,7 +52,7 @@ OUTPUT_EPSILON = 1e-9  # of the size of an update, within the root
 State = tuple[Accumulators, ...]  # one a tensor
 
 
-class Weights(NamedTuple):
+class MLPWeights(NamedTuple):
     """φ; where each function has its own, with dimensions (B, 1, …)."""
 
     weights: Iterable[Tensor]  # of each layer (inputs, outputs)
@@ -151,7 +151,7 @@ class MLPRule(LearnedRule[State]):
         if learned_decays:
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
         self._shapes: tuple[tuple[int, ...], ...] | None = None
-        self._stacked: Weights | None = None
+        self._stacked: MLPWeights | None = None
         self.reset_parameters(torch.Generator().manual_seed(0))
 
     @torch.no_grad()
@@ -185,17 +185,17 @@ class MLPRule(LearnedRule[State]):
         names = [name for name, _ in self.named_parameters()]
         own = dict(zip(names, phi, strict=True))
         depth = range(len(self.weights))
-        bound._stacked = Weights(  # the slices of a function share its weights
+        bound._stacked = MLPWeights(  # the slices of a function share its weights
             [own[f"weights.{k}"].unsqueeze(1) for k in depth],
             [own[f"biases.{k}"].unsqueeze(1) for k in depth],
             own.get("decay_shifts"),
         )
         return bound
 
-    def _own(self) -> Weights:
+    def _own(self) -> MLPWeights:
         if self._stacked is not None:
             return self._stacked
-        return Weights(self.weights, self.biases, getattr(self, "decay_shifts", None))
+        return MLPWeights(self.weights, self.biases, getattr(self, "decay_shifts", None))
 
     def initial_state(self, parameters: Tensor) -> State:
         tensors = self._tensors(parameters)

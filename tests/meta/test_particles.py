@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.meta.estimators.base import Setting
+from l2lgd.meta.estimators.base import MetaProblem
 from l2lgd.meta.estimators.es import TruncatedES
 from l2lgd.meta.estimators.full_es import FullES
 from l2lgd.meta.estimators.particles import Differences, Particles
@@ -49,9 +49,9 @@ def task(kind: type[QuadraticTask] = QuadraticTask) -> Any:
     return made
 
 
-def setting(rule: LearnedRule, unroll: Unroll, **changes: Any) -> Setting:
+def problem(rule: LearnedRule, unroll: Unroll, **changes: Any) -> MetaProblem:
     known = {"task": task(), "num_functions": 4, "num_steps": 12, "seed": 0, "ranks": Ranks()}
-    return Setting(rule=rule, unroll=unroll, **(known | changes))
+    return MetaProblem(rule=rule, unroll=unroll, **(known | changes))
 
 
 def gradient_of(rule: LearnedRule) -> Tensor:
@@ -86,7 +86,7 @@ def mean_estimate(
     every = []
     for seed in range(estimates // PAIRS):
         noted: list[Tensor] = []
-        own = setting(
+        own = problem(
             nn_adam(),
             Unroll([length]),
             task=task(OneQuadratic),
@@ -149,7 +149,7 @@ def test_a_window_of_persistent_es_is_that_of_the_trace() -> None:
 
 
 def by_plain_loops(
-    kind: str, rule: Any, own: Setting, unrolls: int, length: int
+    kind: str, rule: Any, own: MetaProblem, unrolls: int, length: int
 ) -> tuple[list[Tensor], Tensor]:
     """Meta-gradients of unrolls, one particle and one step after the other; and where they end."""
     estimator = KINDS[kind](sigma=0.05, largest_loss=None)
@@ -218,7 +218,7 @@ def test_a_course_is_that_of_plain_loops(kind: str, name: str) -> None:
     rule = optimizer(name)
     length = 12 if kind == "full_es" else 5
     unroll = Unroll([length], loss_weights="linear")
-    own = setting(rule, unroll)
+    own = problem(rule, unroll)
     course = KINDS[kind](sigma=0.05, largest_loss=None).begin(own)
     found = []
     for _ in range(4):
@@ -234,7 +234,7 @@ def test_a_course_is_that_of_plain_loops(kind: str, name: str) -> None:
 
 def test_first_trajectories_end_one_after_the_other() -> None:
     for kind, phases in (("pes", 4), ("es", 4), ("full_es", 1)):
-        course = KINDS[kind]().begin(setting(nn_adam(), Unroll([3]), num_steps=12))
+        course = KINDS[kind]().begin(problem(nn_adam(), Unroll([3]), num_steps=12))
         assert isinstance(course, Particles)
         for _ in range(5):
             course.unroll(0.0)
@@ -243,7 +243,7 @@ def test_first_trajectories_end_one_after_the_other() -> None:
 
 
 def test_horizons_are_drawn_log_uniformly() -> None:
-    own = setting(nn_adam(), Unroll([3]), num_functions=400, num_steps=999)
+    own = problem(nn_adam(), Unroll([3]), num_functions=400, num_steps=999)
     course = PersistentES(shortest_horizon=10).begin(own)
     horizons = course.tensors()["trips"][:, 2].double()
     assert horizons.min() >= 10
@@ -252,7 +252,7 @@ def test_horizons_are_drawn_log_uniformly() -> None:
     for share, expected in zip(shares, (0.25, 0.5, 0.75), strict=True):
         assert abs(share - expected) < 0.08
     with pytest.raises(ConfigError, match=r"shortest_horizon=10 is above the horizon of 9"):
-        PersistentES(shortest_horizon=10).begin(setting(nn_adam(), Unroll([3]), num_steps=9))
+        PersistentES(shortest_horizon=10).begin(problem(nn_adam(), Unroll([3]), num_steps=9))
 
 
 class Explosive(NNAdam):
@@ -269,7 +269,7 @@ def test_pairs_that_diverge_are_left_out_or_bounded_and_replaced(
     largest_loss: float | None,
 ) -> None:
     rule = Explosive(learning_rate=0.05).double()
-    course = PersistentES(largest_loss=largest_loss).begin(setting(rule, Unroll([3])))
+    course = PersistentES(largest_loss=largest_loss).begin(problem(rule, Unroll([3])))
     told = course.unroll(0.0)
     assert told.diverged == 4  # one particle of each pair
     assert told.count == (0 if largest_loss is None else 4)
@@ -303,7 +303,7 @@ def test_a_run_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
 def test_what_lasts_between_unrolls_does_not_grow_with_the_horizon() -> None:
     sizes = []
     for horizon in (100, 10_000):
-        own = setting(nn_adam(), Unroll([20]), num_steps=horizon)
+        own = problem(nn_adam(), Unroll([20]), num_steps=horizon)
         course = PersistentES().begin(own)
         course.unroll(0.0)
         sizes.append({name: part.nbytes for name, part in course.tensors().items()})
@@ -312,7 +312,7 @@ def test_what_lasts_between_unrolls_does_not_grow_with_the_horizon() -> None:
 
 def test_only_the_last_loss_counts_for_persistent_but_not_for_truncated_es() -> None:
     unroll = Unroll([4], loss_weights="last")
-    own = setting(nn_adam(), unroll)
+    own = problem(nn_adam(), unroll)
     course = PersistentES().begin(own)
     found = []
     for _ in range(6):
@@ -334,14 +334,14 @@ class Growing(QuadraticTask):
 
 @pytest.mark.parametrize("num_functions", [1, 3])
 def test_functions_of_other_shapes_are_refused_at_once(num_functions: int) -> None:
-    own = setting(nn_adam(), Unroll([4]), task=task(Growing), num_functions=num_functions)
+    own = problem(nn_adam(), Unroll([4]), task=task(Growing), num_functions=num_functions)
     with pytest.raises(ConfigError, match="task=quadratic differ in their parameter tensors"):
         PersistentES().begin(own)
 
 
 def test_rules_that_count_in_their_state_are_refused() -> None:
     with pytest.raises(ConfigError, match="Watchful counts in its state"):
-        PersistentES().begin(setting(Watchful().double(), Unroll([4])))
+        PersistentES().begin(problem(Watchful().double(), Unroll([4])))
 
 
 @pytest.mark.parametrize(

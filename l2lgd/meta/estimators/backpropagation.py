@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.meta.estimators.base import Course, Ended, Estimator, Setting, Unrolled
+from l2lgd.meta.estimators.base import Course, Ended, Estimator, MetaProblem, Unrolled
 from l2lgd.meta.estimators.objective import MetaObjective
 from l2lgd.meta.rollout import Position, Record, Step
 from l2lgd.meta.trajectories import Trajectory
@@ -50,11 +50,11 @@ class Backpropagation(Estimator):
         self.second_derivatives_from = second_derivatives_from
         self.smoothing = smoothing
 
-    def begin(self, setting: Setting, trajectory: int = 0) -> Course:
-        if self.second_derivatives and self.smoothing and not setting.rule.smooths:
-            name = type(setting.rule).__name__
+    def begin(self, problem: MetaProblem, trajectory: int = 0) -> Course:
+        if self.second_derivatives and self.smoothing and not problem.rule.smooths:
+            name = type(problem.rule).__name__
             log.warning("estimator.smoothing: %s has exact second derivatives only", name)
-        return OneTrajectory(self, setting, trajectory)
+        return OneTrajectory(self, problem, trajectory)
 
     @abstractmethod
     def estimate(
@@ -75,8 +75,8 @@ class Backpropagation(Estimator):
 class OneTrajectory(Course):
     """B functions on their way from θ_0 to θ_T; then B others."""
 
-    def __init__(self, estimator: Backpropagation, setting: Setting, trajectory: int) -> None:
-        self._estimator, self._setting, self.trajectory = estimator, setting, trajectory
+    def __init__(self, estimator: Backpropagation, problem: MetaProblem, trajectory: int) -> None:
+        self._estimator, self._problem, self.trajectory = estimator, problem, trajectory
         self._under_way = self._begun()
 
     @property
@@ -84,8 +84,8 @@ class OneTrajectory(Course):
         return self._under_way.position.step
 
     def unroll(self, fraction: float) -> Unrolled:
-        setting, estimator = self._setting, self._estimator
-        horizon = setting.unroll.horizon(fraction, setting.num_steps)
+        problem, estimator = self._problem, self._estimator
+        horizon = problem.unroll.horizon(fraction, problem.num_steps)
         ended = None
         if self._under_way.hopeless or self.step >= horizon:
             ratio = self._mean_loss(self._under_way) / self._under_way.initial_loss
@@ -94,17 +94,17 @@ class OneTrajectory(Course):
             self._under_way = self._begun()
         under_way = self._under_way
         at = replace(under_way.position, horizon=horizon)
-        length = min(setting.unroll.length(fraction), horizon - at.step)
+        length = min(problem.unroll.length(fraction), horizon - at.step)
         second = estimator.second_derivatives and fraction >= estimator.second_derivatives_from
-        setting.rule.zero_grad(set_to_none=True)
+        problem.rule.zero_grad(set_to_none=True)
         meta_loss, record, at = estimator.estimate(
-            at, length, setting.unroll.objective(horizon), second, under_way.step
+            at, length, problem.unroll.objective(horizon), second, under_way.step
         )
         under_way.position = at
         numbers, count = self._mean_over_ranks(record, meta_loss)
-        under_way.went_on(numbers["mean_loss"], setting.unroll.restart_above)
-        coordinates = setting.num_functions * at.parameters.shape[1]
-        diverged = setting.num_functions - count
+        under_way.went_on(numbers["mean_loss"], problem.unroll.restart_above)
+        coordinates = problem.num_functions * at.parameters.shape[1]
+        diverged = problem.num_functions - count
         return Unrolled(
             numbers, count, diverged, length, length * coordinates, at.step, horizon, ended
         )
@@ -123,11 +123,11 @@ class OneTrajectory(Course):
 
     def _begun(self) -> Trajectory:
         """Fresh functions; which ones depends on the trajectory's number alone."""
-        setting = self._setting
-        draw = generator(setting.seed, "train", self.trajectory)
-        optimizee = setting.task.sample("train", setting.num_functions, draw)
-        own = optimizee.select(setting.ranks.share(setting.num_functions))
-        trajectory = Trajectory.begin(setting.rule, own)
+        problem = self._problem
+        draw = generator(problem.seed, "train", self.trajectory)
+        optimizee = problem.task.sample("train", problem.num_functions, draw)
+        own = optimizee.select(problem.ranks.share(problem.num_functions))
+        trajectory = Trajectory.begin(problem.rule, own)
         trajectory.initial_loss = self._mean_loss(trajectory)
         return trajectory
 
@@ -135,7 +135,7 @@ class OneTrajectory(Course):
         """Where the trajectory stands, over all functions that have not diverged."""
         losses = trajectory.position.loss
         finite = losses[losses.isfinite()]
-        (mean,), count = self._setting.ranks.mean([finite.mean()], len(finite))
+        (mean,), count = self._problem.ranks.mean([finite.mean()], len(finite))
         return mean.item() if count else math.nan
 
     def _mean_over_ranks(self, record: Record, meta_loss: Tensor) -> tuple[dict[str, float], int]:
@@ -152,9 +152,9 @@ class OneTrajectory(Course):
         numbers = {"meta_loss": meta_loss, "mean_loss": losses.mean(), **squares}
         for name, value in record.optimizer.input_statistics(gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
-        weights = list(self._setting.rule.parameters())
+        weights = list(self._problem.rule.parameters())
         parts = [*(weight.grad for weight in weights), *numbers.values()]
-        means, count = self._setting.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
+        means, count = self._problem.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
         found = iter(means)
         for weight in weights:
             weight.grad = next(found)

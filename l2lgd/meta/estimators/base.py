@@ -14,7 +14,7 @@ from l2lgd.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Setting:
+class MetaProblem:
     """What is meta-trained on what; the same from the first to the last meta-step."""
 
     rule: LearnedRule
@@ -76,7 +76,7 @@ class Course(ABC):
 
     @abstractmethod
     def restore(self, step: int, marks: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go to where a course of this setting was, of whose tensors and marks these are.
+        """Go to where a course of this problem was, of whose tensors and marks these are.
 
         Args:
             step: which it had.
@@ -87,7 +87,7 @@ class Estimator(ABC):
     """How the meta-gradient is had. The constructor takes options only."""
 
     @abstractmethod
-    def begin(self, setting: Setting, trajectory: int = 0) -> Course:
+    def begin(self, problem: MetaProblem, trajectory: int = 0) -> Course:
         """The first trajectories of a meta-training.
 
         Args:

@@ -15,8 +15,8 @@ class TruncatedES(ParticleEstimator):
     staggered = True
 
     def prepare(self, particles: Particles, fraction: float) -> int:
-        unroll = particles.setting.unroll
-        unroll.refuse_empty(unroll.horizon(fraction, particles.setting.num_steps))
+        unroll = particles.problem.unroll
+        unroll.refuse_empty(unroll.horizon(fraction, particles.problem.num_steps))
         particles.join_signs()
         return unroll.length(fraction)
 

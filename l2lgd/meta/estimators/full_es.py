@@ -17,7 +17,7 @@ class FullES(ParticleEstimator):
     def prepare(self, particles: Particles, fraction: float) -> int:
         if particles.step > 0:
             particles.restart_all(fraction)
-        return particles.setting.unroll.horizon(fraction, particles.setting.num_steps)
+        return particles.problem.unroll.horizon(fraction, particles.problem.num_steps)
 
     def credit(self, found: Differences, epsilon: Tensor, accumulated: Tensor) -> Tensor:
         return epsilon * found.old.unsqueeze(1)

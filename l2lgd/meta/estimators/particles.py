@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.meta.estimators.base import Course, Ended, Estimator, Setting, Unrolled
+from l2lgd.meta.estimators.base import Course, Ended, Estimator, MetaProblem, Unrolled
 from l2lgd.meta.estimators.trips import Trips
 from l2lgd.meta.estimators.window import Window
 from l2lgd.meta.rollout import Position, advance, start
@@ -70,8 +70,8 @@ class ParticleEstimator(Estimator):
         self.sigma, self.largest_loss = sigma, largest_loss
         self.shortest_horizon = shortest_horizon
 
-    def begin(self, setting: Setting, trajectory: int = 0) -> Course:
-        return Particles(self, setting, trajectory)
+    def begin(self, problem: MetaProblem, trajectory: int = 0) -> Course:
+        return Particles(self, problem, trajectory)
 
     @abstractmethod
     def prepare(self, particles: "Particles", fraction: float) -> int:
@@ -97,15 +97,15 @@ class ParticleEstimator(Estimator):
 class Particles(Course):
     """P pairs of particles under way: stacked functions, the P positive ones first."""
 
-    def __init__(self, estimator: ParticleEstimator, setting: Setting, trajectory: int) -> None:
-        self.setting, self.trajectory = setting, trajectory
+    def __init__(self, estimator: ParticleEstimator, problem: MetaProblem, trajectory: int) -> None:
+        self.problem, self.trajectory = problem, trajectory
         self._estimator = estimator
-        count = setting.num_functions
-        share = setting.ranks.share(count)
+        count = problem.num_functions
+        share = problem.ranks.share(count)
         self._share, pairs = share, range(count)[share]
-        self._trips = Trips(setting, pairs, estimator.shortest_horizon, estimator.staggered)
+        self._trips = Trips(problem, pairs, estimator.shortest_horizon, estimator.staggered)
         optimizee = self._trips.optimizee()
-        self._rule = setting.rule.named(optimizee.shapes)
+        self._rule = problem.rule.named(optimizee.shapes)
         phi = torch.cat([weight.detach().flatten() for weight in self._rule.phi()])
         self._accumulated = phi.new_zeros(len(pairs), len(phi))  # ξ
         at = start(self._perturbed(self._accumulated), optimizee)
@@ -118,7 +118,7 @@ class Particles(Course):
         return self._at.step
 
     def unroll(self, fraction: float) -> Unrolled:
-        setting, estimator = self.setting, self._estimator
+        problem, estimator = self.problem, self._estimator
         length = estimator.prepare(self, fraction)
         epsilon = self._draw()
         window, ratios = self._run(length, epsilon, fraction)
@@ -131,7 +131,7 @@ class Particles(Course):
         said, count = self._mean_over_ranks(estimates[alive] / (2 * estimator.sigma**2), numbers)
         self._restart_hopeless(window, fraction)
         ended, diverged = self._told(ratios, window)
-        coordinate_steps = 2 * length * setting.num_functions * self._at.parameters.shape[1]
+        coordinate_steps = 2 * length * problem.num_functions * self._at.parameters.shape[1]
         step, horizon = self._trips.first(self.step)
         return Unrolled(said, count, diverged, length, coordinate_steps, step, horizon, ended)
 
@@ -189,8 +189,8 @@ class Particles(Course):
 
     def _draw(self) -> Tensor:
         """ε (P, m) of this process's pairs; which depends on the step alone."""
-        shape = (self.setting.num_functions, self._accumulated.shape[1])
-        draw = generator(self.setting.seed, "perturbations", self.step)
+        shape = (self.problem.num_functions, self._accumulated.shape[1])
+        draw = generator(self.problem.seed, "perturbations", self.step)
         drawn = torch.randn(shape, generator=draw, dtype=self._accumulated.dtype)[self._share]
         return self._estimator.sigma * drawn.to(self._accumulated.device)
 
@@ -217,7 +217,7 @@ class Particles(Course):
             if due and self._estimator.restarts:
                 at = self._restarted(at, due, fraction)
                 at.optimizee.prefetch(range(at.step + 1, last + 1))
-        window.close(self.setting.unroll)
+        window.close(self.problem.unroll)
         self._at = at
         return window, ratios
 
@@ -254,7 +254,7 @@ class Particles(Course):
         """Have pairs begin anew that have diverged, or strayed far above their lowest loss."""
         mean = window.losses.mean(0).view(2, -1).mean(0)
         mean = mean.where(~window.is_new.any(0), math.inf)  # of one trajectory alone
-        strayed = mean.isfinite() & (mean > self.setting.unroll.restart_above * self._lowest)
+        strayed = mean.isfinite() & (mean > self.problem.unroll.restart_above * self._lowest)
         self._lowest = self._lowest.minimum(mean)
         lost = ~(self._at.loss.isfinite() & self._at.gradient.isfinite().all(1))
         which = (strayed | lost.view(2, -1).any(0)).nonzero().flatten().tolist()
@@ -293,7 +293,7 @@ class Particles(Course):
         """
         size = estimates.square().sum(1).mean()
         parts = [estimates.mean(0), size, *numbers.values()]
-        (mean, size, *others), count = self.setting.ranks.mean(parts, len(estimates))
+        (mean, size, *others), count = self.problem.ranks.mean(parts, len(estimates))
         weights = self._rule.phi()
         pieces = mean.split([weight.numel() for weight in weights])
         for weight, piece in zip(weights, pieces, strict=True):
@@ -312,7 +312,7 @@ class Particles(Course):
         counted = (len(own), len(finite), diverged, sum(self._trips.drawn()))
         pairs = len(self._lowest)
         sums = torch.cat([finite.sum().view(1), own.new_tensor(counted)]) / pairs
-        (means,), total = self.setting.ranks.mean([sums], pairs)
+        (means,), total = self.problem.ranks.mean([sums], pairs)
         ratio, over, finite_ones, lost, drawn = (means * total).tolist()
         self.trajectory = round(drawn)
         ended = None

@@ -18,7 +18,7 @@ class PersistentES(ParticleEstimator):
     staggered = True
 
     def prepare(self, particles: Particles, fraction: float) -> int:
-        return particles.setting.unroll.length(fraction)
+        return particles.problem.unroll.length(fraction)
 
     def credit(self, found: Differences, epsilon: Tensor, accumulated: Tensor) -> Tensor:
         old = (accumulated + epsilon) * found.old.unsqueeze(1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.meta.estimators.base import Setting
+from l2lgd.meta.estimators.base import MetaProblem
 from l2lgd.seeding import generator
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.joined import join
@@ -37,12 +37,16 @@ class Trips:
     """
 
     def __init__(
-        self, setting: Setting, pairs: Sequence[int], shortest_horizon: int | None, staggered: bool
+        self,
+        problem: MetaProblem,
+        pairs: Sequence[int],
+        shortest_horizon: int | None,
+        staggered: bool,
     ) -> None:
-        self._setting, self._pairs, self._shortest = setting, pairs, shortest_horizon
+        self._problem, self._pairs, self._shortest = problem, pairs, shortest_horizon
         self._own = [self._trip(pair, 0, 0, 0.0) for pair in pairs]
         if staggered:
-            count = setting.num_functions
+            count = problem.num_functions
             self._own = [
                 Trip(0, 0, trip.horizon, -(-trip.horizon * (pair + 1) // count))
                 for pair, trip in zip(pairs, self._own, strict=True)
@@ -52,7 +56,7 @@ class Trips:
         first = dict(another.shapes)
         if any(dict(own.shapes) != first for own in self.functions):
             raise ConfigError(
-                f"the functions of task={setting.task.name} differ in their parameter tensors, so "
+                f"the functions of task={problem.task.name} differ in their parameter tensors, so "
                 "particles cannot go on from one to another; take estimator=task"
             )
 
@@ -101,18 +105,18 @@ class Trips:
         self.functions = [self._function(pair, trip) for pair, trip in pairs]
 
     def _function(self, pair: int, trip: Trip) -> Optimizee:
-        draw = generator(self._setting.seed, "train", pair, trip.drawn)
-        return self._setting.task.sample("train", 1, draw)
+        draw = generator(self._problem.seed, "train", pair, trip.drawn)
+        return self._problem.task.sample("train", 1, draw)
 
     def _trip(self, pair: int, drawn: int, step: int, fraction: float) -> Trip:
-        longest = self._setting.unroll.horizon(fraction, self._setting.num_steps)
+        longest = self._problem.unroll.horizon(fraction, self._problem.num_steps)
         if self._shortest is None:
             return Trip(drawn, step, longest, longest)
         if self._shortest > longest:
             raise ConfigError(
                 f"estimator.shortest_horizon={self._shortest} is above the horizon of {longest}"
             )
-        draw = generator(self._setting.seed, "horizon", pair, drawn)
+        draw = generator(self._problem.seed, "horizon", pair, drawn)
         ratio = (longest + 1) / self._shortest
         horizon = math.floor(self._shortest * ratio ** torch.rand((), generator=draw).item())
         horizon = min(longest, horizon)
