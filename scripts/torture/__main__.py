@@ -1,6 +1,7 @@
 """Faults, many times over: runs that are killed, damaged files, full disks, bad command lines.
 
     python scripts/torture kills --times 100      # SIGKILL at random moments, each time resumed
+    python scripts/torture particles --times 20   # the same of estimator=pes
     python scripts/torture signals --times 9      # SIGTERM, SIGINT and SIGHUP in the same way
     python scripts/torture starts --times 200      # one of these in the first seconds of a run
     python scripts/torture evaluations --times 10  # SIGKILL while rates are tuned and evaluated
@@ -40,6 +41,7 @@ TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
     for torture in (
         *(
             runs.kills,
+            runs.particles,
             runs.signals,
             starting.starts,
             runs.evaluations,

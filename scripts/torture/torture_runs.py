@@ -32,6 +32,7 @@ from torture_common import (
 from l2lgd.storage import checkpoint
 
 STEPS_A_KILL = 100  # meta-steps that a run has for each kill, so that some are left at the end
+PARTICLES = ["estimator=pes", "estimator.shortest_horizon=7"]
 EVALUATION = ["task=quadratic", "task.dimension=9", "num_functions=50", "num_steps=200"]
 EVALUATION += ["tune_functions=30", "logger=none", "threads=1"]
 TUNING = ["task=quadratic", "task.dimension=9", "num_functions=60", "num_steps=200"]
@@ -44,16 +45,25 @@ def kills(folder: Path, times: int, draw: random.Random) -> str:
     return interrupted(folder, times, draw, [signal.SIGKILL])
 
 
+def particles(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL of a meta-training by persistent evolution strategies."""
+    return interrupted(folder, times, draw, [signal.SIGKILL], PARTICLES)
+
+
 def signals(folder: Path, times: int, draw: random.Random) -> str:
     """What ends a process politely."""
     return interrupted(folder, times, draw, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
 
 def interrupted(
-    folder: Path, times: int, draw: random.Random, ways: Sequence[signal.Signals]
+    folder: Path,
+    times: int,
+    draw: random.Random,
+    ways: Sequence[signal.Signals],
+    more: Sequence[str] = (),
 ) -> str:
     """Interrupt a meta-training ``times`` times; in the end it is the same as one left alone."""
-    options = [word.format(STEPS_A_KILL * times) for word in RUN]
+    options = [word.format(STEPS_A_KILL * times) for word in (*RUN, *more)]
     ran = l2lgd(folder, "meta-train", *options, "hydra.run.dir=whole")
     expect(ran.returncode == 0, ran.stderr)
     places = []
