@@ -84,7 +84,7 @@ class Trainer(Evaluator):
         if unroll.second_derivatives and unroll.smoothing and not optimizer.smooths:
             name = type(optimizer).__name__
             log.warning("unroll.smoothing: %s has exact second derivatives only", name)
-        meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
+        meta_optimizer = torch.optim.Adam(optimizer.phi(), lr=settings.meta_learning_rate)
         last, best = folder / "last.safetensors", folder / BEST
         decay = get_ema_multi_avg_fn(settings.meta_average)
         if resume:
@@ -187,7 +187,7 @@ class Trainer(Evaluator):
         trajectory.position = at
         numbers, count = self._mean_over_ranks(optimizer, record, meta_loss)
         norm = torch.nn.utils.clip_grad_norm_(
-            optimizer.parameters(), settings.meta_clip or math.inf
+            optimizer.phi(), settings.meta_clip or math.inf
         ).item()
         rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
         if count and math.isfinite(norm):
@@ -230,7 +230,7 @@ class Trainer(Evaluator):
         numbers = {"meta_loss": meta_loss, "mean_loss": losses.mean(), **squares}
         for name, value in record.optimizer.input_statistics(gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
-        weights = list(optimizer.parameters())
+        weights = optimizer.phi()
         parts = [*(weight.grad for weight in weights), *numbers.values()]
         means, count = self.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
         found = iter(means)
