@@ -1,6 +1,7 @@
 """Files of weights as others publish them, made of random numbers."""
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,3 +72,12 @@ def small_fc() -> dict[str, Any]:
     sizes = {"momentum_decays": 3, "rms_decays": 1, "adafactor_decays": 3}
     decays = {name: 0.01 * torch.randn(size, generator=draw) for name, size in sizes.items()}
     return {"params": {"nn": {"~": mlp}, **decays}, "gen_id": "a", "step": 100}
+
+
+TREES = {"celo": celo, "small_fc": small_fc}
+
+
+def write(kind: str, path: Path) -> Path:
+    """A file of such weights."""
+    path.write_bytes(packed(TREES[kind]()))
+    return path

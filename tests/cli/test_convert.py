@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 from helpers import l2lgd
-from published import celo, packed, small_fc
-
-TREES = {"celo": celo, "small_fc": small_fc}
+from published import TREES, celo, packed, write
 
 
 @pytest.mark.parametrize("kind", TREES)
 def test_published_weights_are_converted_and_evaluated(
     kind: str, small_data: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "theta.state").write_bytes(packed(TREES[kind]()))
+    write(kind, tmp_path / "theta.state")
     ran = l2lgd("convert", kind, "theta.state", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     made, _, command, _ = ran.stdout.splitlines()
@@ -30,7 +28,7 @@ def test_published_weights_are_converted_and_evaluated(
 
 
 def test_mistakes_with_convert_end_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "theta.state").write_bytes(packed(celo()))
+    write("celo", tmp_path / "theta.state")
     (tmp_path / "there.safetensors").touch()
     (tmp_path / "damaged.state").write_bytes(packed(celo())[:-1])
     for words, message in (

@@ -28,6 +28,13 @@ def converted(folder: Path, kind: str, tree: Any) -> Any:
     return weights.load(str(output))
 
 
+def authors() -> dict[str, Tensor]:
+    """A trace of the authors' program, with their weights."""
+    if not TRACES.exists():
+        pytest.skip(f"no {TRACES.name}")
+    return load_file(TRACES)
+
+
 def test_every_weight_of_celo_has_its_place(tmp_path: Path) -> None:
     theirs = random_celo()
     rule = converted(tmp_path, "celo", celo(theirs))
@@ -64,9 +71,7 @@ def test_mlps_of_other_sizes_are_read(tmp_path: Path) -> None:
 
 
 def test_converted_weights_make_the_steps_of_the_authors(tmp_path: Path) -> None:
-    if not TRACES.exists():
-        pytest.skip("no traces")
-    traces = load_file(TRACES)
+    traces = authors()
     names = sorted(key.removeprefix("grad.") for key in traces if key.startswith("grad."))
     rule = converted(tmp_path, "celo", celo(traces))
     rule = rule.named({n: tuple(traces[f"grad.{n}"].shape[1:]) for n in names})
@@ -81,6 +86,29 @@ def test_converted_weights_make_the_steps_of_the_authors(tmp_path: Path) -> None
         with torch.no_grad():
             update, state = rule.step(joined("grad", step), state, None, seen)
         torch.testing.assert_close(theta + update, joined("param_after", step))
+
+
+TO_PYTORCH = {0: (), 1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # from (…, inputs, outputs), by rank
+
+
+def test_layers_of_pytorch_go_where_the_authors_program_moves_them(tmp_path: Path) -> None:
+    traces = authors()
+    names = sorted(key.removeprefix("grad.") for key in traces if key.startswith("grad."))
+    converted(tmp_path, "celo", celo(traces))
+
+    def of(kind: str, name: str, step: int) -> Tensor:
+        found = traces[f"{kind}.{name}"][step]
+        return found.permute(TO_PYTORCH[found.dim()]).contiguous()
+
+    parameters = {name: nn.Parameter(of("param_before", name, 0)) for name in names}
+    file = tmp_path / "converted.safetensors"
+    optimizer = LearnedOptimizer(parameters.values(), file, horizon=20)
+    for step in range(20):
+        for name, parameter in parameters.items():
+            parameter.grad = of("grad", name, step)
+        optimizer.step(loss=traces["loss"][step])
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(parameter.detach(), of("param_after", name, step))
 
 
 def test_a_file_tells_where_it_comes_from(tmp_path: Path) -> None:
