@@ -30,7 +30,7 @@ SCHEDULER = {  # layers of ours, and their modules; the module "linear" has no e
 }
 
 
-class Found(NamedTuple):
+class _Found(NamedTuple):
     """What a file is in terms of ours."""
 
     tensors: dict[str, Tensor]  # of the rule's state_dict
@@ -38,10 +38,10 @@ class Found(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Of files."""
+    """Of files of weights."""
 
     opt: str  # the choice of the group
-    read: Callable[["_Arrays"], Found]
+    read: Callable[["_Arrays"], _Found]
     licence: str
 
 
@@ -87,7 +87,9 @@ class _Arrays:
     def get(self, name: str) -> Tensor | None:
         ends = [path for path in self._arrays if f"/{path}".endswith(f"/{name}")]
         if len(ends) > 1:
-            raise CheckpointError(f"{self._path} has several arrays {name}: {', '.join(ends)}")
+            raise CheckpointError(f"{self._path} has two arrays {name}: {ends[0]} and {ends[1]}")
+        if ends and not self._arrays[ends[0]].dim():
+            raise CheckpointError(f"{self._path}: its {name} is a single number, not an array")
         return self._arrays[ends[0]].float() if ends else None
 
     def need(self, name: str) -> Tensor:
@@ -124,7 +126,7 @@ class _Arrays:
             raise CheckpointError(f"{self._path}: its {name} has numbers that are not finite")
 
 
-def _celo(arrays: _Arrays) -> Found:
+def _celo(arrays: _Arrays) -> _Found:
     mlp, hidden_sizes = _mlp(arrays)
     tensors = {f"rule.{name}": tensor for name, tensor in mlp.items()}
     for layer, module in SCHEDULER.items():
@@ -133,14 +135,14 @@ def _celo(arrays: _Arrays) -> Found:
     for part in ("hidden", "cell"):
         tensors[f"scheduler.initial_{part}"] = arrays.need(f"lstm_init_state/{part}")
     units = tensors["scheduler.initial_cell"].numel()
-    return Found(tensors, [f"opt.rule.hidden_sizes={hidden_sizes}", f"opt.units={units}"])
+    return _Found(tensors, [f"opt.rule.hidden_sizes={hidden_sizes}", f"opt.units={units}"])
 
 
-def _small_fc(arrays: _Arrays) -> Found:
+def _small_fc(arrays: _Arrays) -> _Found:
     tensors, hidden_sizes = _mlp(arrays)
     names = ("momentum_decays", "rms_decays", "adafactor_decays")
     tensors["decay_shifts"] = torch.cat([arrays.need(name).reshape(-1) for name in names])
-    return Found(tensors, [f"opt.hidden_sizes={hidden_sizes}"])
+    return _Found(tensors, [f"opt.hidden_sizes={hidden_sizes}"])
 
 
 def _mlp(arrays: _Arrays) -> tuple[dict[str, Tensor], list[int]]:
@@ -149,7 +151,7 @@ def _mlp(arrays: _Arrays) -> tuple[dict[str, Tensor], list[int]]:
     weights = [arrays.first(), *(arrays.need(f"w{k}") for k in range(1, len(biases)))]
     tensors = {}
     for kind, layers, rank in (("weights", weights, 2), ("biases", biases, 1)):
-        layers[-1] = layers[-1][..., :OUTPUTS] if layers[-1].dim() else layers[-1]
+        layers[-1] = layers[-1][..., :OUTPUTS]
         for index, layer in enumerate(layers):
             single = layer.squeeze(0) if layer.dim() == rank + 1 else layer
             tensors[f"{kind}.{index}"] = single.contiguous()
