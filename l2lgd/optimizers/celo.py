@@ -130,9 +130,7 @@ class Scheduler(nn.Module):
         """
         lengths = SHORTEST * (horizon.reshape(-1, 1) / SHORTEST) ** self.exponents  # in steps
         count = state.num_losses + 1
-        known = -torch.expm1(
-            -count / lengths
-        )  # 1 − b^(n+1), that a mean without bias is divided by
+        known = -torch.expm1(-count / lengths)  # 1 − b^(n+1), by which means lose their bias
         largest = (state.means / known).amax(1, keepdim=True)
         loss = torch.where(count == 1, loss, torch.minimum(CAP * largest.abs(), loss))
         means = torch.lerp(state.means, loss, -torch.expm1(-1 / lengths))
