@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ProcessLost,
         UserError,
     )
+    from l2lgd.meta.estimators.base import Course, Estimator, Setting, Unrolled
     from l2lgd.optimizers.base import LearnedRule, Optimizer, TunedOptimizer, coordinate_blocks
     from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
@@ -29,6 +30,7 @@ _MODULES = {  # of the names below
         "ProcessLost",
         "UserError",
     ),
+    "l2lgd.meta.estimators.base": ("Course", "Estimator", "Setting", "Unrolled"),
     "l2lgd.optimizers.base": ("LearnedRule", "Optimizer", "TunedOptimizer", "coordinate_blocks"),
     "l2lgd.optimizers.preprocessing": ("log_sign",),
     "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
@@ -37,16 +39,20 @@ _MODULES = {  # of the names below
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "Course",
     "DataUnavailable",
     "Diverged",
+    "Estimator",
     "LearnedOptimizer",
     "LearnedRule",
     "Optimizee",
     "Optimizer",
     "ProcessLost",
+    "Setting",
     "Split",
     "Task",
     "TunedOptimizer",
+    "Unrolled",
     "UserError",
     "coordinate_blocks",
     "log_sign",

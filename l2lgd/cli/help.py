@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import textwrap
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -17,6 +18,7 @@ OPTION = re.compile(r"^( *)([\w]+):([^#]*)(?:#\s*(.*))?$")
 MEANINGS = {  # of the groups
     "task": "the functions that are optimized",
     "opt": "the optimizer",
+    "estimator": "how the meta-gradient is had",
     "unroll": "how trajectories are cut into unrolls",
     "logger": "what records the metrics",
     "search": "what is searched",
@@ -197,10 +199,10 @@ def _of_choice(group: Traversable, name: str, choice: str) -> Rows:
 
 def _is_open(option: str) -> bool:
     """May a task have another default for an option of an open choice?"""
-    from l2lgd.config.schemas import RecommendedOpt, RecommendedUnroll
+    from l2lgd.config.schemas import Recommended
 
     part, _, name = option.partition(".")
-    schema = {"opt": RecommendedOpt, "unroll": RecommendedUnroll}[part]
+    schema = typing.get_type_hints(Recommended)[part]
     return name in {field.name for field in dataclasses.fields(schema)}
 
 

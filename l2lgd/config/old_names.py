@@ -18,13 +18,11 @@ OF_UNROLL = {"unroll_lengths": "lengths"} | {
     for name in (
         "horizons",
         "loss_weights",
-        "second_derivatives",
-        "second_derivatives_from",
-        "smoothing",
-        "difference",
         "restart_above",
     )
 }
+OF_ESTIMATOR = ("second_derivatives", "second_derivatives_from", "smoothing", "difference")
+REPLAY = "l2lgd.meta.estimators.replay.Replay"  # the only estimator there was
 OF_OTHER_VERBS = ("tune_functions", "tune_meta_steps")
 OF_OPT = ("output_scale", "initial_output", "preprocessing")
 
@@ -34,6 +32,9 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = renamed(config)
     if isinstance(found.get("task"), dict):
         found["task"] = upgraded_task(found["task"])
+    if isinstance(found.get("unroll"), dict) and "estimator" not in found:
+        found["unroll"], own = _parted(found["unroll"])
+        found["estimator"] = {"_target_": REPLAY, **own}
     return found
 
 
@@ -41,7 +42,7 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
     """A task's node, in which a ``recipe`` has become what it is called now."""
     recipe = node.get(RECIPE)
     if not isinstance(recipe, Mapping):
-        return dict(node)
+        return _with_estimator(node)
     found = {key: value for key, value in node.items() if key != RECIPE}
     # A YAML file of an earlier version may be made of one of today.
     recommended = {
@@ -54,7 +55,24 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
         else:
             part, _, name = _place(str(key)).rpartition(".")
             (recommended.setdefault(part, {}) if part else recommended)[name] = value
-    return found | {RECOMMENDED: recommended}
+    return _with_estimator(found | {RECOMMENDED: recommended})
+
+
+def _with_estimator(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's node, with what it recommends for estimators at its place."""
+    found, recommended = dict(node), node.get(RECOMMENDED)
+    if isinstance(recommended, Mapping) and isinstance(recommended.get("unroll"), Mapping):
+        unroll, own = _parted(recommended["unroll"])
+        if own:
+            estimator = {**own, **(recommended.get("estimator") or {})}
+            found[RECOMMENDED] = {**recommended, "unroll": unroll, "estimator": estimator}
+    return found
+
+
+def _parted(unroll: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is an option of ``unroll``, and what is one of ``estimator`` now."""
+    own = {key: value for key, value in unroll.items() if key in OF_ESTIMATOR}
+    return {key: value for key, value in unroll.items() if key not in own}, own
 
 
 def renamed(node: Any) -> Any:
@@ -82,7 +100,9 @@ def current(words: Iterable[str], options: Iterable[str]) -> list[str]:
     for word in words:
         name, equals, value = word.lstrip("+").partition("=")
         key = name.removeprefix(f"task.{RECIPE}.")
-        if key == name or not equals:
+        if name.removeprefix("unroll.") in OF_ESTIMATOR and name.startswith("unroll."):
+            rest.append(word.replace("unroll.", "estimator.", 1))
+        elif key == name or not equals:
             rest.append(CHOICES.get(word, word))
         elif key in BESIDE:
             rest.append(f"++task.{key}={value}")
@@ -98,4 +118,6 @@ def _place(key: str) -> str:
     """What a key of a recipe is called below ``recommended``, and as an option."""
     if key in OF_UNROLL:
         return f"unroll.{OF_UNROLL[key]}"
+    if key in OF_ESTIMATOR:
+        return f"estimator.{key}"
     return f"opt.{key}" if key in OF_OPT else key

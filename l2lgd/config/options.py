@@ -2,7 +2,11 @@
 
 RECOMMENDED = "recommended"  # key of a task's YAML
 BESIDE = ("weights_of", "loss_label")  # what else it says that is no argument of the task
-OPEN_CHOICES = {"unroll": "task", "opt": "lstm"}  # whose options a task may fill in, too
+OPEN_CHOICES = {
+    "unroll": "task",
+    "estimator": "task",
+    "opt": "lstm",
+}  # whose options a task may fill in, too
 SAME = ("num_steps", "meta_decay", "meta_average", "validate_every", "validation_functions")
 FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are called there
     "meta_train": {

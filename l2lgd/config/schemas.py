@@ -18,6 +18,7 @@ class Verb:
 
     task: Any
     opt: Any
+    estimator: Any
     unroll: Any
     logger: Any
     seed: int
@@ -154,11 +155,17 @@ class RecommendedUnroll:
     lengths: list[int] | None = None
     horizons: list[int] | None = None
     loss_weights: str | None = None
+    restart_above: float | None = None
+
+
+@dataclasses.dataclass
+class RecommendedEstimator:
+    """``task.recommended.estimator``: options of ``estimator=task``."""
+
     second_derivatives: bool | None = None
     second_derivatives_from: float | None = None
     smoothing: float | None = None
     difference: float | None = None
-    restart_above: float | None = None
 
 
 @dataclasses.dataclass
@@ -185,6 +192,7 @@ class Recommended:
     validate_every: int | None = None
     validation_functions: int | None = None
     unroll: RecommendedUnroll = dataclasses.field(default_factory=RecommendedUnroll)
+    estimator: RecommendedEstimator = dataclasses.field(default_factory=RecommendedEstimator)
     opt: RecommendedOpt = dataclasses.field(default_factory=RecommendedOpt)
 
 

@@ -37,7 +37,14 @@ log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 PICTURES = ("results/axes.py", "results/captions.py", "results/plots.py", "config/titles.py")
 NO_RESULTS = ("cli", "figures", "tracking", *PICTURES, "conf")  # no number depends on them
-CONFIG = ("evaluate.yaml", "task", "opt", "unroll", "logger")  # of conf/, what evaluations read
+CONFIG = (
+    "evaluate.yaml",
+    "task",
+    "opt",
+    "estimator",
+    "unroll",
+    "logger",
+)  # of conf/, what evaluations read
 STAMP = "made_of.json"
 BASELINES = "baselines"  # in the stamp
 

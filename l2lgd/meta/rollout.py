@@ -32,13 +32,15 @@ class Position:
     step: int
     loss: Tensor  # f(θ_t) (B,)
     gradient: Tensor  # ∇_t (B, n)
-    horizon: int | None = None  # T, where it is known
+    horizon: int | Tensor | None = None  # T, where it is known; (B,) where functions differ
+    begun: Tensor | None = None  # the step at which each function began (B,), if not all at 0
 
     def seen(self) -> Observation | None:
         """What the optimizer sees besides the gradient; None where it wants nothing of it."""
         if not self.optimizer.observes:
             return None
-        return Observation(self.parameters, self.loss, self.step, self.horizon)
+        step = self.step if self.begun is None else self.step - self.begun
+        return Observation(self.parameters, self.loss, step, self.horizon)
 
 
 Step = Callable[[Position], Position]

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 
-LOSS_WEIGHTS: dict[str, Callable[[float], float]] = {  # w_t as a function of t/T
-    "uniform": lambda fraction: 1.0,
+LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {  # w_t as a function of t/T
+    "uniform": torch.ones_like,
     "linear": lambda fraction: 2.0 * fraction,
-    "last": lambda fraction: float(fraction == 1.0),
+    "last": lambda fraction: (fraction == 1.0).to(fraction),
 }
 META_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"loss": lambda f: f, "log": torch.log}
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -26,21 +26,12 @@ class Unroll:
 
     Args:
         lengths: U. Several lengths share the meta-training in equal parts, one after the other.
-        difference: 0 for exact second derivatives of the optimizee; else they are differences
-            between two gradients so far apart, in lengths of θ, which costs no more than the
-            rollout, and smooths what has kinks.
         horizons: T of the trajectories, likewise; None for ``num_steps`` throughout. Trajectories
             under way go on where it grows.
         loss_weights: w_t of the meta-loss Σ_t w_t f(θ_t): ``uniform`` (the paper), ``linear`` in t,
             or ``last`` (only t = T counts, which needs unrolls as long as the trajectory).
         meta_loss: sum the ``loss`` f (the paper) or its ``log``, which gives early and late steps,
             easy and hard functions the same say.
-        second_derivatives: keep ∂∇_t/∂φ, which the paper drops.
-        second_derivatives_from: share of the meta-training before they are kept; it is
-            cheaper without them, and they matter when the optimizer already works.
-        smoothing: 0 for exact second derivatives; else the optimizer's derivative with respect to
-            a gradient is averaged over this multiple of the coordinate's typical gradient, without
-            which long unrolls are chaotic.
         restart_above: begin another trajectory when the mean loss of an unroll is above this
             multiple of the trajectory's lowest; what comes after an explosion teaches nothing about
             good trajectories. None never does.
@@ -51,10 +42,6 @@ class Unroll:
         lengths: list[int],
         loss_weights: str = "uniform",
         meta_loss: str = "loss",
-        second_derivatives: bool = False,
-        second_derivatives_from: float = 0.0,
-        smoothing: float = 0.0,
-        difference: float = 0.0,
         horizons: list[int] | None = None,
         restart_above: float | None = None,
     ) -> None:
@@ -67,19 +54,10 @@ class Unroll:
         ):
             if value not in choices:
                 raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
-        if not 0 <= second_derivatives_from <= 1:
-            raise ConfigError(
-                f"second_derivatives_from={second_derivatives_from}: must be between 0 and 1"
-            )
-        for name, size in (("smoothing", smoothing), ("difference", difference)):
-            if not 0 <= size < math.inf:
-                raise ConfigError(f"{name}={size}: must not be negative")
         if restart_above is not None and not restart_above > 1:
             raise ConfigError(f"restart_above={restart_above}: must be above 1, or null")
-        self.lengths, self.second_derivatives = list(lengths), second_derivatives
+        self.lengths = list(lengths)
         self.horizons = None if horizons is None else list(horizons)
-        self.second_derivatives_from = second_derivatives_from
-        self.smoothing, self.difference = smoothing, difference
         self.loss_weights, self.meta_loss = loss_weights, meta_loss
         self.restart_above = math.inf if restart_above is None else restart_above
 
@@ -91,9 +69,13 @@ class Unroll:
         """T when the fraction ``progress`` of the meta-training is done."""
         return num_steps if self.horizons is None else _at(self.horizons, progress)
 
-    def keeps_second_derivatives(self, progress: float) -> bool:
-        """Whether ∂∇_t/∂φ counts when the fraction ``progress`` of the meta-training is done."""
-        return self.second_derivatives and progress >= self.second_derivatives_from
+    def refuse_empty(self, num_steps: int) -> None:
+        """Raise ConfigError where some unroll of a trajectory of T steps would have no summand."""
+        if self.loss_weights == "last" and min(self.lengths) < num_steps:
+            raise ConfigError(
+                f"loss_weights=last needs unrolls of num_steps={num_steps}: earlier ones would "
+                f"have no meta-gradient, and lengths={self.lengths}"
+            )
 
     def objective(self, num_steps: int) -> Callable[[Tensor, range], Tensor]:
         """The summands w_t f(θ_t) of a trajectory of T = ``num_steps``: (U, B), steps → (U, B).
@@ -101,18 +83,19 @@ class Unroll:
         Raises:
             ConfigError: some unroll would have no summand.
         """
-        if self.loss_weights == "last" and min(self.lengths) < num_steps:
-            raise ConfigError(
-                f"loss_weights=last needs unrolls of num_steps={num_steps}: earlier ones would "
-                f"have no meta-gradient, and lengths={self.lengths}"
-            )
-        weight, transform = LOSS_WEIGHTS[self.loss_weights], META_LOSSES[self.meta_loss]
+        self.refuse_empty(num_steps)
 
         def summands(losses: Tensor, steps: range) -> Tensor:
-            weights = [weight(step / num_steps) for step in steps]
-            return losses.new_tensor(weights).unsqueeze(1) * transform(losses)
+            when = losses.new_tensor(steps, dtype=torch.float64).unsqueeze(1)
+            return self.summands(losses, when, num_steps)
 
         return summands
+
+    def summands(self, losses: Tensor, steps: Tensor, horizon: int | Tensor) -> Tensor:
+        """w_t f(θ_t) for losses at steps t of trajectories of T = ``horizon``, which broadcast."""
+        weight, transform = LOSS_WEIGHTS[self.loss_weights], META_LOSSES[self.meta_loss]
+        weights = weight(steps.double() / horizon)  # in float64, rounded once
+        return weights.to(losses) * transform(losses)
 
 
 def _at(values: Sequence[int], progress: float) -> int:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import CheckpointError, one_line
+from l2lgd.meta.estimators.base import Course
 from l2lgd.meta.progress import MetaProgress
-from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.storage import checkpoint
 from l2lgd.storage.nesting import DEEPEST, LARGEST, extent
@@ -32,9 +32,9 @@ class StoredState:
     """Besides the weights and the meta-optimizer's moments, what :func:`save_last` has kept."""
 
     progress: MetaProgress
-    step: int  # t of the trajectory under way
+    step: int  # of the course
     marks: dict[str, Any]  # its ``marks()``
-    tensors: dict[str, Tensor]  # of that trajectory
+    tensors: dict[str, Tensor]  # its ``tensors()`` in this process
     whole: bool  # is it from ``last`` itself, and not from the one before?
 
 
@@ -44,7 +44,7 @@ def save_last(
     averaged: nn.Module,
     meta_optimizer: torch.optim.Optimizer,
     progress: MetaProgress,
-    trajectory: Trajectory,
+    course: Course,
     everyones: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
     keep: bool = True,
@@ -53,7 +53,7 @@ def save_last(
 
     Args:
         averaged: running mean of the optimizer's weights.
-        everyones: ``trajectory.tensors()`` of each process, as :meth:`Ranks.collect` has them.
+        everyones: ``course.tensors()`` of each process, as :meth:`Ranks.collect` has them.
         keep: let what is at ``path`` be the one before; False where that is damaged.
     """
     tensors = {f"phi.{name}": value for name, value in optimizer.state_dict().items()}
@@ -63,8 +63,8 @@ def save_last(
     tensors |= {f"trajectory.{name}": value for name, value in everyones.items()}
     kept = {
         "progress": asdict(progress),
-        "step": trajectory.position.step,
-        "marks": trajectory.marks(),
+        "step": course.step,
+        "marks": course.marks(),
     }
     if keep:
         checkpoint.keep_previous(path)

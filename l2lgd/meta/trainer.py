@@ -4,23 +4,19 @@ import copy
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd.errors import CheckpointError, ConfigError
-from l2lgd.meta.diverged import finite_functions, without
-from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.base import Course, Estimator, Setting
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.progress import MetaProgress, given_up, watch
-from l2lgd.meta.rollout import Record, rollout
 from l2lgd.meta.schedules import Unroll, decay_factor
 from l2lgd.meta.state import load_last, load_weights, save_last
-from l2lgd.meta.trajectories import Trajectory
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
@@ -63,6 +59,7 @@ class Trainer(Evaluator):
         self,
         optimizer: LearnedRule,
         unroll: Unroll,
+        estimator: Estimator,
         settings: MetaSettings,
         folder: Path,
         provenance: dict[str, Any],
@@ -81,18 +78,24 @@ class Trainer(Evaluator):
             Diverged: one trajectory after another, or every validation.
             UserError: a file could not be written.
         """
-        if unroll.second_derivatives and unroll.smoothing and not optimizer.smooths:
-            name = type(optimizer).__name__
-            log.warning("unroll.smoothing: %s has exact second derivatives only", name)
         meta_optimizer = torch.optim.Adam(optimizer.phi(), lr=settings.meta_learning_rate)
+        setting = Setting(
+            optimizer,
+            self.task,
+            unroll,
+            settings.num_functions,
+            settings.num_steps,
+            self.seed,
+            self.ranks,
+        )
         last, best = folder / "last.safetensors", folder / BEST
         decay = get_ema_multi_avg_fn(settings.meta_average)
         if resume:
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             saved = load_last(last, optimizer, averaged, meta_optimizer, self.ranks.rank)
             progress = saved.progress
-            trajectory = self._begun(optimizer, settings, progress)
-            trajectory.restore(saved.step, saved.marks, saved.tensors)
+            course = estimator.begin(setting, progress.trajectory)
+            course.restore(saved.step, saved.marks, saved.tensors)
             keep = saved.whole
             if math.isfinite(progress.best_validation_loss):
                 _agree_with(best, optimizer, progress)
@@ -101,18 +104,12 @@ class Trainer(Evaluator):
                 optimizer.reset_parameters(generator(self.seed, "phi"))
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             progress, keep = MetaProgress(), True
-            trajectory = self._begun(optimizer, settings, progress)
+            course = estimator.begin(setting)
         provenance = provenance | {"processes": self.ranks.size}
         while progress.meta_step < settings.meta_steps:
             signals.check()
             began = time.monotonic()
-            horizon = unroll.horizon(progress.meta_step / settings.meta_steps, settings.num_steps)
-            if trajectory.hopeless or trajectory.position.step >= horizon:
-                ratio = self._mean_loss(trajectory) / trajectory.initial_loss
-                watch(progress, ratio, trajectory.diverged, best)
-                progress.trajectory += 1
-                trajectory = self._begun(optimizer, settings, progress)
-            self._meta_step(optimizer, meta_optimizer, unroll, settings, progress, trajectory)
+            self._meta_step(optimizer, meta_optimizer, settings, progress, course, best)
             averaged.update_parameters(optimizer)
             progress.seconds += time.monotonic() - began
             done = progress.meta_step == settings.meta_steps
@@ -120,7 +117,7 @@ class Trainer(Evaluator):
                 self._validate(_rule_in(averaged), settings, folder, provenance, progress)
             progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
-                everyones = self.ranks.collect(trajectory.tensors())
+                everyones = self.ranks.collect(course.tensors())
                 if self.ranks.leads:
                     with signals.held():
                         self.tracker.flush()
@@ -130,7 +127,7 @@ class Trainer(Evaluator):
                             averaged,
                             meta_optimizer,
                             progress,
-                            trajectory,
+                            course,
                             everyones,
                             provenance,
                             keep,
@@ -144,100 +141,50 @@ class Trainer(Evaluator):
             load_weights(best, optimizer)
         return progress
 
-    def _begun(
-        self, optimizer: LearnedRule, settings: MetaSettings, progress: MetaProgress
-    ) -> Trajectory:
-        """Fresh functions; which ones depends on the trajectory's number alone."""
-        draw = generator(self.seed, "train", progress.trajectory)
-        optimizee = self.task.sample("train", settings.num_functions, draw)
-        own = optimizee.select(self.ranks.share(settings.num_functions))
-        trajectory = Trajectory.begin(optimizer, own)
-        trajectory.initial_loss = self._mean_loss(trajectory)
-        return trajectory
-
-    def _mean_loss(self, trajectory: Trajectory) -> float:
-        """Where the trajectory stands, over all functions that have not diverged."""
-        losses = trajectory.position.loss
-        finite = losses[losses.isfinite()]
-        (mean,), count = self.ranks.mean([finite.mean()], len(finite))
-        return mean.item() if count else math.nan
-
     def _meta_step(
         self,
         optimizer: LearnedRule,
         meta_optimizer: torch.optim.Optimizer,
-        unroll: Unroll,
         settings: MetaSettings,
         progress: MetaProgress,
-        trajectory: Trajectory,
+        course: Course,
+        best: Path,
     ) -> None:
-        """One unroll of the trajectory, one update of φ."""
+        """One unroll, one update of φ."""
         fraction = progress.meta_step / settings.meta_steps
-        horizon = unroll.horizon(fraction, settings.num_steps)
-        objective = unroll.objective(horizon)
-        at = replace(trajectory.position, horizon=horizon)
-        length = min(unroll.length(fraction), horizon - at.step)
-        meta_optimizer.zero_grad(set_to_none=True)
-        second = unroll.keeps_second_derivatives(fraction)
-        record, at = rollout(at, length, keep_path=second, step=trajectory.step)
-        alive = finite_functions(record)
-        if alive is not None:
-            record = without(record, alive)
-        meta_loss = replay(record, objective, unroll.smoothing, unroll.difference)
-        trajectory.position = at
-        numbers, count = self._mean_over_ranks(optimizer, record, meta_loss)
+        unrolled = course.unroll(fraction)
+        if unrolled.ended is not None:
+            watch(progress, unrolled.ended.ratio, unrolled.ended.diverged, best)
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.phi(), settings.meta_clip or math.inf
         ).item()
         rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
-        if count and math.isfinite(norm):
+        used = unrolled.count > 0 and math.isfinite(norm)
+        if used:
             for group in meta_optimizer.param_groups:
                 group["lr"] = rate
             meta_optimizer.step()
         else:
             progress.skipped += 1
-            trajectory.diverged = True
-        trajectory.went_on(numbers["mean_loss"], unroll.restart_above)
+        course.settle(used)
+        progress.trajectory = course.trajectory
         progress.meta_step += 1
-        progress.coordinate_steps += length * settings.num_functions * at.parameters.shape[1]
+        progress.coordinate_steps += unrolled.coordinate_steps
         self.tracker.log(
             progress.meta_step,
             {
-                **numbers,
+                **unrolled.numbers,
                 "meta_gradient_norm": norm,
                 "meta_learning_rate": rate,
-                "unroll_length": length,
+                "unroll_length": unrolled.length,
                 "trajectory": progress.trajectory,
-                "diverged": settings.num_functions - count,
+                "diverged": unrolled.diverged,
                 "skipped": progress.skipped,
             },
         )
-        self.tracker.progress(progress.meta_step, settings.meta_steps, at.step, horizon)
-
-    def _mean_over_ranks(
-        self, optimizer: LearnedRule, record: Record, meta_loss: Tensor
-    ) -> tuple[dict[str, float], int]:
-        """Make ``.grad`` the meta-gradient over all functions that have not diverged.
-
-        Returns:
-            Numbers for the log, and how many functions these are means over.
-        """
-        gradients, losses = record.of_alive(record.gradients, 1), record.of_alive(record.losses, 1)
-        squares = {
-            "update_size": record.update_size.square(),
-            "gradient_size": gradients.square().mean(),
-        }
-        numbers = {"meta_loss": meta_loss, "mean_loss": losses.mean(), **squares}
-        for name, value in record.optimizer.input_statistics(gradients).items():
-            numbers[name] = meta_loss.new_tensor(value)
-        weights = optimizer.phi()
-        parts = [*(weight.grad for weight in weights), *numbers.values()]
-        means, count = self.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
-        found = iter(means)
-        for weight in weights:
-            weight.grad = next(found)
-        said = {name: value.item() for name, value in zip(numbers, found, strict=True)}
-        return said | {name: math.sqrt(said[name]) for name in squares}, count
+        self.tracker.progress(
+            progress.meta_step, settings.meta_steps, unrolled.step, unrolled.horizon
+        )
 
     def _validate(
         self,

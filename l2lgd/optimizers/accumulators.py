@@ -24,7 +24,7 @@ class Accumulators(NamedTuple):
 
 
 class Decays(NamedTuple):
-    """β, each (D,)."""
+    """β, each (D,); or (B, D), where each function has its own."""
 
     momentum: Tensor
     second_moment: Tensor
@@ -106,6 +106,6 @@ def inverse_root(x: Tensor) -> Tensor:
 
 
 def _mean(before: Tensor, value: Tensor, decay: Tensor) -> Tensor:
-    """β before + (1 − β) value, with a β (D,) for each of the second dimension."""
-    beta = decay.view(-1, *[1] * (before.dim() - 2))
+    """β before + (1 − β) value, with a β (D,) or (B, D) for each of the second dimension."""
+    beta = decay.view(*decay.shape, *[1] * (before.dim() - 2))
     return beta * before + (1 - beta) * value

@@ -240,6 +240,20 @@ class LearnedRule(nn.Module, Optimizer[StateT]):
             weights = self.phi()
             return torch.autograd.grad(updates, weights, list(cotangents), materialize_grads=True)
 
+    def stacked(self, phi: Sequence[Tensor]) -> Optimizer[Any] | None:
+        """The rule with weights of its own for each of P functions, which it steps at once.
+
+        None, by default: it is then vectorised as :class:`~l2lgd.optimizers.vectorised.Vectorised`
+        does, which takes longer.
+
+        Args:
+            phi: φ_1 … φ_P, for each of :meth:`phi` a tensor (P, *shape).
+
+        Returns:
+            An optimizer whose states have the functions as their first dimension.
+        """
+        return None
+
     def implementation(self) -> str:
         """What runs :meth:`step` and its products with the Jacobian, for the log."""
         return "PyTorch"

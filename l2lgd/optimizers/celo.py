@@ -99,7 +99,12 @@ class Scheduler(nn.Module):
         Raises:
             ConfigError: nobody knows the horizon.
         """
-        horizon = _horizon(seen)
+        horizon = seen.length
+        if horizon is None:
+            raise ConfigError(
+                "these weights need to know how many steps there will be; in PyTorch, give "
+                "LearnedOptimizer(…, horizon=STEPS)"
+            )
         by_loss, means, lowest = self.loss_features(state, seen.loss.unsqueeze(1), horizon)
         by_time = self.time_features(seen.number, horizon).expand(len(by_loss), -1)
         inputs = torch.cat((by_time, by_loss), 1)
@@ -225,15 +230,3 @@ class Celo(LearnedRule[CeloState]):
     @property
     def _rule(self) -> LearnedRule[Any]:
         return self._named[0] if self._named else self.rule
-
-
-def _horizon(seen: Observation) -> Tensor:
-    """T as a tensor of the type of θ, () or (B, 1)."""
-    if seen.horizon is None:
-        raise ConfigError(
-            "these weights need to know how many steps there will be; in PyTorch, give "
-            "LearnedOptimizer(…, horizon=STEPS)"
-        )
-    if isinstance(seen.horizon, Tensor):
-        return seen.horizon.to(seen.parameters)
-    return seen.parameters.new_full((), seen.horizon)

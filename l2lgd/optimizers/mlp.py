@@ -8,8 +8,8 @@ performance in learned optimizers, 2022), and with other options the rules of Ce
 import copy
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,14 @@ SCALE_EPSILON = 1e-9  # of the size of a tensor, within the root
 OUTPUT_EPSILON = 1e-9  # of the size of an update, within the root
 
 State = tuple[Accumulators, ...]  # one a tensor
+
+
+class Weights(NamedTuple):
+    """φ; where each function has its own, with dimensions (B, 1, …)."""
+
+    weights: Iterable[Tensor]  # of each layer (inputs, outputs)
+    biases: Iterable[Tensor]
+    decay_shifts: Tensor | None  # (7,) or (B, 7)
 
 
 class MLPRule(LearnedRule[State]):
@@ -143,6 +151,7 @@ class MLPRule(LearnedRule[State]):
         if learned_decays:
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
         self._shapes: tuple[tuple[int, ...], ...] | None = None
+        self._stacked: Weights | None = None
         self.reset_parameters(torch.Generator().manual_seed(0))
 
     @torch.no_grad()
@@ -170,6 +179,23 @@ class MLPRule(LearnedRule[State]):
         bound = copy.copy(self)  # shallow: meta-training has to change the same weights
         bound._shapes = tuple(tuple(shape) for shape in shapes.values())
         return bound
+
+    def stacked(self, phi: Sequence[Tensor]) -> "MLPRule":
+        bound = copy.copy(self)
+        names = [name for name, _ in self.named_parameters()]
+        own = dict(zip(names, phi, strict=True))
+        depth = range(len(self.weights))
+        bound._stacked = Weights(  # the slices of a function share its weights
+            [own[f"weights.{k}"].unsqueeze(1) for k in depth],
+            [own[f"biases.{k}"].unsqueeze(1) for k in depth],
+            own.get("decay_shifts"),
+        )
+        return bound
+
+    def _own(self) -> Weights:
+        if self._stacked is not None:
+            return self._stacked
+        return Weights(self.weights, self.biases, getattr(self, "decay_shifts", None))
 
     def initial_state(self, parameters: Tensor) -> State:
         tensors = self._tensors(parameters)
@@ -202,17 +228,17 @@ class MLPRule(LearnedRule[State]):
         return [piece.unflatten(1, shape or (1,)) for piece, shape in pairs]
 
     def _decays(self) -> Decays:
-        decays = self.start_decays
-        if hasattr(self, "decay_shifts"):
-            decays = 1 - (1 - decays) * torch.exp(SENSITIVITY * self.decay_shifts)
-        momentum, second, factored = decays.split([len(MOMENTA), 1, len(FACTORED)])
+        decays, shifts = self.start_decays, self._own().decay_shifts
+        if shifts is not None:
+            decays = 1 - (1 - decays) * torch.exp(SENSITIVITY * shifts)
+        momentum, second, factored = decays.split([len(MOMENTA), 1, len(FACTORED)], -1)
         return Decays(momentum, second.clamp(0, 1), factored.clamp(0, 1))
 
     def _time_features(self, seen: Observation) -> Tensor | None:
-        """(11,), or None."""
+        """(11,), (B, 1, 11) where the functions are at different steps, or None."""
         if not self.time:
             return None
-        return torch.tanh((seen.number - 1) / self.time_scales - 1)
+        return torch.tanh((seen.number.unsqueeze(-1) - 1) / self.time_scales - 1)
 
     def _update(
         self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None
@@ -245,14 +271,14 @@ class MLPRule(LearnedRule[State]):
     def _network(self, inputs: Tensor, times: Tensor | None) -> Tensor:
         """(B, S, F, M) → (B, S, O, M). Inputs are normalised by the first layer's weights."""
         size = (self.normalisation_epsilon + inputs.square().mean(3)).rsqrt()  # (B, S, F)
-        first, used = self.weights[0], inputs.shape[2]
-        bias = self.biases[0]
+        (first, *weights), (bias, *biases), _ = self._own()
+        used = inputs.shape[2]
         if times is not None:
-            bias = bias + times @ first[self.num_features :]
-        scaled = size.unsqueeze(3) * first[:used]  # (B, S, F, H)
-        hidden: Tensor = scaled.transpose(2, 3) @ inputs + bias.unsqueeze(1)
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            hidden = weight.T @ torch.relu(hidden) + bias.unsqueeze(1)
+            bias = bias + (times.unsqueeze(-2) @ first[..., self.num_features :, :]).squeeze(-2)
+        scaled = size.unsqueeze(3) * first[..., :used, :]  # (B, S, F, H)
+        hidden: Tensor = scaled.mT @ inputs + bias.unsqueeze(-1)
+        for weight, bias in zip(weights, biases, strict=True):
+            hidden = weight.mT @ torch.relu(hidden) + bias.unsqueeze(-1)
         return hidden
 
     def _features(self, gradient: Tensor, theta: Tensor, kept: Accumulators) -> Tensor:

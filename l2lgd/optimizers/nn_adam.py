@@ -1,6 +1,8 @@
 """Adam whose hyper-parameters are learned: the smallest learned optimizer."""
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +50,7 @@ class NNAdam(LearnedRule[Moments]):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name}={value}: must be from 0 to below 1")
         start = (learning_rate, 1 - beta1, 1 - beta2, epsilon)
+        self._stacked: Tensor | None = None
         self._start = torch.tensor([math.log(value) for value in start])
         self.log_hyper_parameters = nn.Parameter(self._start.clone())
 
@@ -71,13 +74,22 @@ class NNAdam(LearnedRule[Moments]):
         seen: Observation | None = None,
     ) -> tuple[Tensor, Moments]:
         assert seen is not None
-        rate, *complements, epsilon = self.log_hyper_parameters.exp()
+        rate, *complements, epsilon = self._weights().exp().unsqueeze(-1).unbind(-2)
         one, two = (complement.clamp(max=1.0) for complement in complements)  # 1 − β₁, 1 − β₂
         first = torch.lerp(state.first, gradient, one)
         second = torch.lerp(state.second, gradient.square(), two)
         unbiased = first / (1 - (1 - one) ** seen.number)
         size = (second / (1 - (1 - two) ** seen.number) + epsilon.square()).sqrt()
         return -rate * unbiased / size, Moments(first, second)
+
+    def stacked(self, phi: Sequence[Tensor]) -> "NNAdam":
+        bound = copy.copy(self)
+        (bound._stacked,) = phi
+        return bound
+
+    def _weights(self) -> Tensor:
+        """(4,), or (P, 4) where each function has its own."""
+        return self.log_hyper_parameters if self._stacked is None else self._stacked
 
     @property
     def coordinatewise(self) -> bool:

@@ -1,6 +1,6 @@
 """What a rule may see besides the gradient."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 
@@ -10,20 +10,34 @@ class Observation(NamedTuple):
 
     parameters: Tensor  # θ_t (B, n)
     loss: Tensor  # f(θ_t) (B,), on the minibatch of the gradient
-    step: int | Tensor  # t, from 0 on; a tensor () where steps are replayed as a CUDA graph
-    horizon: int | None = None  # T, the length of the trajectory, where it is known
+    step: int | Tensor  # t, from 0 on; a tensor () in a CUDA graph, (B,) where functions differ
+    horizon: int | Tensor | None = None  # T, where it is known; a tensor as t
 
     @property
     def number(self) -> Tensor:
-        """How many steps there are with this one, t + 1, as a tensor () of the type of θ."""
-        if isinstance(self.step, Tensor):
-            return (self.step + 1).to(self.parameters)
-        return self.parameters.new_full((), self.step + 1)
+        """How many steps there are with this one, t + 1, of the type of θ: (), or (B, 1)."""
+        return self._number(self.step) + 1
+
+    @property
+    def length(self) -> Tensor | None:
+        """The horizon T, of the type of θ: (), or (B, 1); None where it is unknown."""
+        return None if self.horizon is None else self._number(self.horizon)
 
     def of(self, rows: slice, columns: Any) -> "Observation":
         """That of some functions, and of some of their coordinates."""
-        part = self.parameters[rows][:, columns]
-        return self._replace(parameters=part, loss=self.loss[rows])
+        step, horizon = self.step, self.horizon
+        return Observation(
+            self.parameters[rows][:, columns],
+            self.loss[rows],
+            step[rows] if _one_each(step) else step,
+            horizon[rows] if _one_each(horizon) else horizon,
+        )
+
+    def _number(self, number: int | Tensor) -> Tensor:
+        if not isinstance(number, Tensor):
+            return self.parameters.new_full((), number)
+        known = number.to(self.parameters)
+        return known.unsqueeze(1) if _one_each(number) else known
 
     def with_leaves(self) -> "Observation":
         """The same numbers, as leaves of a new graph."""
@@ -31,3 +45,8 @@ class Observation(NamedTuple):
             parameters=self.parameters.detach().requires_grad_(),
             loss=self.loss.detach().requires_grad_(),
         )
+
+
+def _one_each(number: int | Tensor | None) -> TypeGuard[Tensor]:
+    """Has each function a number of its own?"""
+    return isinstance(number, Tensor) and number.dim() == 1

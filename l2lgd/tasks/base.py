@@ -5,7 +5,7 @@ coordinates each, with parameters (B, n), losses (B,) and gradients (B, n).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -54,6 +54,19 @@ class Optimizee(ABC):
         Returns:
             Optimizees whose losses are the same numbers as here.
         """
+
+    def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> "Optimizee | None":
+        """The functions of several draws in one stack, each at a step of its own.
+
+        ``type(self)(torch.cat([part.matrix for part in parts]), …)``, for example, where the loss
+        is the same at every step. By default None: each part is then evaluated by itself, which
+        takes longer.
+
+        Args:
+            parts: stacks of functions of this class, with the same parameter tensors.
+            begun: the step of the new stack at which each part is at its step 0.
+        """
+        return None
 
     def prefetch(self, steps: range) -> None:  # noqa: B027
         """Have what the losses of these steps need besides θ drawn, and on the device.

@@ -1,7 +1,7 @@
 """Training classifiers on minibatches of images: what every such task shares."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -13,13 +13,17 @@ from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
 from l2lgd.seeding import derive_seed
 from l2lgd.tasks.base import Optimizee, Split, Task
-from l2lgd.tasks.minibatches import Minibatches, OneMinibatch
+from l2lgd.tasks.minibatches import JoinedMinibatches, Minibatches, OneMinibatch, Streams
 
 
 class Network(ABC):
-    """The architecture of a classifier, for B stacked ones."""
+    """The architecture of a classifier, for B stacked ones. Its attributes say all about it."""
 
     shapes: Mapping[str, tuple[int, ...]]  # names and shapes of the parameters of one
+
+    def is_same(self, other: "Network") -> bool:
+        """Have both the same logits?"""
+        return type(self) is type(other) and vars(self) == vars(other)
 
     @abstractmethod
     def logits(self, tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
@@ -46,7 +50,7 @@ class Classifiers(Optimizee):
         self,
         images: Images,
         network: Network,
-        minibatches: Minibatches | OneMinibatch,
+        minibatches: Streams,
         initial_parameters: Tensor,
     ) -> None:
         self.images, self.network, self.shapes = images, network, network.shapes
@@ -78,6 +82,14 @@ class Classifiers(Optimizee):
     def select(self, rows: slice) -> Self:
         own = self.minibatches.select(rows)
         return type(self)(self.images, self.network, own, self.initial_parameters[rows])
+
+    def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> Self | None:
+        alike = (p.images is self.images and self.network.is_same(p.network) for p in parts)
+        if not all(alike):
+            return None
+        minibatches = JoinedMinibatches([p.minibatches for p in parts], begun)
+        initial = torch.cat([p.initial_parameters for p in parts])
+        return type(self)(self.images, self.network, minibatches, initial)
 
 
 class ImageTask(Task):

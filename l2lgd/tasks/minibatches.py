@@ -1,12 +1,25 @@
 """Which examples of a data set are in the minibatches of B functions."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from l2lgd.seeding import generator
+
+
+class Streams(Protocol):
+    """The examples in the minibatches of B functions at each step."""
+
+    def index(self, step: int) -> Tensor:
+        """Of the examples of a step, (B, batch), on the device."""
+
+    def prefetch(self, steps: Sequence[int]) -> None:
+        """Have the indices of these steps, and no others, on the device."""
+
+    def select(self, rows: slice) -> "Streams":
+        """The streams of some of the functions."""
 
 
 class Minibatches:
@@ -101,3 +114,38 @@ class OneMinibatch:
     def select(self, rows: slice) -> "OneMinibatch":
         """As for :class:`Minibatches`."""
         return OneMinibatch(self._index[rows])
+
+
+class JoinedMinibatches:
+    """The streams of several draws, each at a step of its own.
+
+    Args:
+        parts: some may be there twice.
+        begun: the step at which each is at its step 0.
+    """
+
+    def __init__(self, parts: Sequence[Streams], begun: Sequence[int]) -> None:
+        self._parts, self._begun = list(parts), list(begun)
+
+    def index(self, step: int) -> Tensor:
+        """As for :class:`Minibatches`."""
+        found: dict[int, Tensor] = {}
+        for part, begun in zip(self._parts, self._begun, strict=True):
+            if id(part) not in found:
+                found[id(part)] = part.index(step - begun)
+        return torch.cat([found[id(part)] for part in self._parts])
+
+    def prefetch(self, steps: Sequence[int]) -> None:
+        """As for :class:`Minibatches`."""
+        for part, begun in zip(self._parts, self._begun, strict=True):
+            part.prefetch([step - begun for step in steps if step >= begun])
+
+    def select(self, rows: slice) -> "JoinedMinibatches":
+        """As for :class:`Minibatches`."""
+        each = [
+            (part.select(slice(row, row + 1)), begun)
+            for part, begun in zip(self._parts, self._begun, strict=True)
+            for row in range(len(part.index(0)))
+        ]
+        parts, begun = zip(*each[rows], strict=True)
+        return JoinedMinibatches(parts, begun)

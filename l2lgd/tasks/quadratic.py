@@ -6,7 +6,7 @@ extensions: ``rotated`` quadratics have a given condition number and axes in ran
 so that no coordinate's gradient alone says where to go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -70,6 +70,10 @@ class Quadratics(Optimizee):
 
     def select(self, rows: slice) -> Self:
         return type(self)(self.matrices[rows], self.targets[rows], self.initial_parameters[rows])
+
+    def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> Self:
+        each = [(p.matrices, p.targets, p.initial_parameters) for p in parts]
+        return type(self)(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
 
 
 class QuadraticTask(Task):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from l2lgd.config.building import build
+from l2lgd.config.old_names import OF_ESTIMATOR
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.meta.estimators.base import Estimator
 from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import ancestry, load_weights
@@ -25,6 +27,9 @@ def build_unroll(node: Mapping[str, Any]) -> Unroll:
     Raises:
         ConfigError: an option is unknown, ill-typed or out of range.
     """
+    for name in OF_ESTIMATOR:
+        if name in node:
+            raise ConfigError(f"unroll.{name} is called estimator.{name} now")
     target = f"{Unroll.__module__}.{Unroll.__qualname__}"
     unroll: Unroll = build({**node, "_target_": target}, "unroll", kind=Unroll)
     return unroll
@@ -36,6 +41,7 @@ class MetaTrainingPlan:
 
     optimizer: LearnedRule
     unroll: Unroll
+    estimator: Estimator
     settings: MetaSettings
 
     @classmethod
@@ -52,9 +58,12 @@ class MetaTrainingPlan:
                 "choose a learned one such as opt=lstm"
             )
         unroll = build_unroll(run.config["unroll"])
+        estimator = build(
+            run.config["estimator"], "estimator", run.options.allow_targets, Estimator
+        )
         names = [field.name for field in dataclasses.fields(MetaSettings)]
         settings = MetaSettings(**{name: getattr(run.options, name) for name in names})
-        return cls(optimizer, unroll, settings)
+        return cls(optimizer, unroll, estimator, settings)
 
     def run(
         self,
@@ -94,6 +103,7 @@ class MetaTrainingPlan:
         return Trainer(run.task, run.options.seed, tracker, ranks).meta_train(
             self.optimizer,
             self.unroll,
+            self.estimator,
             self.settings,
             folder / "checkpoints",
             provenance,

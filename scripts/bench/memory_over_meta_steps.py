@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from meta_step import CASES, task_of
 
+from l2lgd.meta.estimators.replay import Replay
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
@@ -47,7 +48,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(task, 0, MemoryTracker())
-        trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), settings, Path(folder), {})
+        trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), Replay(), settings, Path(folder), {})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ leads away.
 
 python scripts/studies/meta_gradient_agreement.py task=cifar10 --weights FILE --steps 100 500
 
-Options of l2lgd meta-train are given as there, ``unroll.second_derivatives=false`` for example.
+Options of l2lgd meta-train are given as there, ``estimator.second_derivatives=false`` for example.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor
 from l2lgd.config.building import build
 from l2lgd.config.defaults import composed
 from l2lgd.errors import ConfigError, UserError
-from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.replay import Replay, replay
 from l2lgd.meta.rollout import Position, advance, rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import load_weights
@@ -38,13 +38,15 @@ from l2lgd.tasks.base import Task
 from l2lgd.verbs.plan import build_unroll
 
 
-def meta_gradient(at: Position, unroll: Unroll, steps: int, horizon: int) -> Tensor:
+def meta_gradient(
+    at: Position, unroll: Unroll, estimator: Replay, steps: int, horizon: int
+) -> Tensor:
     """Of the meta-loss of the next ``steps`` steps with respect to φ, flat."""
     weights = list(at.optimizer.phi())
     for weight in weights:
         weight.grad = None
-    record, _ = rollout(at, steps, keep_path=unroll.second_derivatives)
-    replay(record, unroll.objective(horizon), unroll.smoothing, unroll.difference)
+    record, _ = rollout(at, steps, keep_path=estimator.second_derivatives)
+    replay(record, unroll.objective(horizon), estimator.smoothing, estimator.difference)
     return torch.cat([weight.grad.flatten() for weight in weights])
 
 
@@ -63,6 +65,7 @@ def measure(config: dict[str, Any], arguments: argparse.Namespace) -> Table:
     task: Task = build(config["task"], "task")
     optimizer = build(config["opt"], "opt")
     unroll = build_unroll(config["unroll"])
+    estimator = build(config["estimator"], "estimator", kind=Replay)
     if not isinstance(optimizer, LearnedRule):
         raise ConfigError("opt: must be a learned optimizer")
     if arguments.weights is not None:
@@ -81,7 +84,9 @@ def measure(config: dict[str, Any], arguments: argparse.Namespace) -> Table:
             positions = [advance(at) for at in positions]
         loss = sum(at.loss.item() for at in positions) / len(positions)
         for steps in sorted(arguments.unrolls, reverse=True):
-            gradients = [meta_gradient(at, unroll, steps, config["num_steps"]) for at in positions]
+            gradients = [
+                meta_gradient(at, unroll, estimator, steps, config["num_steps"]) for at in positions
+            ]
             norm = sum(g.norm().item() for g in gradients) / len(gradients)
             pairs = [cosine(a, b) for a, b in itertools.combinations(gradients, 2)]
             total = torch.stack(gradients).sum(0)

@@ -28,6 +28,7 @@ ALL_GROUPS = (*GROUPS, "hydra/launcher")
 MEANINGS = {  # of the groups
     "task": "The distribution over optimizees.",
     "opt": "The optimizer, learned or hand-designed.",
+    "estimator": "How the gradient of the meta-loss is had.",
     "unroll": "How meta-training cuts trajectories into unrolls, and what it minimises.",
     "logger": "What shows a run beside the files in its folder.",
     "search": "What `l2lgd tune` searches.",

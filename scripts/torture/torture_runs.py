@@ -270,6 +270,7 @@ def children_of(process: int) -> list[int]:
 
 def long(folder: Path, times: int, draw: random.Random) -> str:
     """Memory, open files and seconds a meta-step, in ten parts of a run."""
+    from l2lgd.meta.estimators.replay import Replay
     from l2lgd.meta.schedules import Unroll
     from l2lgd.meta.trainer import MetaSettings, Trainer
     from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
@@ -306,7 +307,7 @@ def long(folder: Path, times: int, draw: random.Random) -> str:
     tracker = Watching(About(folder, "", {}), ("", ""), quiet=True)
     with contextlib.closing(tracker):
         trainer = Trainer(QuadraticTask(), 0, tracker)
-        trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), settings, folder, {})
+        trainer.meta_train(CoordinatewiseLSTM(), Unroll([20]), Replay(), settings, folder, {})
     _, first, files, _ = marks[0]
     growth = max(memory for _, memory, _, _ in marks) / first - 1
     parts = [after[3] - before[3] for before, after in pairwise(marks)]

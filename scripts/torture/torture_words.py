@@ -39,7 +39,7 @@ NUMBERS = {
     "stylize": ["seed", "size", "task.style_weight"],
 }
 GROUPS = {
-    "meta-train": ["task", "opt", "unroll", "logger"],
+    "meta-train": ["task", "opt", "estimator", "unroll", "logger"],
     "evaluate": ["task", "opt", "logger"],
     "tune": ["task", "opt", "logger"],
     "figures": ["scale"],

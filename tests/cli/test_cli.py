@@ -85,7 +85,7 @@ MISTAKES = {  # what is typed: words that the answer must have
     ("evaluate", *QUICK, "baselines=adam"): ["baselines=[adam]"],
     ("evaluate", "seed"): ["seed cannot be read", "name=value"],
     ("meta-train", *QUICK, "resume=damaged"): ["damaged", "cannot be read"],
-    ("meta-train", *QUICK, "unroll.smoothing=-1"): ["unroll.smoothing=-1"],
+    ("meta-train", *QUICK, "estimator.smoothing=-1"): ["estimator.smoothing=-1"],
     ("evaluate", *QUICK, "split=tests"): ["split=tests", "did you mean test?"],
     ("evaluate", *QUICK, "baselines=[adm]"): ["adm", "did you mean adam?"],
     ("tune", *QUICK, "search=learning_rates"): ["learning_rates"],

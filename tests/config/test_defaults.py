@@ -7,7 +7,7 @@ import yaml
 from helpers import CONF, choices, composed, l2lgd
 from omegaconf import OmegaConf
 
-from l2lgd.config.old_names import current, upgraded_task
+from l2lgd.config.old_names import current, upgraded, upgraded_task
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,28 @@ def test_words_of_earlier_versions_mean_what_they_meant() -> None:
         "++task.weights_of=[a]",
         "seed=1",
     ]
+
+
+def test_options_of_estimators_were_options_of_unrolls() -> None:
+    node = {"recommended": {"unroll": {"lengths": [5], "smoothing": 2.0}}}
+    recommended = {"unroll": {"lengths": [5]}, "estimator": {"smoothing": 2.0}}
+    assert upgraded_task(node) == {"recommended": recommended}
+    words = ["unroll.smoothing=3", "unroll.lengths=[5]", "task.recipe.smoothing=2"]
+    assert current(words, []) == ["estimator.smoothing=2", "estimator.smoothing=3", words[1]]
+    found = upgraded({"unroll": {"lengths": [5], "difference": 0.1}, "seed": 1})
+    assert found["unroll"] == {"lengths": [5]}
+    assert found["estimator"]["difference"] == 0.1
+
+
+def test_the_papers_unrolls_bring_the_papers_estimator() -> None:
+    def second(*words: str) -> bool:
+        return bool(composed("meta_train", "task=mnist", *words).estimator.second_derivatives)
+
+    assert second()
+    assert not second("unroll=paper")
+    assert not second("unroll=growing")
+    assert second("unroll=paper", "estimator=task")
+    assert composed("meta_train", "unroll=paper", "estimator=pes").estimator.sigma == 0.01
 
 
 def test_a_recipe_is_added_to_what_the_task_it_is_made_of_recommends(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from helpers import LEARNED, json_lines, optimizer, quadratics
 from torch import Tensor
 
 from l2lgd.meta.diverged import finite_functions, without
-from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.replay import Replay, replay
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import META_LOSSES, Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
@@ -128,7 +128,9 @@ SETTINGS |= {"validation_functions": 2, "checkpoint_every": 10, "meta_steps": 10
 def trained(task: QuadraticTask, folder: Path) -> list[dict[str, Any]]:
     tracker = RunTracker(About(folder, "", {}), ("a", "b"))
     learned = optimizer("lstm", torch.float32)
-    Trainer(task, 0, tracker).meta_train(learned, Unroll([5]), MetaSettings(**SETTINGS), folder, {})
+    Trainer(task, 0, tracker).meta_train(
+        learned, Unroll([5]), Replay(), MetaSettings(**SETTINGS), folder, {}
+    )
     tracker.close()
     assert all(weight.isfinite().all() for weight in learned.parameters())
     return json_lines(folder / "metrics.jsonl")

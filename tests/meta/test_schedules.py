@@ -38,14 +38,6 @@ def test_last_refuses_unrolls_that_would_have_no_meta_gradient() -> None:
         Unroll([20, 100], loss_weights="last").objective(100)
 
 
-@pytest.mark.parametrize("start", [0.0, 0.25, 1.0])
-def test_second_derivatives_are_kept_from_a_share_of_the_training_on(start: float) -> None:
-    unroll = Unroll([20], second_derivatives=True, second_derivatives_from=start)
-    kept = [unroll.keeps_second_derivatives(part / 100) for part in range(100)]
-    assert kept == [part / 100 >= start for part in range(100)]
-    assert not Unroll([20], second_derivatives_from=start).keeps_second_derivatives(1.0)
-
-
 def test_the_log_meta_loss_is_the_log() -> None:
     losses = torch.tensor([[0.5, 2.0]])
     found = Unroll([1], meta_loss="log").objective(1)(losses, range(1, 2))
@@ -72,8 +64,6 @@ def test_the_cosine_ends_at_a_hundredth() -> None:
         ("lengths", {"lengths": [20, 0]}),
         ("loss_weights", {"lengths": [1], "loss_weights": "first"}),
         ("meta_loss", {"lengths": [1], "meta_loss": "sqrt"}),
-        ("second_derivatives_from", {"lengths": [1], "second_derivatives_from": 1.5}),
-        ("smoothing", {"lengths": [1], "smoothing": -1.0}),
         ("restart_above", {"lengths": [1], "restart_above": 1.0}),
     ],
 )

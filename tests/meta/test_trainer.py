@@ -11,6 +11,8 @@ import torch
 from helpers import optimizer
 
 from l2lgd.errors import CheckpointError, ConfigError, Diverged, UserError
+from l2lgd.meta.estimators.base import Estimator
+from l2lgd.meta.estimators.replay import Replay
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import can_go_on, load_weights, read_last
@@ -62,12 +64,18 @@ def small_lstm() -> CoordinatewiseLSTM:
 
 
 def meta_trained(
-    folder: Path, learned: Any = None, unroll: Unroll | None = None, seed: int = 0, **changes: Any
+    folder: Path,
+    learned: Any = None,
+    unroll: Unroll | None = None,
+    seed: int = 0,
+    estimator: Estimator | None = None,
+    **changes: Any,
 ) -> tuple[Any, Any, Notebook]:
     learned, notebook = learned or small_lstm(), Notebook()
     trainer = Trainer(QuadraticTask(), seed, notebook)
     settings = MetaSettings(**{**SETTINGS, **changes})
-    progress = trainer.meta_train(learned, unroll or Unroll([5]), settings, folder, {"x": 1})
+    unroll, estimator = unroll or Unroll([5]), estimator or Replay()
+    progress = trainer.meta_train(learned, unroll, estimator, settings, folder, {"x": 1})
     return learned, progress, notebook
 
 
@@ -128,7 +136,7 @@ def test_the_running_mean_of_the_weights_is_what_is_kept(tmp_path: Path) -> None
 
     learned, settings = small_lstm(), {**SETTINGS, "meta_steps": 5, "meta_average": 0.6}
     trainer = Trainer(QuadraticTask(), 0, Recording())
-    trainer.meta_train(learned, Unroll([5]), MetaSettings(**settings), tmp_path, {})
+    trainer.meta_train(learned, Unroll([5]), Replay(), MetaSettings(**settings), tmp_path, {})
     mean = visited[0]
     for weight in visited[1:]:
         mean = 0.6 * mean + 0.4 * weight
@@ -165,7 +173,7 @@ def test_going_on_from_a_checkpoint_gives_the_numbers_of_one_run(tmp_path: Path)
 
     def go(notebook: Notebook, resume: bool) -> None:
         trainer = Trainer(QuadraticTask(), 0, notebook)
-        trainer.meta_train(small_lstm(), unroll, settings, tmp_path / "twice", {}, resume)
+        trainer.meta_train(small_lstm(), unroll, Replay(), settings, tmp_path / "twice", {}, resume)
 
     with pytest.raises(Stop):
         go(Interrupting(), resume=False)
@@ -189,7 +197,9 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
 
     def go(notebook: Notebook, resume: bool) -> None:
         trainer = Trainer(QuadraticTask(), 0, notebook)
-        trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path / "twice", {}, resume)
+        trainer.meta_train(
+            small_lstm(), Unroll([5]), Replay(), settings, tmp_path / "twice", {}, resume
+        )
 
     with pytest.raises(Stop):
         go(Interrupting(), resume=False)
@@ -235,7 +245,7 @@ def test_the_one_before_stays_until_there_is_another(
 
     def go(notebook: Notebook, resume: bool) -> None:
         trainer = Trainer(QuadraticTask(), 0, notebook)
-        trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path, {}, resume)
+        trainer.meta_train(small_lstm(), Unroll([5]), Replay(), settings, tmp_path, {}, resume)
 
     with pytest.raises(Stop):
         go(Interrupting(), resume=False)
@@ -269,7 +279,7 @@ def test_best_weights_that_are_damaged_are_written_anew(
     def go(notebook: Notebook, resume: bool) -> Any:
         learned = small_lstm()
         trainer = Trainer(QuadraticTask(), 0, notebook)
-        trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {}, resume)
+        trainer.meta_train(learned, Unroll([5]), Replay(), settings, tmp_path, {}, resume)
         return learned
 
     if finished:
@@ -286,7 +296,7 @@ def test_best_weights_that_are_damaged_are_written_anew(
     told = load_weights(best, again)
     assert again.output_weight.equal(learned.output_weight)
     trainer = Trainer(QuadraticTask(), 0, Notebook())  # what it goes on from may say otherwise
-    progress = trainer.meta_train(small_lstm(), Unroll([5]), settings, tmp_path, {}, True)
+    progress = trainer.meta_train(small_lstm(), Unroll([5]), Replay(), settings, tmp_path, {}, True)
     assert progress.best_validation_loss == told["validation_loss"]
     assert progress.best_meta_step == told["meta_step"]
 
@@ -298,7 +308,7 @@ def test_a_run_goes_on_where_there_is_no_compiler_or_another_device(tmp_path: Pa
     def go(notebook: Notebook, backend: str, folder: Path, resume: bool) -> None:
         learned = CoordinatewiseLSTM(hidden_size=2, backend=backend, output_scale=0.01)
         trainer = Trainer(QuadraticTask(dimension=50), 0, notebook)
-        trainer.meta_train(learned, Unroll([4]), settings, folder, {}, resume)
+        trainer.meta_train(learned, Unroll([4]), Replay(), settings, folder, {}, resume)
 
     once, second = Notebook(), Notebook()
     go(once, "torch", tmp_path / "once", resume=False)
@@ -357,7 +367,7 @@ def test_the_meta_gradient_is_clipped_and_the_rate_decays(tmp_path: Path) -> Non
 
 def test_second_derivatives_change_the_training(tmp_path: Path) -> None:
     plain, whole = (
-        meta_trained(tmp_path / str(keep), unroll=Unroll([5], second_derivatives=keep))
+        meta_trained(tmp_path / str(keep), estimator=Replay(second_derivatives=keep))
         for keep in (False, True)
     )
     assert plain[2].lines[0][1]["mean_loss"] == pytest.approx(whole[2].lines[0][1]["mean_loss"])
@@ -365,20 +375,17 @@ def test_second_derivatives_change_the_training(tmp_path: Path) -> None:
         whole[2].values("meta_gradient_norm")[0], rel=1e-3
     )
     assert math.isfinite(whole[1].best_validation_loss)
-    smooth = meta_trained(
-        tmp_path / "smooth", unroll=Unroll([5], second_derivatives=True, smoothing=1.0)
-    )
+    smooth = meta_trained(tmp_path / "smooth", estimator=Replay(True, smoothing=1.0))
     norms = (run[2].values("meta_gradient_norm")[0] for run in (smooth, whole))
     assert next(norms) != pytest.approx(next(norms), rel=1e-3)
 
 
 def test_second_derivatives_may_begin_late(tmp_path: Path) -> None:
     plain, late = (
-        meta_trained(tmp_path / str(keep), unroll=unroll)[2].values("meta_gradient_norm")
-        for keep, unroll in (
-            (False, Unroll([5])),
-            (True, Unroll([5], second_derivatives=True, second_derivatives_from=0.5)),
+        meta_trained(tmp_path / str(second), estimator=Replay(second, begin))[2].values(
+            "meta_gradient_norm"
         )
+        for second, begin in ((False, 0.0), (True, 0.5))
     )
     half = len(plain) // 2
     assert late[:half] == plain[:half]
@@ -429,7 +436,9 @@ def test_how_often_it_diverged_is_not_forgotten_when_it_goes_on(tmp_path: Path) 
     for resume in (False, True):
         trainer = Trainer(QuadraticTask(), 0, Ending())
         with pytest.raises((Killed, Diverged)) as caught:
-            trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {}, resume=resume)
+            trainer.meta_train(
+                learned, Unroll([5]), Replay(), settings, tmp_path, {}, resume=resume
+            )
         found.append(str(caught.value))
         Ending.last = -1
     assert found[0] == ""
@@ -445,7 +454,7 @@ def test_what_gives_up_names_the_best_weights_so_far(tmp_path: Path) -> None:
     learned, settings = small_lstm(), MetaSettings(**{**SETTINGS, "meta_steps": 90})
     trainer = Trainer(QuadraticTask(), 0, Spoiling())
     with pytest.raises(Diverged, match="smaller meta_learning_rate") as caught:
-        trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
+        trainer.meta_train(learned, Unroll([5]), Replay(), settings, tmp_path, {})
     best = tmp_path / "best.safetensors"
     metadata = load_weights(best, small_lstm())
     assert f"{best}, the best weights so far, of meta-step {metadata['meta_step']}" in str(

@@ -113,11 +113,11 @@ def test_numbers_of_steps_may_be_numbers_or_tensors_or_differ_between_functions(
     expected = factors(scheduler, told, range(30), 30)
     tensors = [torch.tensor(step) for step in range(30)]
     assert factors(scheduler, told, tensors, torch.tensor(30)).equal(expected)
-    rows = [torch.full((3, 1), step) for step in range(30)]
-    found = factors(scheduler, told, rows, torch.full((3, 1), 30))
+    rows = [torch.full((3,), step) for step in range(30)]
+    found = factors(scheduler, told, rows, torch.full((3,), 30))
     torch.testing.assert_close(found, expected)
     # Each function at a place of its own, as if alone.
-    begins, horizons = torch.tensor([[0], [5], [11]]), torch.tensor([[30], [60], [100]])
+    begins, horizons = torch.tensor([0, 5, 11]), torch.tensor([30, 60, 100])
     together = factors(scheduler, told, [begins + step for step in range(30)], horizons)
     for row in range(3):
         begin, horizon = int(begins[row]), int(horizons[row])

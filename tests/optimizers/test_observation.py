@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.meta.diverged import finite_functions, without
-from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.replay import Replay, replay
 from l2lgd.meta.estimators.textbook import textbook
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.rollout import rollout, start
@@ -114,7 +114,7 @@ def test_observations_of_functions_that_diverged_do_not_count() -> None:
 def test_a_run_goes_on_with_counts_and_horizon(tmp_path: Path) -> None:
     task = QuadraticTask(dimension=3)
     task.setup("", torch.device("cpu"))
-    unroll = Unroll([4], second_derivatives=True, horizons=[8, 10, 14])
+    unroll = Unroll([4], horizons=[8, 10, 14])
     ends = []
     for stops in ([12], [5, 12]):
         rule, folder = Watchful(), tmp_path / str(len(stops))
@@ -125,9 +125,11 @@ def test_a_run_goes_on_with_counts_and_horizon(tmp_path: Path) -> None:
             if stop < 12:
                 trainer.evaluate = stopped  # type: ignore[method-assign]
                 with pytest.raises(KeyboardInterrupt):
-                    trainer.meta_train(rule, unroll, settings, folder, {})
+                    trainer.meta_train(rule, unroll, Replay(True), settings, folder, {})
             else:
-                trainer.meta_train(rule, unroll, settings, folder, {}, resume=index > 0)
+                trainer.meta_train(
+                    rule, unroll, Replay(True), settings, folder, {}, resume=index > 0
+                )
         ends.append(checkpoint.load(folder / "last.safetensors")[0])
     assert ends[0].keys() == ends[1].keys()
     assert all(ends[0][key].equal(ends[1][key]) for key in ends[0])

@@ -17,7 +17,7 @@ from helpers import (
 
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
-from l2lgd.meta.estimators.replay import replay
+from l2lgd.meta.estimators.replay import Replay, replay
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
@@ -130,7 +130,7 @@ def test_every_weight_changes_in_one_meta_step(
     task = ClassificationTask("tiny", data, [2])
     task.setup("", torch.device("cpu"))
     trainer = Trainer(task, 0, NullTracker())
-    trainer.meta_train(learned, Unroll([5]), settings, tmp_path, {})
+    trainer.meta_train(learned, Unroll([5]), Replay(), settings, tmp_path, {})
     for (key, after), before in zip(
         learned.state_dict().items(), untrained.state_dict().values(), strict=True
     ):

@@ -16,6 +16,8 @@ from helpers import OPTIMIZEES, environment, json_lines, l2lgd, python
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
+from l2lgd.meta.estimators.pes import PersistentES
+from l2lgd.meta.estimators.replay import Replay
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
@@ -26,6 +28,11 @@ from l2lgd.tasks.base import Optimizee, Task
 from l2lgd.tracking.tracker import NullTracker
 
 NUM_FUNCTIONS = 5  # not the same for two processes
+ESTIMATORS = {
+    "first order": Replay(),
+    "second order": Replay(second_derivatives=True, smoothing=1.0),
+    "particles": PersistentES(shortest_horizon=3),
+}
 
 
 class Fixed(Task):
@@ -45,7 +52,7 @@ def meta_train(
     size: int,
     folder: Path,
     kind: str,
-    second_derivatives: bool = False,
+    estimator: str = "first order",
     meta_steps: int = 5,
     resume: bool = False,
 ) -> None:
@@ -68,7 +75,8 @@ def meta_train(
     )
     Trainer(Fixed(kind), 0, NullTracker(), Ranks(rank, size)).meta_train(
         CoordinatewiseLSTM(hidden_size=5).double(),
-        Unroll([4], second_derivatives=second_derivatives, smoothing=1.0),
+        Unroll([4]),
+        ESTIMATORS[estimator],
         settings,
         folder,
         {},
@@ -83,15 +91,13 @@ def weights_of(folder: Path) -> Tensor:
     return torch.cat([t.flatten() for name, t in tensors.items() if name.startswith("phi.")])
 
 
-@pytest.mark.parametrize("second_derivatives", [False, True])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("kind", OPTIMIZEES)
-def test_two_processes_end_where_one_does(
-    kind: str, second_derivatives: bool, tmp_path: Path
-) -> None:
+def test_two_processes_end_where_one_does(kind: str, estimator: str, tmp_path: Path) -> None:
     folders = {size: tmp_path / str(size) for size in (1, 2)}
     for size, folder in folders.items():
         folder.mkdir()
-        rest = (size, folder, kind, second_derivatives)
+        rest = (size, folder, kind, estimator)
         if size == 1:
             meta_train(0, *rest)
         else:
@@ -102,14 +108,15 @@ def test_two_processes_end_where_one_does(
     assert math.isclose(*best, rel_tol=1e-10)
 
 
-def test_two_processes_go_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("estimator", ["first order", "particles"])
+def test_two_processes_go_on_to_the_same_bits(estimator: str, tmp_path: Path) -> None:
     once, twice = tmp_path / "once", tmp_path / "twice"
     for folder in (once, twice):
         folder.mkdir()
     spawn = torch.multiprocessing.spawn
-    spawn(meta_train, (2, once, "quadratics"), nprocs=2)
-    spawn(meta_train, (2, twice, "quadratics", False, 3), nprocs=2)  # within a trajectory
-    spawn(meta_train, (2, twice, "quadratics", False, 5, True), nprocs=2)
+    spawn(meta_train, (2, once, "quadratics", estimator), nprocs=2)
+    spawn(meta_train, (2, twice, "quadratics", estimator, 3), nprocs=2)  # within a trajectory
+    spawn(meta_train, (2, twice, "quadratics", estimator, 5, True), nprocs=2)
     assert weights_of(once).equal(weights_of(twice))
 
 

@@ -29,7 +29,7 @@ META = (
     *("meta_steps=30", "validate_every=10", "validation_functions=6", "checkpoint_every=10"),
 )
 # Long enough to be killed on the way.
-SECOND = ("unroll.second_derivatives=true", "unroll.second_derivatives_from=0.4")
+SECOND = ("estimator.second_derivatives=true", "estimator.second_derivatives_from=0.4")
 LONG = (
     *META,
     *SECOND,

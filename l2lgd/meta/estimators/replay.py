@@ -13,17 +13,53 @@ steps: the loop is chaotic, and tiny gradients go through a logarithm. So the op
 with respect to ∇_t can be smoothed over the size that a coordinate's gradients typically have.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
+from l2lgd.errors import ConfigError
+from l2lgd.meta.diverged import finite_functions, without
+from l2lgd.meta.estimators.backpropagation import Backpropagation
 from l2lgd.meta.estimators.objective import (
     MetaObjective,
     TypicalSize,
     rule_of,
     weigh,
 )
-from l2lgd.meta.rollout import Position, Record
+from l2lgd.meta.rollout import Position, Record, Step, rollout
 from l2lgd.optimizers.base import Cotangents, LearnedRule, State, given, given_part
+
+
+class Replay(Backpropagation):
+    """Rollout and replay: exact, without a graph through time.
+
+    Args:
+        difference: 0 for exact second derivatives of the optimizee; else they are differences
+            between two gradients so far apart, in lengths of θ, which costs no more than the
+            rollout, and smooths what has kinks.
+    """
+
+    def __init__(
+        self,
+        second_derivatives: bool = False,
+        second_derivatives_from: float = 0.0,
+        smoothing: float = 0.0,
+        difference: float = 0.0,
+    ) -> None:
+        super().__init__(second_derivatives, second_derivatives_from, smoothing)
+        if not 0 <= difference < math.inf:
+            raise ConfigError(f"difference={difference}: must not be negative")
+        self.difference = difference
+
+    def estimate(
+        self, at: Position, length: int, objective: MetaObjective, second: bool, step: Step
+    ) -> tuple[Tensor, Record, Position]:
+        record, at = rollout(at, length, keep_path=second, step=step)
+        alive = finite_functions(record)
+        if alive is not None:
+            record = without(record, alive)
+        return replay(record, objective, self.smoothing, self.difference), record, at
 
 
 def replay(

@@ -5,9 +5,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from l2lgd.meta.estimators.backpropagation import Backpropagation
 from l2lgd.meta.estimators.objective import MetaObjective, TypicalSize, rule_of
-from l2lgd.meta.rollout import Position, Record
+from l2lgd.meta.rollout import Position, Record, Step
 from l2lgd.optimizers.base import given_part, map_state
+
+
+class Textbook(Backpropagation):
+    """Backpropagation through the unrolled loop, with autograd alone.
+
+    It holds the graph of an unroll in memory. A function that diverges spoils the meta-step.
+    """
+
+    def estimate(
+        self, at: Position, length: int, objective: MetaObjective, second: bool, step: Step
+    ) -> tuple[Tensor, Record, Position]:
+        return textbook(at, length, objective, second, self.smoothing)
 
 
 def textbook(
