@@ -139,11 +139,11 @@ def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
 def updates(chosen: Any, gradients: Tensor) -> Tensor:
     """What an optimizer proposes on a stream of gradients (U, B, n), were all of θ at 0.5."""
     parameters, loss = torch.full_like(gradients[0], 0.5), gradients.new_ones(gradients.shape[1])
-    state = chosen.initial_state(parameters)
+    state, horizon = chosen.initial_state(parameters), len(gradients)
     proposed = []
     with torch.no_grad():
         for step, gradient in enumerate(gradients):
-            seen = Observation(parameters, loss, step) if chosen.observes else None
+            seen = Observation(parameters, loss, step, horizon) if chosen.observes else None
             update, state = chosen.step(gradient, state, **given(seen))
             proposed.append(update)
     return torch.stack(proposed)

@@ -68,6 +68,7 @@ def _described(found: weights.Weights) -> str:
         "numbers per parameter": _numbers(found),
         "device": metadata.get("device"),
         "versions": ", ".join(f"{k} {v}" for k, v in (metadata.get("versions") or {}).items()),
+        "converted from": metadata.get("source"),
         "licence": metadata.get("licence"),
         "file": str(found.path),
     }

@@ -11,6 +11,8 @@ VERBS = {
 PLAIN = {  # verbs without a config
     "optimizers": "list the trained optimizers that ship, or tell all about one",
     "new": "write the two files of a task or an optimizer of your own",
+    "convert": "read trained weights that others have published for JAX",
 }
 
-MODULES = {"optimizers": "listing", "new": "scaffold"}  # where those are, as functions
+# Where those are, as functions.
+MODULES = {"optimizers": "listing", "new": "scaffold", "convert": "convert"}

@@ -123,7 +123,8 @@ def painted(evaluated: Evaluated, request: Request, optimizer: str) -> dict[str,
             "content": _bytes(functions.photographs[:count]),
             "style": _bytes(setting.task.painting[None]),
         }
-        at = start(setting.optimizer(optimizer), functions)
+        horizon = evaluated.summary["num_steps"]
+        at = start(setting.optimizer(optimizer), functions, horizon=horizon)
         for step in STRIP:
             while at.step < min(step, evaluated.summary["num_steps"]):
                 at = advance(at)

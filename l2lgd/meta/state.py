@@ -21,7 +21,7 @@ from l2lgd.storage.nesting import DEEPEST, LARGEST, extent
 log = logging.getLogger(__name__)
 
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
-KINDS |= {"data": dict, "begun_from": dict, "versions": dict}
+KINDS |= {"data": dict, "begun_from": dict, "versions": dict, "source": str}
 PROGRESS = fields(MetaProgress)
 LONGEST_LIST = 300  # letters of what PyTorch says of tensors
 ANCESTRY = ("command", "seed", "data", "begun_from")

@@ -78,7 +78,7 @@ class Trainer(Evaluator):
             Diverged: one trajectory after another, or every validation.
             UserError: a file could not be written.
         """
-        meta_optimizer = torch.optim.Adam(optimizer.parameters(), lr=settings.meta_learning_rate)
+        meta_optimizer = torch.optim.Adam(optimizer.phi(), lr=settings.meta_learning_rate)
         problem = MetaProblem(
             optimizer,
             self.task,
@@ -156,7 +156,7 @@ class Trainer(Evaluator):
         if unrolled.ended is not None:
             watch(progress, unrolled.ended.ratio, unrolled.ended.diverged, best)
         norm = torch.nn.utils.clip_grad_norm_(
-            optimizer.parameters(), settings.meta_clip or math.inf
+            optimizer.phi(), settings.meta_clip or math.inf
         ).item()
         rate = settings.meta_learning_rate * decay_factor(settings.meta_decay, fraction)
         used = unrolled.count > 0 and math.isfinite(norm)

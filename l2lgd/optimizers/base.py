@@ -46,7 +46,11 @@ class Optimizer(ABC, Generic[StateT]):
 
     @property
     def tensorwise(self) -> bool:
-        """Is every tensor of parameters treated apart, by its shape, and whole?"""
+        """Is every tensor of parameters treated apart, by its shape, and whole?
+
+        ``LearnedOptimizer`` then turns PyTorch's weights (outputs, inputs, …) into
+        (…, inputs, outputs), which is how JAX and our tasks have those of dense layers.
+        """
         return False
 
     @abstractmethod

@@ -64,8 +64,8 @@ class MLPRule(LearnedRule[State]):
     """g = −step_size · o₀ · exp(magnitude · o₁), with outputs o of one MLP for all parameters.
 
     The defaults are small_fc. Each input is divided by its root mean square over a tensor, so
-    coordinates of a tensor share information. Of a square matrix, rows and columns have roles of
-    their own, which its transpose would turn round.
+    coordinates of a tensor share information. Weights are (…, inputs, outputs): of a square matrix,
+    rows and columns have roles of their own, which its transpose would turn round.
 
     Args:
         hidden_sizes: units of the hidden layers (ReLU).

@@ -18,7 +18,8 @@ class Stepper:
     Args:
         optimizer: on the device of the parameters.
         device, dtype: of what it computes with.
-        shape: of the one tensor that it is for, where it treats tensors apart.
+        shape: of the one tensor that it is for, where it treats tensors apart. It then knows
+            weights as (…, inputs, outputs); PyTorch's are (outputs, inputs, …).
     """
 
     def __init__(
@@ -28,8 +29,11 @@ class Stepper:
         dtype: torch.dtype,
         shape: tuple[int, ...] | None = None,
     ) -> None:
-        self._optimizer = optimizer if shape is None else optimizer.named({"": shape})
         self._device, self._dtype, self._shape = device, dtype, shape
+        self._order = _inputs_and_outputs_last(0 if shape is None else len(shape))
+        if shape is not None:
+            optimizer = optimizer.named({"": tuple(shape[axis] for axis in self._order)})
+        self._optimizer = optimizer
         self._layout = Layout(self._optimizer, device, dtype, shape)
         self._scratch: dict[str, Tensor] = {}  # fresh memory for every block would cost much
 
@@ -56,7 +60,7 @@ class Stepper:
         theta = [parameter.reshape(-1) for parameter in parameters]
         kept = self._rows(parameters, states)
         for where in _blocks(n, size):
-            block = _cut(theta, where, self._device).to(self._dtype).unsqueeze(0)
+            block = self._to_rule(_cut(theta, where, self._device))
             tensors = tensors_of(self._optimizer.initial_state(block))
             for entry, parts, tensor in zip(self.entries, kept, tensors, strict=True):
                 _put(entry, parts, entry.from_rule(tensor, n), where)
@@ -91,7 +95,7 @@ class Stepper:
         }
         views = not skip_zeros and rule.takes_views and self._are_own(kept)
         for where in _blocks(n, size):
-            block = gradient[where].to(self._dtype).unsqueeze(0)
+            block = self._to_rule(gradient[where])
             watched = given(None if seen is None else self._part(seen, where))
             if views:
                 state = self._layout.state([parts[0][..., where] for parts in kept])
@@ -113,7 +117,7 @@ class Stepper:
             zero = block.squeeze(0) == 0 if skip_zeros else None
             for entry, parts, tensor in zip(self.entries, kept, own, strict=True):
                 _put(entry, parts, entry.from_rule(tensor, n), where, zero)
-            yield where, update if zero is None else update.masked_fill(zero, 0)
+            yield where, self._from_rule(update if zero is None else update.masked_fill(zero, 0))
 
     def _rule_for(self, parameters: Sequence[Tensor]) -> Optimizer:
         """The rule for these tensors, whose names do not count."""
@@ -123,8 +127,24 @@ class Stepper:
 
     def _part(self, seen: Observation, where: slice) -> Observation:
         """Of one block, in the type of arithmetic."""
-        theta = seen.parameters[where].unsqueeze(0)
-        return seen._replace(parameters=theta.to(self._dtype), loss=seen.loss.to(self._dtype))
+        theta = self._to_rule(seen.parameters[where])
+        return seen._replace(parameters=theta, loss=seen.loss.to(self._dtype))
+
+    def _to_rule(self, block: Tensor) -> Tensor:
+        """(n,) → (1, n), in the type of arithmetic and the order of the rule's own coordinates."""
+        if self._order:
+            assert self._shape is not None
+            block = block.view(self._shape).permute(self._order).reshape(-1)
+        return block.to(self._dtype).unsqueeze(0)
+
+    def _from_rule(self, update: Tensor) -> Tensor:
+        """(n,), in the order of the parameter's coordinates."""
+        if not self._order:
+            return update
+        assert self._shape is not None
+        back = sorted(range(len(self._order)), key=self._order.__getitem__)
+        shape = [self._shape[axis] for axis in self._order]
+        return update.view(shape).permute(back).reshape(-1)
 
     def _are_own(self, kept: Sequence[Sequence[Tensor]]) -> bool:
         """Can the rule work on what is kept itself, or on parts of it?"""
@@ -171,6 +191,11 @@ class Stepper:
             ]
             for entry in self.entries
         ]
+
+
+def _inputs_and_outputs_last(rank: int) -> tuple[int, ...]:
+    """The order in which a rule has the axes of a PyTorch weight of that rank."""
+    return (*range(2, rank), 1, 0) if rank > 1 else tuple(range(rank))
 
 
 def _blocks(n: int, size: int) -> list[slice]:

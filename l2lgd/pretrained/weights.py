@@ -55,15 +55,29 @@ class Weights:
 
 @contextlib.contextmanager
 def bounded_by(path: Path) -> Iterator[None]:
-    """Ends the making of an optimizer, in this thread, that has far more weights than a file.
-
-    What a file says of its optimizer may be anything, and is to cost no more than its weights do.
+    """:func:`bounded` by the tensors of a file of ours.
 
     Raises:
         CheckpointError: of what is made, or the file is not readable.
     """
     tensors, _ = checkpoint.load(path)
-    left, thread = BUILT_AGAIN * sum(map(_size, tensors.values())), threading.get_ident()
+    with bounded(tensors.values(), path):
+        yield
+
+
+@contextlib.contextmanager
+def bounded(tensors: Iterable[Tensor], path: Path) -> Iterator[None]:
+    """Ends the making of an optimizer, in this thread, that has far more weights than a file.
+
+    What a file says of its optimizer may be anything, and is to cost no more than its weights do.
+
+    Args:
+        tensors: of that file.
+
+    Raises:
+        CheckpointError: of what is made.
+    """
+    left, thread = BUILT_AGAIN * sum(map(_size, tensors)), threading.get_ident()
 
     def count(module: nn.Module, name: str, weight: nn.Parameter) -> None:
         nonlocal left

@@ -210,7 +210,19 @@ def test_the_composed_config_is_shown(tmp_path: Path) -> None:
     ("line", "answers"),
     [
         ("l2lgd me", {"meta-train"}),
-        ("l2lgd ", {"meta-train", "evaluate", "tune", "stylize", "figures", "optimizers", "new"}),
+        (
+            "l2lgd ",
+            {
+                "meta-train",
+                "evaluate",
+                "tune",
+                "stylize",
+                "figures",
+                "optimizers",
+                "new",
+                "convert",
+            },
+        ),
         ("l2lgd evaluate spl", {"split="}),
         ("l2lgd meta-train opt=rms", {"opt=rmsprop"}),
         ("l2lgd nonsense ta", set()),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import CONF, l2lgd
 
-from l2lgd.cli import listing, scaffold
+from l2lgd.cli import convert, listing, scaffold
 from l2lgd.cli.help import EVERYDAY, overview, verb_help
 from l2lgd.cli.verbs import PLAIN, VERBS
 
@@ -43,7 +43,7 @@ def test_help_fits_a_terminal_and_shows_everyday_options_first(verb: str) -> Non
 
 
 def test_the_overview_and_help_of_plain_verbs_fit_a_terminal() -> None:
-    for text in (overview(VERBS | PLAIN), scaffold.USAGE, listing.USAGE):
+    for text in (overview(VERBS | PLAIN), scaffold.USAGE, listing.USAGE, convert.USAGE):
         assert max(map(len, text.splitlines())) <= COLUMNS
 
 

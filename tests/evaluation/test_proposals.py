@@ -9,7 +9,7 @@ from l2lgd.tasks.base import Optimizee
 
 STEPS, ASKED = 6, 3
 COORDINATES = [0, 3, 7]
-SHARING = ("mlp", "lstm_gac", "ntm_bfgs", "ntm_lbfgs", "lstm_per_group", "lstm_sub")  # or in groups
+SHARING = ("mlp", "celo", "lstm_gac", "ntm_bfgs", "ntm_lbfgs", "lstm_per_group", "lstm_sub")
 COORDINATEWISE = [name for name in (*HAND_DESIGNED, *LEARNED) if name not in SHARING]
 INSTEAD = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0], dtype=torch.float64)
 

@@ -54,7 +54,7 @@ def sick(value: float, since: int) -> Sick:
 def meta_gradients(learned: Any, functions: Any, second: bool, meta_loss: str) -> list[Tensor]:
     """Of two unrolls, the second after the divergence."""
     objective = Unroll([4], meta_loss=meta_loss).objective(8)
-    at, found = start(learned, functions), []
+    at, found = start(learned, functions, horizon=8), []
     for _ in range(2):
         learned.zero_grad(set_to_none=True)
         record, at = rollout(at, 4, keep_path=second)

@@ -36,7 +36,7 @@ def everything(at: Position) -> list[Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", WITH_TENSORS)
 def test_static_steps_have_the_bits_of_others(name: str, kind: str) -> None:
-    at = apart = start(optimizer(name), KINDS[kind]())
+    at = apart = start(optimizer(name), KINDS[kind](), horizon=4)
     step, seen = StaticStep(at), []
     for _ in range(3):
         at, apart = step(at), advance(apart)
@@ -62,7 +62,7 @@ def test_a_static_step_goes_on_from_anywhere() -> None:
 def test_meta_gradients_of_static_steps_are_those_of_others(name: str, second: bool) -> None:
     found = []
     for static in (False, True):
-        at = start(optimizer(name), classifiers())
+        at = start(optimizer(name), classifiers(), horizon=4)
         record, _ = rollout(at, 4, second, step=StaticStep(at) if static else advance)
         replay(record, Unroll([4]).objective(4))
         found.append([weight.grad for weight in at.optimizer.phi()])

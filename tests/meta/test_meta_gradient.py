@@ -26,11 +26,14 @@ def make(name: str) -> Any:
     if name == "lstm, backend torch":  # block by block, and where there is no compiler
         return CoordinatewiseLSTM(backend="torch").double()
     made = optimizer(name)
-    if name == "mlp":  # away from the kinks of its ReLUs
-        draw = torch.Generator().manual_seed(0)
+    if name in ("mlp", "celo"):  # away from the kinks of its ReLUs
+        draw, rule = torch.Generator().manual_seed(0), getattr(made, "rule", made)
         with torch.no_grad():
-            for bias in made.biases:
+            for bias in rule.biases:
                 bias += 0.1 * torch.randn(bias.shape, generator=draw, dtype=bias.dtype)
+    if name == "celo":  # whose steps from θ = 0 are as small as that
+        made.rule.scale_by_parameter = False
+        made.scale_updates(10.0)
     return made
 
 
@@ -70,7 +73,7 @@ def assert_same_trajectory(
     objective = unroll.objective(T)
     fast, slow = (
         unrolls_of_a_trajectory(
-            learned, start(learned, optimizee, block_size), objective, way, *options
+            learned, start(learned, optimizee, block_size, horizon=T), objective, way, *options
         )
         for way in ("replay", "textbook")
     )
@@ -126,7 +129,7 @@ def test_replay_stays_close_to_the_textbook_loop_in_single_precision() -> None:
     learned, optimizee = optimizer("lstm", torch.float32), classifiers(dtype=torch.float32)
     objective = Unroll([U]).objective(T)
     fast, slow = (
-        unrolls_of_a_trajectory(learned, start(learned, optimizee), objective, way)
+        unrolls_of_a_trajectory(learned, start(learned, optimizee, horizon=T), objective, way)
         for way in ("replay", "textbook")
     )
     for (_, gradients, _), (_, true_gradients, _) in zip(fast, slow, strict=True):
@@ -140,7 +143,7 @@ def test_rollout_records_the_plain_loop(name: str, optimizee: str) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     visited = run_steps(learned, functions, T)
     expected = [functions.loss_and_gradient(visited[step], step) for step in range(T + 1)]
-    at = start(learned, functions, block_size=7)
+    at = start(learned, functions, block_size=7, horizon=T)
     torch.testing.assert_close(at.loss, expected[0][0])
     for first, length in ((0, U), (U, T - U)):
         record, at = rollout(at, length)
@@ -192,7 +195,7 @@ def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
 ) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     objective = Unroll([U], loss_weights=loss_weights).objective(U)
-    record, _ = rollout(start(learned, functions), U)
+    record, _ = rollout(start(learned, functions, horizon=T), U)
     replay(record, objective)
 
     def meta_loss() -> float:
@@ -217,17 +220,17 @@ def test_second_derivatives_give_the_derivative_of_the_whole_loop(
 ) -> None:
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     objective = Unroll([U], meta_loss=meta_loss_kind).objective(U)
-    textbook(start(learned, functions), U, objective, second_derivatives=True)
+    textbook(start(learned, functions, horizon=T), U, objective, second_derivatives=True)
     whole = gradients_of(learned)
 
     def meta_loss() -> float:
-        record, _ = rollout(start(learned, functions), U)
+        record, _ = rollout(start(learned, functions, horizon=T), U)
         return float(objective(record.losses, record.steps).mean(1).sum())
 
     assert_gradient(learned, whole, meta_loss)
     # Not the same number as without them, or the option would do nothing.
     learned.zero_grad(set_to_none=True)
-    textbook(start(learned, functions), U, objective)
+    textbook(start(learned, functions, horizon=T), U, objective)
     first_order = gradients_of(learned)
     assert any((whole[key] - first_order[key]).norm() > 1e-4 * whole[key].norm() for key in whole)
 
@@ -236,9 +239,15 @@ def test_second_derivatives_end_where_the_rollout_ends() -> None:
     learned, functions = make("lstm"), classifiers()
     objective = Unroll([U]).objective(T)
     whole = unrolls_of_a_trajectory(
-        learned, start(learned, functions), objective, "textbook", second_derivatives=True
+        learned,
+        start(learned, functions, horizon=T),
+        objective,
+        "textbook",
+        second_derivatives=True,
     )
-    plain = unrolls_of_a_trajectory(learned, start(learned, functions), objective, "replay")
+    plain = unrolls_of_a_trajectory(
+        learned, start(learned, functions, horizon=T), objective, "replay"
+    )
     for (loss, _, record), (plain_loss, _, plain_record) in zip(whole, plain, strict=True):
         torch.testing.assert_close(loss, plain_loss)
         torch.testing.assert_close(record.losses, plain_record.losses)
@@ -253,11 +262,13 @@ def test_stacked_functions_give_the_mean_of_their_own_meta_gradients(
     learned, functions = make(name), OPTIMIZEES[optimizee]()
     objective = Unroll([U]).objective(T)
     count = len(functions.initial_parameters)
-    together = unrolls_of_a_trajectory(learned, start(learned, functions), objective, "replay")
+    together = unrolls_of_a_trajectory(
+        learned, start(learned, functions, horizon=T), objective, "replay"
+    )
     apart = [
         unrolls_of_a_trajectory(
             learned,
-            start(learned, functions.select(slice(row, row + 1))),
+            start(learned, functions.select(slice(row, row + 1)), horizon=T),
             objective,
             "replay",
         )
@@ -276,7 +287,7 @@ def test_stacked_functions_give_the_mean_of_their_own_meta_gradients(
 @pytest.mark.parametrize("name", MAKES)
 def test_states_that_take_too_much_memory_are_computed_again(name: str, num_steps: int) -> None:
     learned, objective = make(name), Unroll([num_steps]).objective(num_steps)
-    at = start(learned, classifiers(), block_size=25)
+    at = start(learned, classifiers(), block_size=25, horizon=T)
     found, kept = [], []
     for state_bytes in (2**40, 0):
         learned.zero_grad(set_to_none=True)
@@ -291,7 +302,7 @@ def test_states_that_take_too_much_memory_are_computed_again(name: str, num_step
 def test_replay_adds_to_the_gradient_that_is_there() -> None:
     learned = make("lstm")
     objective = Unroll([U]).objective(U)
-    record, _ = rollout(start(learned, quadratics()), U)
+    record, _ = rollout(start(learned, quadratics(), horizon=T), U)
     replay(record, objective)
     once = gradients_of(learned)
     replay(record, objective)
@@ -302,7 +313,7 @@ def test_replay_adds_to_the_gradient_that_is_there() -> None:
 @pytest.mark.parametrize("way", ["rollout", "path", "textbook", "second derivatives"])
 @pytest.mark.parametrize("name", MAKES)
 def test_no_graph_is_kept_from_one_unroll_to_the_next(name: str, way: str) -> None:
-    at = start(make(name), classifiers())
+    at = start(make(name), classifiers(), horizon=T)
     objective = Unroll([U]).objective(T)
     if way in ("rollout", "path"):
         record, at = rollout(at, U, keep_path=way == "path")
@@ -319,7 +330,7 @@ def test_no_graph_is_kept_from_one_unroll_to_the_next(name: str, way: str) -> No
 def test_the_number_of_live_tensors_stays_the_same_over_many_steps(keep_path: bool) -> None:
     learned, functions = make("lstm"), classifiers()
     objective = Unroll([U]).objective(1000)
-    at = start(learned, functions)
+    at = start(learned, functions, horizon=T)
     alive = []
     for unroll in range(40):
         record, at = rollout(at, U, keep_path)

@@ -118,7 +118,7 @@ def begun(task: str, name: str, optimizee: Optimizee) -> Position:
     if isinstance(chosen, LearnedRule):
         chosen.to(META)
     optimizee.prefetch(range(4))
-    return start(chosen, optimizee)
+    return start(chosen, optimizee, horizon=4)
 
 
 def assert_stays(operations: Operations) -> None:
@@ -163,7 +163,7 @@ def test_a_step_in_pytorch_stays_on_the_device(weights: str) -> None:
 
 def operations(name: str, optimizee: Optimizee, length: int, second: bool) -> tuple[int, int]:
     """How many a step of the rollout and a replay take, where compiled code is at hand."""
-    at = start(optimizer(name, torch.float32), optimizee)
+    at = start(optimizer(name, torch.float32), optimizee, horizon=4)
     optimizee.prefetch(range(length + 1))
     with Operations() as of_step:
         advance(at)

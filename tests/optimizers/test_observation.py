@@ -18,6 +18,7 @@ from l2lgd.meta.rollout import rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.trainer import MetaSettings, Trainer
 from l2lgd.optimizers.base import like_state, map_state, tensors_of
+from l2lgd.optimizers.celo import Celo
 from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.sign_equivariant import SignEquivariant
 from l2lgd.storage import checkpoint
@@ -44,6 +45,7 @@ RULES = {
     "in blocks": InBlocks,
     "in groups": grouped,
     "made odd": lambda: SignEquivariant(Watchful()),
+    "scheduled": lambda: Celo(Watchful(), units=3),
 }
 OPTIMIZEES = {"quadratics": quadratics, "classifiers": classifiers}
 
@@ -58,7 +60,7 @@ def meta_gradient(rule: Any, optimizee: Any, second: bool, way: str, state_bytes
         replay(rollout(at, STEPS, second, state_bytes)[0], objective)
     return torch.cat(
         [
-            torch.zeros_like(weight) if weight.grad is None else weight.grad
+            (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()
             for weight in rule.parameters()
         ]
     )
@@ -86,10 +88,10 @@ def test_second_derivatives_are_those_of_finite_differences(name: str) -> None:
         moves = (distance * direction).split(sizes)
         with torch.no_grad():
             for weight, move in zip(rule.parameters(), moves, strict=True):
-                weight += move
+                weight += move.view_as(weight)
             record, _ = rollout(start(rule, functions, horizon=HORIZON), STEPS)
             for weight, move in zip(rule.parameters(), moves, strict=True):
-                weight -= move
+                weight -= move.view_as(weight)
         return record.losses.mean(1).sum()
 
     difference = (loss(1e-5) - loss(-1e-5)) / 2e-5

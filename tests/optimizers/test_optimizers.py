@@ -103,15 +103,18 @@ def test_every_weight_gets_a_meta_gradient(name: str) -> None:
     learned = optimizer(name)
     draw = torch.Generator().manual_seed(1)
     reached = {key: torch.zeros_like(weight) for key, weight in learned.named_parameters()}
-    for _ in range(3):  # a ReLU may hide a weight from a trajectory
+    for _ in range(20):  # a ReLU may hide a weight from a trajectory
+        learned.reset_parameters(draw)
         with torch.no_grad():  # a weight that starts at zero may hide another one's meta-gradient
             for weight in learned.parameters():
                 weight += 0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
-        record, _ = rollout(start(learned, classifiers()), 5)
+        record, _ = rollout(start(learned, classifiers(), horizon=5), 5)
         replay(record, Unroll([5]).objective(5))
         for key, weight in learned.named_parameters():
             assert weight.grad.isfinite().all(), key
             reached[key] += weight.grad.abs()
+        if all((found != 0).all() for found in reached.values()):
+            break
     for key, found in reached.items():
         assert (found != 0).all(), key
 

@@ -13,6 +13,7 @@ from l2lgd import LearnedOptimizer
 from l2lgd.errors import ConfigError
 from l2lgd.meta.rollout import advance, start
 from l2lgd.optimizers.base import Optimizer
+from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained.weights import load
 from l2lgd.storage import checkpoint
 
@@ -24,16 +25,19 @@ TARGETS = [
     "l2lgd.optimizers.nn_adam.NNAdam",
     "l2lgd.optimizers.rnnprop.RNNprop",
     "l2lgd.optimizers.mlp.MLPRule",
+    "l2lgd.optimizers.celo.Celo",
 ]
+PARTS = {"l2lgd.optimizers.celo.Celo": {"rule": {"_target_": "l2lgd.optimizers.mlp.MLPRule"}}}
 
 
 def saved(folder: Path, target: str) -> tuple[str, Optimizer]:
     """A file of such weights, and the rule in it."""
     from l2lgd.config.building import build
 
-    rule: Any = build({"_target_": target}, "opt", ["observers"])
+    node = {"_target_": target} | PARTS.get(target, {})
+    rule: Any = build(node, "opt", ["observers"])
     path = folder / "weights.safetensors"
-    checkpoint.save(path, rule.state_dict(), {"opt": {"_target_": target}})
+    checkpoint.save(path, rule.state_dict(), {"opt": node})
     return str(path), load(str(path), ["observers"])
 
 
@@ -81,6 +85,37 @@ def test_steps_are_those_of_meta_training(tmp_path: Path, target: str, way: str)
     for found in trained(model, optimizer, range(STEPS), way):
         at = advance(at)
         torch.testing.assert_close(found, at.parameters, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "order"),
+    [
+        (nn.Linear(4, 4, bias=False), (1, 0)),
+        (nn.Conv2d(3, 3, 3, bias=False), (2, 3, 1, 0)),
+        (nn.Conv1d(4, 4, 4, bias=False), (2, 1, 0)),
+    ],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_weights_of_layers_are_turned_so_that_inputs_and_outputs_come_last(
+    tmp_path: Path, layer: Any, order: tuple[int, ...], skip: bool
+) -> None:
+    weights, rule = saved(tmp_path, "l2lgd.optimizers.mlp.MLPRule")
+    layer = copy.deepcopy(layer)
+    own = layer.weight.detach().permute(order)
+    bound = rule.named({"": tuple(own.shape)})
+    theta, draw = own.reshape(1, -1), torch.Generator().manual_seed(0)
+    state = bound.initial_state(theta)
+    optimizer = LearnedOptimizer(layer.parameters(), weights, skip_zero_gradients=skip)
+    for step in range(3):
+        layer.weight.grad = torch.randn(layer.weight.shape, generator=draw)
+        gradient = layer.weight.grad.permute(order).reshape(1, -1)
+        with torch.no_grad():
+            seen = Observation(theta, torch.ones(1), step)
+            update, state = bound.step(gradient, state, None, seen)  # type: ignore[call-arg]
+        theta = theta + update
+        optimizer.step()
+        found = layer.weight.detach().permute(order).reshape(1, -1)
+        torch.testing.assert_close(found, theta)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -21,11 +21,13 @@ from subprocess import CompletedProcess
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import published
 import pytest
 from helpers import NO_NETWORK, l2lgd, python, served
 from PIL import Image
 
 from l2lgd.config.overrides import POSITIONAL
+from l2lgd.pretrained.conversion import convert
 from l2lgd.pretrained.weights import SHIPPED
 
 ROOT = Path(__file__).parents[2]
@@ -337,6 +339,9 @@ def test_python_on_a_page_runs(page: Path, variables: dict[str, str], tmp_path: 
     code = ""
     for block in PYTHON[page]:  # on the lines of the page, for tracebacks
         code += "\n" * (block.line - 1 - code.count("\n")) + "\n".join(block.lines) + "\n"
+    for kind in (kind for kind in published.TREES if f"{kind}.safetensors" in code):
+        file = published.write(kind, tmp_path / f"{kind}.state")
+        convert(kind, file, tmp_path / f"{kind}.safetensors", "")
     ran = served("-c", code, cwd=tmp_path, **variables)
     assert ran.returncode == 0, f"{name_of(page)}: {ran.stderr}"
 
@@ -560,6 +565,8 @@ class Stage:
         folder = self.folder / command.folder
         if not folder.exists() and (ROOT / command.folder).is_dir():
             shutil.copytree(ROOT / command.folder, folder)
+        if command.words[0] == "convert":
+            published.write(command.words[1], folder / command.words[2])
         for words in self.ready(command):
             run = _torchrun if command.torchrun else l2lgd
             ran = run(*words, cwd=folder, **self.variables)

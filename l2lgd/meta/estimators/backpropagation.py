@@ -152,7 +152,7 @@ class OneTrajectory(Course):
         numbers = {"meta_loss": meta_loss, "mean_loss": losses.mean(), **squares}
         for name, value in record.optimizer.input_statistics(gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
-        weights = list(self._problem.rule.parameters())
+        weights = self._problem.rule.phi()
         parts = [*(weight.grad for weight in weights), *numbers.values()]
         means, count = self._problem.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
         found = iter(means)
