@@ -1,0 +1,80 @@
+// Vectors of the widest kind that the CPU has, and functions of them that have no branches.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;  // NEON, SSE
+#endif
+
+// exp2(f) ≈ Σ_k kExp2[k] f^k for |f| <= 1/2, minimax in the relative error; kBias and kShift put
+// an integer n into the exponent of a number.
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float Value __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  static constexpr float kExp2[] = {1.f,           0.6931469776f,  0.2402224209f,
+                                    0.05550733743f, 0.009671512645f, 0.001326472712f};  // 9e-8
+  static constexpr float kBias = 0x1.8p23f + 127;
+  static constexpr int kShift = 23, kLargest = 125;
+};
+template <> struct Lanes<double> {
+  typedef double Value __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
+  static constexpr double kExp2[] = {
+      1.0,                     0.69314718055994533,     0.240226506959101562,
+      0.0555041086648199216,   0.00961812910758833524,  0.00133335581467899217,
+      0.000154035304625144321, 0.0000152527334899885256, 1.32154330896763992e-6,
+      1.01781980216719308e-7,  7.0741056135081428e-9,   4.43528270695727715e-10};  // 3e-18
+  static constexpr double kBias = 0x1.8p52 + 1023;
+  static constexpr int kShift = 52, kLargest = 1022;
+};
+
+constexpr double kLog2e = 1.44269504088896340736;
+
+// Between -bound and bound. NaN stays NaN: a comparison with it is false.
+template <class T> INLINE typename Lanes<T>::Value clamp(typename Lanes<T>::Value x, T bound) {
+  using Value = typename Lanes<T>::Value;
+  const Value high = bound - Value{}, low = -high;
+#if defined(__AVX512F__)  // GCC would make two instructions of each
+  if constexpr (std::is_same_v<T, float>)
+    return (Value)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>)
+    return (Value)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)x));
+#endif
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+// exp2(t) for |t| <= kLargest, beyond as there. NaN stays NaN.
+template <class T> INLINE typename Lanes<T>::Value exp2(typename Lanes<T>::Value t) {
+  using L = Lanes<T>;
+  constexpr int degree = sizeof(L::kExp2) / sizeof(T) - 1;
+  constexpr T largest = L::kLargest;
+  const typename L::Value x = clamp<T>(t, largest);
+  const typename L::Value rounded = x + L::kBias;  // its lowest bits hold the integer part
+  const typename L::Value f = x - (rounded - L::kBias);
+  const auto power = (typename L::Value)((typename L::Bits)rounded << L::kShift);
+  typename L::Value y = L::kExp2[degree] - typename L::Value{};
+#pragma GCC unroll 16
+  for (int k = degree - 1; k >= 0; --k) y = y * f + L::kExp2[k];
+  return y * power;
+}
+
+}  // namespace
