@@ -24,9 +24,10 @@ constexpr int kVectorBytes = 16;  // NEON, SSE
 
 // exp2(f) ≈ Σ_k kExp2[k] f^k for |f| <= 1/2, minimax in the relative error; kBias and kShift put
 // an integer n into the exponent of a number.
-template <class T> struct Lanes;
+template <class T> struct Lanes;  // Unaligned is how memory is read and written
 template <> struct Lanes<float> {
   typedef float Value __attribute__((vector_size(kVectorBytes)));
+  typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(float))));
   typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
   static constexpr float kExp2[] = {1.f,           0.6931469776f,  0.2402224209f,
                                     0.05550733743f, 0.009671512645f, 0.001326472712f};  // 9e-8
@@ -35,6 +36,7 @@ template <> struct Lanes<float> {
 };
 template <> struct Lanes<double> {
   typedef double Value __attribute__((vector_size(kVectorBytes)));
+  typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(double))));
   typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
   static constexpr double kExp2[] = {
       1.0,                     0.69314718055994533,     0.240226506959101562,

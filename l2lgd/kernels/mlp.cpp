@@ -25,6 +25,8 @@
 #include "chunks.h"
 #include "lanes.h"
 
+#define INLINED __attribute__((always_inline))
+
 // What Python passes; both layouts are repeated in mlp.py.
 struct Rule {
   int32_t inputs, layers, vector_features, times;
@@ -57,6 +59,7 @@ enum Input {
   kFactoredGradient, kScaledGradient, kRow, kColumn, kInverseRootRow, kInverseRootColumn,
   kFactoredMomentum, kInputs
 };
+constexpr int kFeatures = kInputs * kDecays;  // room for
 constexpr int kChannels[kInputs] = {1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3};
 
 #if defined(__AVX512F__)
@@ -65,6 +68,7 @@ constexpr int kVectors = 4;  // are worked on at once
 constexpr int kVectors = 2;  // with half as many registers
 #endif
 constexpr int kTile = 4;           // outputs of a layer at once
+constexpr int kLine = 64;          // bytes of the cache
 constexpr int64_t kPiece = 8192;   // coordinates that have a sum of their own
 constexpr int64_t kLines = 128;    // whose sum is exact enough
 constexpr int64_t kGroups = 16;    // of lines, at most
@@ -74,15 +78,13 @@ constexpr int64_t kWork = 1 << 14;   // coordinates that are worth a thread
 template <class T> using Value = typename Lanes<T>::Value;
 template <class T> constexpr int kLanes = kVectorBytes / sizeof(T);
 template <class T> constexpr int kPack = kVectors * kLanes<T>;
-template <class T> constexpr int kBlock = 512 / sizeof(T);
+template <class T> constexpr int kBlock = 1024 / sizeof(T);
 
 template <class T> INLINE Value<T> load(const T* from) {
-  Value<T> value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
+  return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(from);
 }
 template <class T> INLINE void store(T* to, Value<T> value) {
-  std::memcpy(to, &value, sizeof value);
+  *reinterpret_cast<typename Lanes<T>::Unaligned*>(to) = value;
 }
 template <class T> INLINE Value<T> fill(T x) { return x - Value<T>{}; }
 
@@ -91,11 +93,21 @@ template <class T, class F> INLINE void each(T* to, int64_t count, F f) {
   for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, f(i));
 }
 
-template <class T> T sum(Value<T> lanes) {
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += lanes[i];
-  return total;
+template <class T> INLINE T sum(Value<T> lanes) {
+  T x[kLanes<T>];
+  store(x, lanes);
+  for (int half = kLanes<T> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  return x[0];
 }
+
+// Calls f(0), f(1), f(2), with constants.
+template <class F> INLINE void for_decays(F f) {
+  f(std::integral_constant<int, 0>());
+  f(std::integral_constant<int, 1>());
+  f(std::integral_constant<int, 2>());
+}
+static_assert(kDecays == 3);
 
 // x^(-1/2).
 template <class T> INLINE Value<T> inverse_root(Value<T> x) {
@@ -124,16 +136,18 @@ template <class T> INLINE Value<T> inverse_root_of_least(Value<T> x) {
   return inverse_root<T>(x < least ? least : x);
 }
 
-// exp(x), also where exp2 has an end.
-template <class T> INLINE Value<T> exp(Value<T> x) {
-  const Value<T> t = x * T(kLog2e), high = fill(T(Lanes<T>::kLargest));
-  const auto beyond = (t > high) | (t < -high);
+// to[i] = exp(factor · x[i]) for whole vectors, also where exp2 has an end.
+template <class T> void exponentials(const T* x, T factor, T* to, int64_t count) {
+  const Value<T> scale = fill(T(factor * kLog2e)), high = fill(T(Lanes<T>::kLargest));
+  typename Lanes<T>::Bits beyond = {};
+  each(to, count, [&](int64_t i) {
+    const Value<T> t = scale * load(x + i);
+    beyond |= (t > high) | (t < -high);
+    return exp2<T>(t);
+  });
   bool any = false;
   for (int i = 0; i < kLanes<T>; ++i) any |= beyond[i] != 0;
-  Value<T> y = exp2<T>(t);
-  if (any)
-    for (int i = 0; i < kLanes<T>; ++i) y[i] = std::exp(x[i]);
-  return y;
+  for (int64_t i = 0; any && i < count; ++i) to[i] = std::exp(factor * x[i]);
 }
 
 // -- layers -------------------------------------------------------------------------------------
@@ -206,11 +220,16 @@ template <class T> struct Layer {
   }
 };
 
+// Decays of the running means.
+template <class T> struct Betas { T momentum[kDecays], second_moment, factored[kDecays]; };
+
 // φ of one function.
 template <class T> struct Weights {
-  std::vector<const T*> weights, biases;
-  const T *momentum, *second_moment, *factored;  // decays
-  T number;  // t + 1
+  Betas<T> beta;
+  const T* first;  // the first layer's
+  std::vector<T> first_bias;  // with what the number of steps adds to it
+  std::vector<const T*> biases;
+  std::vector<Layer<T>> layers;  // but for the first one, which differs from tensor to tensor
 };
 
 // -- features -----------------------------------------------------------------------------------
@@ -218,13 +237,16 @@ template <class T> struct Weights {
 struct Feature {
   int input, channel;
   int row;  // of the first layer's weights
+
+  int index() const { return input * kDecays + channel; }
 };
 
 // What of a tensor the network sees, and how.
 struct Plan {
   std::vector<Feature> each;    // a number for each coordinate, made in a block
   std::vector<Feature> across, along;  // one for each row or column
-  bool needs[kInputs] = {};      // of each
+  bool needs[kInputs] = {};      // any channel of an input, of each
+  bool wants[kFeatures] = {};    // that one, or its sum of squares
   bool root, scale;              // needs the root of the second moment, of the factored one
   bool apart;                   // are matrices normalised apart?
   bool raw;                     // is the update left to be made orthogonal?
@@ -250,8 +272,9 @@ struct Plan {
         if (tables && of_row) into = row_side ? &along : &across;
         if (tables && of_column) into = column_side ? &along : &across;
         into->push_back({input, channel, row});
-        if (into == &each) needs[input] = true;
+        if (into == &each) needs[input] = wants[into->back().index()] = true;
       }
+    if (rule.scale_by_parameter) wants[kParameter * kDecays] = true;
     root = needs[kScaledMomentum] || needs[kInverseRoot] || needs[kScaledGradient];
     scale = needs[kFactoredGradient] || (needs[kFactoredMomentum] && !vector);
   }
@@ -271,19 +294,19 @@ template <class T> struct alignas(kVectorBytes) Row {
   T at[kBlock<T> + kLanes<T>];  // runs may be written in whole vectors
 };
 
-// Channels of n numbers each, with room for whole packs and one vector more.
+// Channels of n numbers each, with room for whole packs from any of them on.
 template <class T> struct Table {
   int64_t n = 0, stride = 0;
   std::vector<T> numbers;
 
   void resize(int64_t channels, int64_t size) {
     n = size;
-    stride = (n + kPack<T> - 1) / kPack<T> * kPack<T> + kLanes<T>;
+    stride = (n + kPack<T> - 1) / kPack<T> * kPack<T> + kPack<T>;
     numbers.assign(channels * stride, T(0));
   }
   T* operator[](int64_t channel) { return &numbers[channel * stride]; }
   const T* operator[](int64_t channel) const { return &numbers[channel * stride]; }
-  int64_t width() const { return stride - kLanes<T>; }
+  int64_t width() const { return stride - kPack<T>; }
 };
 
 // What is the same for all coordinates of a row, or of a column.
@@ -298,55 +321,92 @@ template <class T> struct Side {
   }
 };
 
+// Coordinates whose places across are neighbours, and whose places along are too or, where there is
+// no inner axis, are the same.
+struct Run {
+  int64_t at, length;  // in a block
+  int64_t across, along;
+};
+
 // A block of coordinates, a row for each feature.
 template <class T> struct Block {
+  Run runs[kBlock<T>];
+  int num_runs;
   Row<T> rows[kInputs][kDecays];
-  Row<T> scale[kDecays];
-  const T* input[kInputs][kDecays];  // those rows, or memory
+  Row<T> scale[kDecays];  // the inverse root of the factored second moment
 };
 
 // What one thread works in.
 template <class T> struct Scratch {
   Block<T> block;
   std::vector<Row<T>> hidden, following;
-  std::vector<const T*> x;
+  std::vector<const T*> x, biases;
   std::vector<T*> out;
-  std::vector<Value<T>> squares;
+  std::vector<T> line, bias;
   Layer<T> first;
+  int64_t function = -1;  // that these weights are of
+  Weights<T> phi;
   // What a tensor has, where this thread works on it alone.
   Side<T> sides[2];
   std::vector<double> sums, line_sums;
-  std::vector<T> line, sizes, scales;
-  std::vector<Layer<T>> layers;
+  std::vector<T> sizes, scales;
 };
 
-// Calls f(at, length, place across, place along) for runs of coordinates from begin on, in which
-// places across are neighbours, and places along are too, or the same where there is no inner axis.
-template <class F> INLINE void for_runs(const Shape& s, int64_t begin, int64_t count, F f) {
-  const int64_t run = s.inner == 1 ? s.second : s.inner, line = s.middle * s.second * s.inner;
-  const int64_t mean = s.second * s.inner;
+// The inverse root of the factored second moment, at coordinate i of a block: x[d][i] · by[d].
+template <class T> struct Scale {
+  const T* x[kDecays];
+  T by[kDecays];
+};
+
+template <class T> void find_runs(Block<T>& b, const Shape& s, int64_t begin, int64_t count) {
+  const int64_t length = s.inner == 1 ? s.second : s.inner, mean = s.second * s.inner;
+  const int64_t line = s.middle * mean;
+  int64_t in_run = begin % length, in_mean = begin % mean, in_line = begin % line;
+  int64_t row = begin / line % s.first, across = begin / (s.first * line) * line + in_line;
+  int64_t along = begin / mean * s.inner + begin % s.inner;
+  b.num_runs = 0;
   for (int64_t at = 0; at < count;) {
-    const int64_t i = begin + at, length = std::min(count - at, run - i % run);
-    f(at, length, i / (s.first * line) * line + i % line, i / mean * s.inner + i % s.inner);
-    at += length;
+    const int64_t rest = std::min(count - at, length - in_run);
+    b.runs[b.num_runs++] = {at, rest, across, along};
+    at += rest;
+    in_mean += rest;
+    in_line += rest;
+    across += rest;
+    in_run = 0;  // or this was the last one
+    if (s.inner > 1) along += rest;
+    if (in_mean == mean) {
+      in_mean = 0;
+      if (s.inner == 1) ++along;
+    } else if (s.inner > 1) {
+      along -= s.inner;
+    }
+    if (in_line < line) continue;
+    in_line = 0;
+    if (++row < s.first)
+      across -= line;
+    else
+      row = 0;
   }
 }
 
 // to[c][i] = combine(across[c], along[c]) for the coordinates of a block.
 template <class T, class Combine>
-INLINE void expand(const Shape& s, int64_t begin, int64_t count, const Table<T>& across,
-                   const Table<T>& along, int channels, Row<T>* to, Combine combine) {
-  for_runs(s, begin, count, [&](int64_t at, int64_t length, int64_t one, int64_t other) {
-    for (int c = 0; c < channels; ++c) {
-      const T *a = across[c] + one, *b = along[c] + other;
-      if (s.inner == 1) {
-        const Value<T> same = fill(*b);
-        each(to[c].at + at, length, [&](int64_t i) { return combine(load(a + i), same); });
+INLINE void expand(const Block<T>& b, bool inner, const Table<T>& across, const Table<T>& along,
+                   int channels, Row<T>* to, Combine combine) {
+  for (int c = 0; c < channels; ++c) {
+    const T *one = across[c], *other = along[c];
+    for (const Run* run = b.runs; run < b.runs + b.num_runs; ++run) {
+      const T *x = one + run->across, *y = other + run->along;
+      T* z = to[c].at + run->at;
+      const int64_t length = run->length;
+      if (inner) {
+        each(z, length, [&](int64_t i) INLINED { return combine(load(x + i), load(y + i)); });
       } else {
-        each(to[c].at + at, length, [&](int64_t i) { return combine(load(a + i), load(b + i)); });
+        const Value<T> same = fill(*y);
+        each(z, length, [&](int64_t i) INLINED { return combine(load(x + i), same); });
       }
     }
-  });
+  }
 }
 
 template <class T> struct Step {
@@ -360,9 +420,8 @@ template <class T> struct Step {
   int64_t threads;
 
   bool clips() const { return std::isfinite(rule.gradient_clip); }
-
-  INLINE Value<T> gradient(Value<T> g) const { return clamp<T>(g, T(rule.gradient_clip)); }
-  INLINE T gradient(T g) const {
+  INLINE Value<T> clipped(Value<T> g) const { return clamp<T>(g, T(rule.gradient_clip)); }
+  INLINE T clipped(T g) const {
     const T bound = T(rule.gradient_clip);
     g = g < -bound ? -bound : g;
     return g > bound ? bound : g;
@@ -425,13 +484,13 @@ template <class T> struct Step {
         Value<T> lanes = {};
         int64_t i = 0;
         for (; i + kLanes<T> <= shape.second; i += kLanes<T>) {
-          const Value<T> g = gradient(load(from + i)), square = g * g + tiny;
+          const Value<T> g = clipped(load(from + i)), square = g * g + tiny;
           store(across + i, load(across + i) + square);
           lanes += square;
         }
         T total = sum<T>(lanes);
         for (; i < shape.second; ++i) {
-          const T g = gradient(from[i]), square = g * g + tiny;
+          const T g = clipped(from[i]), square = g * g + tiny;
           across[i] += square;
           total += square;
         }
@@ -444,7 +503,7 @@ template <class T> struct Step {
     for (int64_t m = 0; m < shape.middle; ++m, along += shape.inner)
       for (int64_t q = 0; q < shape.second; ++q, from += shape.inner, across += shape.inner)
         for (int64_t i = 0; i < shape.inner; ++i) {
-          const T g = gradient(from[i]), square = g * g + tiny;
+          const T g = clipped(from[i]), square = g * g + tiny;
           across[i] += square;
           along[i] += square;
         }
@@ -462,7 +521,7 @@ template <class T> struct Step {
       side.inverse_roots.resize(kDecays, n);
       side.factors.resize(kDecays, n);
       for (int d = 0; d < kDecays; ++d) {
-        const T beta = phi.factored[d];
+        const T beta = phi.beta.factored[d];
         const T* mean = side.means[0];
         T *value = side.values[d], *root = side.inverse_roots[d], *factor = side.factors[d];
         for (int64_t i = 0; i < n; ++i) value[i] = beta * before[d * n + i] + (1 - beta) * mean[i];
@@ -496,123 +555,105 @@ template <class T> struct Step {
 
   // -- blocks
 
-  // Makes the running moments of `count` coordinates.
-  void advance(int64_t begin, int64_t count) const {
-    const T second = *phi.second_moment;
-    int64_t i = begin;
-    for (; i + kLanes<T> <= begin + count; i += kLanes<T>) {
-      const Value<T> g = gradient(load(a.gradient + i));
-#pragma GCC unroll 3
-      for (int d = 0; d < kDecays; ++d) {
-        const int64_t at = d * shape.size + i;
-        const T beta = phi.momentum[d];
-        store(a.new_momentum + at, beta * load(a.momentum + at) + (1 - beta) * g);
-      }
-      store(a.new_second_moment + i, second * load(a.second_moment + i) + (1 - second) * (g * g));
-      if (shape.vector)
-        for (int d = 0; d < kDecays; ++d) {
-          const int64_t at = d * shape.size + i;
-          const T beta = phi.factored[d];
-          store(a.new_row + at, beta * load(a.row + at) + (1 - beta) * (g * g + T(kTiny)));
-        }
-    }
-    for (; i < begin + count; ++i) {
-      const T g = gradient(a.gradient[i]);
-      for (int d = 0; d < kDecays; ++d) {
-        const int64_t at = d * shape.size + i;
-        const T beta = phi.momentum[d], factored = phi.factored[d];
-        a.new_momentum[at] = beta * a.momentum[at] + (1 - beta) * g;
-        if (shape.vector)
-          a.new_row[at] = factored * a.row[at] + (1 - factored) * (g * g + T(kTiny));
-      }
-      a.new_second_moment[i] = second * a.second_moment[i] + (1 - second) * (g * g);
-    }
-  }
-
-  // A row of the block: memory itself, or a copy where that ends within a pack.
-  INLINE const T* row_of(Block<T>& b, Input input, int channel, const T* from, int64_t count) const {
-    if (count % kPack<T> == 0) return from;
-    T* row = b.rows[input][channel].at;
-    std::memcpy(row, from, count * sizeof(T));
-    std::fill(row + count, row + kBlock<T>, T(0));
-    return row;
-  }
-
-  // All features of each coordinate, by new moments. They are zero beyond the last one.
-  void make(Scratch<T>& s, int64_t begin, int64_t count) const {
-    Block<T>& b = s.block;
-    const int64_t width = (count + kPack<T> - 1) / kPack<T> * kPack<T>;
-    const bool vector = shape.vector;
-    auto row = [&](Input input, int channel, auto f) {
-      T* to = b.rows[input][channel].at;
-      each(to, width, f);
-      if (count < width) std::fill(to + count, to + width, T(0));
-      b.input[input][channel] = to;
+  // Of one vector of coordinates, or the `count` of them that there are: makes their running
+  // moments, in the first pass, and calls sink(input, channel, feature) for what a coordinate has.
+  template <bool first, bool vector, bool whole, class Sink>
+  INLINE void visit(const Arrays<T>& a, const Betas<T>& beta, const Scale<T>& scale, int64_t begin,
+                    int64_t i, int64_t count, Sink sink) const {
+    const int64_t at = begin + i, size = shape.size;
+    auto get = [&](const T* from) INLINED {
+      if constexpr (whole) return load(from + at);
+      Value<T> x = {};
+      std::memcpy(&x, from + at, count * sizeof(T));
+      return x;
     };
-    const T *g = row_of(b, kGradient, 0, a.gradient + begin, count), *m[kDecays], *scale[kDecays];
-    if (clips()) {
-      const T* from = g;
-      row(kGradient, 0, [&](int64_t i) { return gradient(load(from + i)); });
-      g = b.rows[kGradient][0].at;
-    }
-    b.input[kGradient][0] = g;
-    b.input[kParameter][0] = row_of(b, kParameter, 0, a.theta + begin, count);
-    const T* v = row_of(b, kSecondMoment, 0, a.new_second_moment + begin, count);
-    b.input[kSecondMoment][0] = v;
-    for (int d = 0; d < kDecays; ++d)
-      m[d] = b.input[kMomentum][d] =
-          row_of(b, kMomentum, d, a.new_momentum + d * shape.size + begin, count);
-    if (plan.needs[kClippedGradient])
-      row(kClippedGradient, 0, [&](int64_t i) { return clamp<T>(load(g + i), T(kClipped)); });
+    auto put = [&](T* to, Value<T> x) INLINED {
+      if constexpr (whole)
+        store(to + at, x);
+      else
+        std::memcpy(to + at, &x, count * sizeof(T));
+    };
+    // A running mean, from before this step or, in the second pass, as it now is.
+    auto mean = [&](const T* before, T* after, T beta, Value<T> x) INLINED {
+      if constexpr (!first) return get(after);
+      const Value<T> now = beta * get(before) + (1 - beta) * x;
+      put(after, now);
+      return now;
+    };
+    const Value<T> g = clipped(get(a.gradient)), square = g * g;
+    sink(kGradient, 0, g);
+    sink(kParameter, 0, get(a.theta));
+    if (plan.needs[kClippedGradient]) sink(kClippedGradient, 0, clamp<T>(g, T(kClipped)));
+    const Value<T> v = mean(a.second_moment, a.new_second_moment, beta.second_moment, square);
+    sink(kSecondMoment, 0, v);
+    Value<T> m[kDecays];
+    for_decays([&](auto d) INLINED {
+      m[d] = mean(a.momentum + d * size, a.new_momentum + d * size, beta.momentum[d], g);
+      sink(kMomentum, d, m[d]);
+    });
     if (plan.root) {
-      const T epsilon = T(rule.second_moment_epsilon);
-      row(kInverseRoot, 0, [&](int64_t i) { return inverse_root<T>(load(v + i) + epsilon); });
-      const T* root = b.rows[kInverseRoot][0].at;
-      if (plan.needs[kScaledMomentum])
-        for (int d = 0; d < kDecays; ++d)
-          row(kScaledMomentum, d, [&](int64_t i) { return load(m[d] + i) * load(root + i); });
-      if (plan.needs[kScaledGradient])
-        row(kScaledGradient, 0, [&](int64_t i) { return load(g + i) * load(root + i); });
+      const Value<T> root = inverse_root<T>(v + T(rule.second_moment_epsilon));
+      sink(kInverseRoot, 0, root);
+      sink(kScaledGradient, 0, g * root);
+      for_decays([&](auto d) INLINED { sink(kScaledMomentum, d, m[d] * root); });
     }
-    for (int d = 0; d < kDecays; ++d) scale[d] = b.scale[d].at;
-    if (vector)
-      of_vector(b, begin, count, width, row);
-    else
-      of_matrix(b, begin, count, row);
-    for (int d = 0; d < kDecays; ++d) {
-      const T* by = scale[d];
-      if (plan.needs[kFactoredGradient])
-        row(kFactoredGradient, d, [&](int64_t i) { return load(g + i) * load(by + i); });
-      if (plan.needs[kFactoredMomentum] && !vector)
-        row(kFactoredMomentum, d, [&](int64_t i) { return load(m[d] + i) * load(by + i); });
+    for_decays([&](auto d) INLINED {
+      if constexpr (vector) {
+        // Rows and columns are both the running mean of the squared gradient itself.
+        const Value<T> own = mean(a.row + d * size, a.new_row + d * size, beta.factored[d],
+                                  square + T(kTiny));
+        const Value<T> root = inverse_root<T>(own + T(kRootEpsilon));
+        sink(kRow, d, own);
+        sink(kColumn, d, own);
+        sink(kInverseRootRow, d, root);
+        sink(kInverseRootColumn, d, root);
+        sink(kFactoredGradient, d, g * inverse_root_of_least<T>(own + T(kLeast)));
+        sink(kFactoredMomentum, d, m[d] * inverse_root<T>(own + T(rule.diagonal_epsilon)));
+      } else if (plan.scale) {
+        const Value<T> own = load(scale.x[d] + i) * scale.by[d];
+        sink(kFactoredGradient, d, g * own);
+        sink(kFactoredMomentum, d, m[d] * own);
+      }
+    });
+  }
+
+  // The same of all coordinates of a block; those beyond are zero.
+  template <bool first, bool vector, class Sink>
+  INLINE void visit_all(const Scale<T>& scale, int64_t begin, int64_t count, Sink sink) const {
+    const Arrays<T> a = this->a;  // nothing that is written lies among these
+    const Betas<T> beta = phi.beta;
+    int64_t i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>)
+      visit<first, vector, true>(a, beta, scale, begin, i, kLanes<T>,
+                                 [&](int input, int d, Value<T> x) INLINED { sink(i, input, d, x); });
+    if (i == count) return;
+    visit<first, vector, false>(a, beta, scale, begin, i, count - i,
+                                [&](int input, int d, Value<T> x) INLINED {
+                                  Value<T> some = {};
+                                  std::memcpy(&some, &x, (count - i) * sizeof(T));
+                                  sink(i, input, d, some);
+                                });
+  }
+
+  // Asks for what a block will read, while arithmetic on the one before hides how long that takes.
+  template <bool first> void prefetch(int64_t begin) const {
+    const int64_t end = std::min(begin + kBlock<T>, shape.size);
+    const T* momentum = first ? a.momentum : a.new_momentum;
+    const T* second_moment = first ? a.second_moment : a.new_second_moment;
+    for (int64_t i = begin; i < end; i += kLine / int(sizeof(T))) {
+      __builtin_prefetch(a.gradient + i);
+      __builtin_prefetch(a.theta + i);
+      __builtin_prefetch(second_moment + i);
+      for (int d = 0; d < kDecays; ++d) __builtin_prefetch(momentum + d * shape.size + i);
     }
   }
 
-  // Of a vector, rows and columns are both the running mean of the squared gradient itself.
-  template <class MakeRow>
-  void of_vector(Block<T>& b, int64_t begin, int64_t count, int64_t width, MakeRow row) const {
-    for (int d = 0; d < kDecays; ++d) {
-      const T* own = row_of(b, kRow, d, a.new_row + d * shape.size + begin, count);
-      b.input[kRow][d] = b.input[kColumn][d] = own;
-      for (const Input input : {kInverseRootRow, kInverseRootColumn})
-        if (plan.needs[input])
-          row(input, d,
-              [&](int64_t i) { return inverse_root<T>(load(own + i) + T(kRootEpsilon)); });
-      if (plan.scale)
-        each(b.scale[d].at, width,
-             [&](int64_t i) { return inverse_root_of_least<T>(load(own + i) + T(kLeast)); });
-      const T *m = b.input[kMomentum][d], epsilon = T(rule.diagonal_epsilon);
-      if (plan.needs[kFactoredMomentum])
-        row(kFactoredMomentum, d,
-            [&](int64_t i) { return load(m + i) * inverse_root<T>(load(own + i) + epsilon); });
-    }
-  }
-
-  template <class MakeRow>
-  void of_matrix(Block<T>& b, int64_t begin, int64_t count, MakeRow row) const {
+  // What a block's rows and columns have, for each of its coordinates.
+  Scale<T> expand_sides(Block<T>& b, int64_t begin, int64_t count) const {
     const Side<T>&across = scratches->sides[0], &along = scratches->sides[1];
+    find_runs(b, shape, begin, count);
     if (plan.scale)
-      expand(shape, begin, count, across.factors, along.factors, kDecays, b.scale,
+      expand(b, shape.inner > 1, across.factors, along.factors, kDecays, b.scale,
              [](Value<T> x, Value<T> y) { return x * y; });
     for (const Input input : {kRow, kColumn, kInverseRootRow, kInverseRootColumn}) {
       if (!plan.needs[input]) continue;
@@ -621,40 +662,49 @@ template <class T> struct Step {
       const Table<T>& one = inverse ? across.inverse_roots : across.values;
       const Table<T>& other = inverse ? along.inverse_roots : along.values;
       const bool first = (is_row ? plan.row_side : plan.column_side) == 0;
-      expand(shape, begin, count, one, other, kDecays, b.rows[input],
+      expand(b, shape.inner > 1, one, other, kDecays, b.rows[input],
              [first](Value<T> x, Value<T> y) { return first ? x : y; });
-      for (int d = 0; d < kDecays; ++d) {  // only the end is not yet as it should be
-        T* to = b.rows[input][d].at;
-        std::fill(to + count, to + kBlock<T>, T(0));
-        b.input[input][d] = to;
-      }
+      for (Row<T>& row : b.rows[input]) std::fill(row.at + count, row.at + kBlock<T>, T(0));
     }
+    return {{b.scale[0].at, b.scale[1].at, b.scale[2].at}, {1, 1, 1}};
+  }
+
+  // Are runs so long that blocks do best to end with them, as packs are then nearly full?
+  bool has_long_runs() const {
+    const int64_t rest = -shape.second & (kPack<T> - 1);
+    return plan.tables() && shape.inner == 1 && 8 * rest <= shape.second;
   }
 
   // -- the two passes
 
-  // The moments, and for each slice the sums of squares of its features and of its parameters.
-  void sum_squares() const {
-    const int features = int(plan.each.size()) + 1;
-    scratches->sums.assign(slices() * pieces_of_slice() * features, 0.0);
+  // The moments, and for each piece the sums of squares of its features and of its parameters.
+  template <bool vector> void sum_squares() const {
+    scratches->sums.assign(slices() * pieces_of_slice() * kFeatures, 0.0);
     double* sums = scratches->sums.data();
-    for (int64_t i = 0; i < threads; ++i) scratches[i].squares.resize(features);
     for_pieces([&](Scratch<T>& s, int64_t piece, int64_t, int64_t begin, int64_t end) {
-      std::fill(s.squares.begin(), s.squares.end(), Value<T>{});
+      double* own = sums + piece * kFeatures;
+      Value<T> squares[kFeatures] = {};
       for (; begin < end; begin += kBlock<T>) {
         const int64_t count = std::min<int64_t>(kBlock<T>, end - begin);
-        advance(begin, count);
-        make(s, begin, count);
-        for (int f = 0; f < features - 1; ++f)
-          s.squares[f] += squares(s.block.input[plan.each[f].input][plan.each[f].channel], count);
-        if (rule.scale_by_parameter)
-          s.squares[features - 1] += squares(s.block.input[kParameter][0], count);
+        prefetch<true>(begin + kBlock<T>);
+        Scale<T> scale;
+        if constexpr (!vector) scale = expand_sides(s.block, begin, count);
+        visit_all<true, vector>(scale, begin, count, [&](int64_t, int input, int d, Value<T> x) INLINED {
+          squares[input * kDecays + d] += x * x;
+        });
+        if constexpr (!vector)
+          for (const Input input : {kRow, kColumn, kInverseRootRow, kInverseRootColumn})
+            if (plan.needs[input])
+              for (int d = 0; d < kDecays; ++d)
+                own[input * kDecays + d] += sum_of_squares(s.block.rows[input][d].at, count);
       }
-      for (int f = 0; f < features; ++f) sums[piece * features + f] = sum<T>(s.squares[f]);
+      for (int f = 0; f < kFeatures; ++f)
+        if (plan.wants[f]) own[f] += sum<T>(squares[f]);
     });
   }
 
-  static INLINE Value<T> squares(const T* x, int64_t count) {
+  // Of whole packs, beyond the last of which there are zeros.
+  static INLINE T sum_of_squares(const T* x, int64_t count) {
     Value<T> lanes[kVectors] = {};
     for (int64_t i = 0; i < count; i += kPack<T>)
 #pragma GCC unroll 4
@@ -662,38 +712,39 @@ template <class T> struct Step {
         const Value<T> y = load(x + i + k * kLanes<T>);
         lanes[k] += y * y;
       }
-    Value<T> total = lanes[0];
-    for (int k = 1; k < kVectors; ++k) total += lanes[k];
-    return total;
+    for (int k = 1; k < kVectors; ++k) lanes[0] += lanes[k];
+    return sum<T>(lanes[0]);
   }
 
   // From sums of squares to what features are divided by, inverse: one row for each that is
   // normalised apart.
   void invert_sizes() const {
-    const int features = int(plan.each.size()) + 1;
     const int64_t count = plan.apart ? slices() : 1, each = slices() * pieces_of_slice() / count;
     const T n = T(shape.size / count), epsilon = T(rule.normalisation_epsilon);
-    scratches->sizes.resize(count * features);
+    scratches->sizes.resize(count * kFeatures);
     for (int64_t slice = 0; slice < count; ++slice)
-      for (int f = 0; f < features; ++f) {
-        double total = 0;
-        for (int64_t k = 0; k < each; ++k)
-          total += scratches->sums[(slice * each + k) * features + f];
-        scratches->sizes[slice * features + f] = 1 / std::sqrt(T(total) / n + epsilon);
-      }
+      for (int f = 0; f < kFeatures; ++f)
+        if (plan.wants[f])
+          scratches->sizes[slice * kFeatures + f] =
+              1 / std::sqrt(total(slice * each, each, f) / n + epsilon);
+  }
+
+  // A sum of squares over so many pieces.
+  T total(int64_t piece, int64_t count, int feature) const {
+    double sum = 0;
+    for (int64_t k = piece; k < piece + count; ++k)
+      sum += scratches->sums[k * kFeatures + feature];
+    return T(sum);
   }
 
   // The root mean square of the parameters, where updates are in proportion to it.
   T size_of_parameters() const {
     if (!rule.scale_by_parameter) return 1;
-    const int features = int(plan.each.size()) + 1;
-    double total = 0;
-    for (int64_t k = 0; k < slices() * pieces_of_slice(); ++k)
-      total += scratches->sums[k * features + features - 1];
-    return std::sqrt(T(total) / T(shape.size) + T(kScaleEpsilon));
+    const T squares = total(0, slices() * pieces_of_slice(), kParameter * kDecays);
+    return std::sqrt(squares / T(shape.size) + T(kScaleEpsilon));
   }
 
-  // The first layer for the features of rows or columns, with the bias along.
+  // What the features of rows or columns, and the bias, give to the first layer.
   void fold(Side<T>& side, const std::vector<Feature>& features, const T* bias) const {
     Scratch<T>& s = *scratches;
     const int outputs = widths[1];
@@ -703,91 +754,130 @@ template <class T> struct Step {
     for (const Feature& f : features) {
       const T* x = side.channel(f);
       double total = 0;
-      for (int64_t i = 0; i < side.values.n; i += kBlock<T>)
-        total += sum<T>(squares(x + i, std::min<int64_t>(kBlock<T>, side.values.n - i)));
+      for (int64_t i = 0; i < side.values.n; i += kPiece)
+        total += sum_of_squares(x + i, std::min<int64_t>(kPiece, side.values.n - i));
       const T mean = T(total) / T(side.values.n);
       s.scales.push_back(1 / std::sqrt(mean + T(rule.normalisation_epsilon)));
       s.x.push_back(x);
     }
     s.out.clear();
     for (int h = 0; h < outputs; ++h) s.out.push_back(side.bias[h]);
-    s.first.pack(phi.weights[0], int(features.size()), outputs, outputs,
+    s.first.pack(phi.first, int(features.size()), outputs, outputs,
                  [&](int k) { return features[k].row; }, [&](int k) { return s.scales[k]; });
     s.first.template run<false>(s.x.data(), bias, nullptr, s.out.data(), side.bias.width());
   }
 
-  // The first layer's bias, with what the number of steps adds to it.
-  std::vector<T> first_bias() const {
-    const int outputs = widths[1], features = widths[0] - rule.times * kTimes;
-    std::vector<T> bias(phi.biases[0], phi.biases[0] + outputs);
-    if (rule.times)
-      for (int k = 0; k < kTimes; ++k) {
-        const T time = std::tanh((phi.number - 1) / T(kTimeScales[k]) - 1);
-        for (int h = 0; h < outputs; ++h)
-          bias[h] += time * phi.weights[0][(features + k) * outputs + h];
-      }
-    return bias;
+  int outputs_of(int layer) const {
+    if (layer + 1 < rule.layers) return widths[layer + 1];
+    return rule.magnitude ? 2 : 1;
   }
 
-  void run_network() const {
-    const int features = int(plan.each.size()), hidden = *std::max_element(widths, widths + rule.layers + 1);
-    const std::vector<T> bias = first_bias();
-    Scratch<T>& own = *scratches;
-    const int last = rule.layers - 1, used = rule.magnitude ? 2 : 1;  // outputs
-    auto outputs = [&](int layer) { return layer == last ? used : widths[layer + 1]; };
+  template <bool vector> void run_network() const {
+    const int features = int(plan.each.size());
+    const int hidden = *std::max_element(widths, widths + rule.layers + 1);
     if (plan.tables()) {
-      fold(own.sides[0], plan.across, bias.data());
-      fold(own.sides[1], plan.along, nullptr);
+      fold(scratches->sides[0], plan.across, phi.first_bias.data());
+      fold(scratches->sides[1], plan.along, nullptr);
     }
-    own.layers.resize(rule.layers);
-    for (int l = 1; l < rule.layers; ++l)
-      own.layers[l].pack(phi.weights[l], widths[l], outputs(l), widths[l + 1],
-                         [](int k) { return k; }, [](int) { return T(1); });
     for (int64_t i = 0; i < threads; ++i) {
       scratches[i].hidden.resize(hidden);
       scratches[i].following.resize(hidden);
     }
-    const T factor = size_of_parameters() * (plan.raw || rule.normalise_update ? T(1) : -T(rule.step_size));
+    const bool raw = plan.raw || rule.normalise_update, long_runs = has_long_runs();
+    const T factor = size_of_parameters() * (raw ? T(1) : -T(rule.step_size));
     for_pieces([&](Scratch<T>& s, int64_t, int64_t slice, int64_t begin, int64_t end) {
-      const T* sizes = &own.sizes[(plan.apart ? slice : 0) * (features + 1)];
-      s.first.pack(phi.weights[0], features, outputs(0), widths[1],
-                   [&](int k) { return plan.each[k].row; }, [&](int k) { return sizes[k]; });
-      for (; begin < end; begin += kBlock<T>)
-        network(s, bias.data(), factor, begin, std::min<int64_t>(kBlock<T>, end - begin));
+      const T* sizes = &scratches->sizes[(plan.apart ? slice : 0) * kFeatures];
+      s.first.pack(phi.first, features, outputs_of(0), widths[1],
+                   [&](int k) { return plan.each[k].row; },
+                   [&](int k) { return sizes[plan.each[k].index()]; });
+      for (int64_t count; begin < end; begin += count) {
+        count = std::min<int64_t>(kBlock<T>, end - begin);
+        if (long_runs) count = std::min(count, shape.second - begin % shape.second);
+        network<vector>(s, factor, long_runs, begin, count);
+      }
     });
   }
 
-  void network(Scratch<T>& s, const T* bias, T factor, int64_t begin, int64_t count) const {
-    const int64_t width = (count + kPack<T> - 1) / kPack<T> * kPack<T>;
-    const Side<T>* sides = scratches->sides;
-    make(s, begin, count);
+  // What rows and columns have for a block, and for the first layer.
+  Scale<T> expand_all(Scratch<T>& s, int64_t begin, int64_t count) const {
+    const Side<T>&across = scratches->sides[0], &along = scratches->sides[1];
+    const Scale<T> scale = expand_sides(s.block, begin, count);
+    if (!plan.tables()) return scale;
+    expand(s.block, shape.inner > 1, across.bias, along.bias, s.first.outputs, s.following.data(),
+           [](Value<T> x, Value<T> y) { return x + y; });
+    s.bias.assign(s.first.outputs, T(0));
+    s.biases.clear();
+    for (int h = 0; h < s.first.outputs; ++h) s.biases.push_back(s.following[h].at);
+    return scale;
+  }
+
+  // The same within a run, where it need not be written out.
+  Scale<T> place_sides(Scratch<T>& s, int64_t begin) const {
+    const Side<T>&across = scratches->sides[0], &along = scratches->sides[1];
+    const int64_t line = shape.middle * shape.second, other = begin / shape.second;
+    const int64_t one = begin / (shape.first * line) * line + begin % line;
+    Scale<T> scale;
+    for (int d = 0; d < kDecays; ++d) {
+      scale.x[d] = across.factors[d] + one;
+      scale.by[d] = along.factors[d][other];
+    }
+    s.bias.clear();
+    s.biases.clear();
+    for (int h = 0; h < s.first.outputs; ++h) {
+      s.bias.push_back(along.bias[h][other]);
+      s.biases.push_back(across.bias[h] + one);
+    }
+    return scale;
+  }
+
+  // Where a feature of a block lies: memory has some, but their end is copied.
+  const T* place(const Block<T>& b, const Feature& f, int64_t begin, bool copied) const {
+    if (!copied) {
+      if (f.input == kGradient && !clips()) return a.gradient + begin;
+      if (f.input == kParameter) return a.theta + begin;
+      if (f.input == kSecondMoment) return a.new_second_moment + begin;
+      if (f.input == kMomentum) return a.new_momentum + f.channel * shape.size + begin;
+    }
+    return b.rows[f.input][f.channel].at;
+  }
+
+  template <bool vector>
+  void network(Scratch<T>& s, T factor, bool in_run, int64_t begin, int64_t count) const {
+    int64_t width = (count + kPack<T> - 1) / kPack<T> * kPack<T>;
+    const bool copied = begin + width > shape.size, clips = this->clips();
+    Scale<T> scale;
+    if constexpr (!vector) scale = in_run ? place_sides(s, begin) : expand_all(s, begin, count);
+    visit_all<false, vector>(
+        scale, begin, copied ? count : width, [&](int64_t i, int input, int d, Value<T> x) INLINED {
+          const bool in_memory = (input == kGradient && !clips) || input == kParameter ||
+                                 input == kSecondMoment || input == kMomentum;
+          if (in_memory ? copied : plan.wants[input * kDecays + d])
+            store(s.block.rows[input][d].at + i, x);
+        });
+    prefetch<false>(begin + kBlock<T>);
     s.x.clear();
-    for (const Feature& f : plan.each) s.x.push_back(s.block.input[f.input][f.channel]);
-    if (plan.tables())
-      expand(shape, begin, count, sides[0].bias, sides[1].bias, s.first.outputs, s.following.data(),
-             [](Value<T> x, Value<T> y) { return x + y; });
+    for (const Feature& f : plan.each) s.x.push_back(place(s.block, f, begin, copied));
     for (int l = 0; l < rule.layers; ++l) {
-      const Layer<T>& layer = l ? scratches->layers[l] : s.first;
+      const Layer<T>& layer = l ? phi.layers[l] : s.first;
       s.out.clear();
       for (int h = 0; h < layer.outputs; ++h) s.out.push_back(s.hidden[h].at);
-      const bool table = l == 0 && plan.tables();
-      std::vector<const T*> own;
-      if (table)
-        for (int h = 0; h < layer.outputs; ++h) own.push_back(s.following[h].at);
-      const T* constant = l ? phi.biases[l] : table ? nullptr : bias;
-      const T* const* each = table ? own.data() : nullptr;
+      const bool tables = l == 0 && plan.tables();
+      const T* bias = l ? phi.biases[l] : tables ? s.bias.data() : phi.first_bias.data();
+      const T* const* biases = tables ? s.biases.data() : nullptr;
       if (l + 1 < rule.layers)
-        layer.template run<true>(s.x.data(), constant, each, s.out.data(), width);
+        layer.template run<true>(s.x.data(), bias, biases, s.out.data(), width);
       else
-        layer.template run<false>(s.x.data(), constant, each, s.out.data(), width);
+        layer.template run<false>(s.x.data(), bias, biases, s.out.data(), width);
       s.x.assign(s.out.begin(), s.out.end());
       std::swap(s.hidden, s.following);
     }
     T* update = s.out[0];
-    for (int64_t i = 0; i < width; i += kLanes<T>) {
-      Value<T> u = load(update + i);
-      if (rule.magnitude) u *= exp<T>(T(rule.magnitude) * load(s.out[1] + i));
-      store(update + i, factor * u);
+    if (rule.magnitude) {
+      T* size = s.hidden[0].at;
+      exponentials(s.out[1], T(rule.magnitude), size, width);
+      each(update, width, [&](int64_t i) { return factor * load(update + i) * load(size + i); });
+    } else {
+      each(update, width, [&](int64_t i) { return factor * load(update + i); });
     }
     std::memcpy(a.update + begin, update, count * sizeof(T));
   }
@@ -799,8 +889,7 @@ template <class T> struct Step {
     double* sums = scratches->sums.data();
     for_pieces([&](Scratch<T>&, int64_t piece, int64_t, int64_t begin, int64_t end) {
       const int64_t whole = begin + (end - begin) / kPack<T> * kPack<T>;
-      Value<T> lanes = squares(a.update + begin, whole - begin);
-      T total = sum<T>(lanes);
+      T total = sum_of_squares(a.update + begin, whole - begin);
       for (int64_t i = whole; i < end; ++i) total += a.update[i] * a.update[i];
       sums[piece] = total;
     });
@@ -813,31 +902,47 @@ template <class T> struct Step {
     });
   }
 
-  void run() const {
-    if (!shape.vector) factor();
-    sum_squares();
+  template <bool vector> void run() const {
+    if (!vector) factor();
+    sum_squares<vector>();
     invert_sizes();
-    run_network();
+    run_network<vector>();
     if (rule.normalise_update && !plan.raw) normalise();
   }
 };
 
 // What Python passes for φ: pointers to each layer's weights and biases, then to the decays; and how
 // far apart functions are in each, 0 where they share it.
-template <class T>
-Weights<T> weights_of(const Rule& rule, const T* const* pointers, const int64_t* strides,
-                      const T* numbers, int64_t number_stride, int64_t function) {
-  Weights<T> phi;
-  for (int l = 0; l < rule.layers; ++l) {
-    phi.weights.push_back(pointers[2 * l] + function * strides[2 * l]);
-    phi.biases.push_back(pointers[2 * l + 1] + function * strides[2 * l + 1]);
+template <class T> struct Phi {
+  const T* const* pointers;
+  const int64_t* strides;
+  const T* numbers;  // t + 1
+  int64_t number_stride;
+
+  const T* part(int k, int64_t function) const { return pointers[k] + function * strides[k]; }
+
+  void unpack(const Rule& rule, const int32_t* widths, int64_t function, Weights<T>& into) const {
+    const int outputs = widths[1], features = widths[0] - rule.times * kTimes;
+    into.first = part(0, function);
+    std::memcpy(&into.beta, part(2 * rule.layers, function), sizeof into.beta);
+    into.first_bias.assign(part(1, function), part(1, function) + outputs);
+    if (rule.times)
+      for (int k = 0; k < kTimes; ++k) {
+        const T t = numbers[function * number_stride] - 1;
+        const T time = std::tanh(t / T(kTimeScales[k]) - 1);
+        for (int h = 0; h < outputs; ++h)
+          into.first_bias[h] += time * into.first[(features + k) * outputs + h];
+      }
+    into.biases.resize(rule.layers);
+    into.layers.resize(rule.layers);
+    for (int l = 1; l < rule.layers; ++l) {
+      into.biases[l] = part(2 * l + 1, function);
+      const int used = l + 1 < rule.layers ? widths[l + 1] : rule.magnitude ? 2 : 1;
+      into.layers[l].pack(part(2 * l, function), widths[l], used, widths[l + 1],
+                          [](int k) { return k; }, [](int) { return T(1); });
+    }
   }
-  phi.momentum = pointers[2 * rule.layers] + function * strides[2 * rule.layers];
-  phi.second_moment = phi.momentum + kDecays;
-  phi.factored = phi.second_moment + 1;
-  phi.number = numbers[function * number_stride];
-  return phi;
-}
+};
 
 template <class T>
 Arrays<T> arrays_of(const Shape& shape, int64_t function, int64_t n, const T* gradient,
@@ -861,20 +966,25 @@ Arrays<T> arrays_of(const Shape& shape, int64_t function, int64_t n, const T* gr
 
 template <class T>
 void step(const Rule& rule, const int32_t* inputs, const int32_t* widths, const Shape* shapes,
-          const T* const* pointers, const int64_t* strides, const T* numbers, int64_t number_stride,
-          const T* gradient, const T* theta, T* const* before, T* const* after, T* update,
-          int64_t functions, int64_t n) {
+          const Phi<T>& phi, const T* gradient, const T* theta, T* const* before, T* const* after,
+          T* update, int64_t functions, int64_t n) {
   std::vector<Plan> plans;
   for (int k = 0; k < rule.tensors; ++k) plans.emplace_back(rule, inputs, shapes[k]);
-  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(rule.threads, functions * n / kWork));
+  const int64_t worth = std::max<int64_t>(1, functions * n / kWork);
+  const int64_t threads = std::min<int64_t>(rule.threads, worth);
   std::vector<Scratch<T>> scratches(threads);
   std::atomic<bool> failed{false};
   auto run = [&](Scratch<T>* own, int64_t count, int64_t function, int k) {
     try {
-      const auto phi = weights_of(rule, pointers, strides, numbers, number_stride, function);
+      if (own->function != function) phi.unpack(rule, widths, function, own->phi);
+      own->function = function;
       const auto arrays = arrays_of(shapes[k], function, n, gradient, theta, before + 4 * k,
                                     after + 4 * k, update);
-      Step<T>{rule, shapes[k], plans[k], widths, phi, arrays, own, count}.run();
+      const Step<T> step{rule, shapes[k], plans[k], widths, own->phi, arrays, own, count};
+      if (shapes[k].vector)
+        step.template run<true>();
+      else
+        step.template run<false>();
     } catch (const std::bad_alloc&) {
       failed = true;
     }
@@ -882,7 +992,7 @@ void step(const Rule& rule, const int32_t* inputs, const int32_t* widths, const 
   // Threads share out small tensors, and work on large ones together.
   for_chunks(scratches.data(), threads, functions * rule.tensors, [&](Scratch<T>& s, int64_t i) {
     const int k = int(i % rule.tensors);
-    if (shapes[k].size < kLarge && shapes[k].size) run(&s, 1, i / rule.tensors, k);
+    if (shapes[k].size < kLarge) run(&s, 1, i / rule.tensors, k);
   });
   for (int64_t i = 0; i < functions * rule.tensors; ++i) {
     const int k = int(i % rule.tensors);
@@ -901,8 +1011,8 @@ void step(const Rule& rule, const int32_t* inputs, const int32_t* widths, const 
                                const int64_t* strides, const T* numbers, int64_t number_stride,  \
                                const T* gradient, const T* theta, T* const* before,              \
                                T* const* after, T* update, int64_t functions, int64_t n) try {   \
-    step<T>(*rule, inputs, widths, shapes, pointers, strides, numbers, number_stride, gradient,  \
-            theta, before, after, update, functions, n);                                         \
+    step<T>(*rule, inputs, widths, shapes, {pointers, strides, numbers, number_stride},          \
+            gradient, theta, before, after, update, functions, n);                               \
     return 0;                                                                                    \
   } catch (const std::bad_alloc&) {                                                              \
     return 1;                                                                                    \
