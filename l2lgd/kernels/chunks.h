@@ -10,9 +10,10 @@
 
 namespace {
 
-// Calls work(scratch, chunk) for all chunks, each of so many scratches on a thread of its own: of
-// PyTorch's OpenMP, whose waiting threads would otherwise be in the way, else of the system. Neighbouring
-// chunks share lines of the cache, so each thread has a part of its own before it helps others.
+// Calls work(scratch, chunk) for all chunks, each of the scratches on a thread of its own: of
+// PyTorch's OpenMP, whose waiting threads would otherwise be in the way, else of the system.
+// Neighbouring chunks share lines of the cache, so each thread has a part of its own before it helps
+// others.
 template <class S, class Work>
 void for_chunks(S* scratches, int64_t parts, int64_t chunks, Work work) {
   if (parts == 1) {

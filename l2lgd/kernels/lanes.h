@@ -11,6 +11,7 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))  // of lambdas
 
 namespace {
 
@@ -77,6 +78,65 @@ template <class T> INLINE typename Lanes<T>::Value exp2(typename Lanes<T>::Value
 #pragma GCC unroll 16
   for (int k = degree - 1; k >= 0; --k) y = y * f + L::kExp2[k];
   return y * power;
+}
+
+template <class T> using Value = typename Lanes<T>::Value;
+template <class T> constexpr int kLanes = kVectorBytes / sizeof(T);
+
+template <class T> INLINE Value<T> load(const T* from) {
+  return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(from);
+}
+template <class T> INLINE void store(T* to, Value<T> value) {
+  *reinterpret_cast<typename Lanes<T>::Unaligned*>(to) = value;
+}
+template <class T> INLINE Value<T> fill(T x) { return x - Value<T>{}; }
+
+// to[i] = f(i) for whole vectors, the last of which may go beyond the end.
+template <class T, class F> INLINE void each(T* to, int64_t count, F f) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, f(i));
+}
+
+template <class T> INLINE T sum(Value<T> lanes) {
+  T x[kLanes<T>];
+  store(x, lanes);
+  for (int half = kLanes<T> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  return x[0];
+}
+
+// x^(-1/2).
+template <class T> INLINE Value<T> inverse_root(Value<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {  // two thirds of what a root and a division take
+    const auto guess = (Value<T>)_mm512_rsqrt14_ps((__m512)x);
+    const auto better = guess * (T(1.5) - T(0.5) * x * guess * guess);
+    return better == better ? better : guess;  // of zero and infinity, the guess is right
+  } else {
+    return T(1) / (Value<T>)_mm512_sqrt_pd((__m512d)x);
+  }
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>)
+    return T(1) / (Value<T>)_mm256_sqrt_ps((__m256)x);
+  else
+    return T(1) / (Value<T>)_mm256_sqrt_pd((__m256d)x);
+#else
+  for (int i = 0; i < kLanes<T>; ++i) x[i] = T(1) / std::sqrt(x[i]);
+  return x;
+#endif
+}
+
+// to[i] = exp(factor · x[i]) for whole vectors, also where exp2 has an end.
+template <class T> void exponentials(const T* x, T factor, T* to, int64_t count) {
+  const Value<T> scale = fill(T(factor * kLog2e)), high = fill(T(Lanes<T>::kLargest));
+  typename Lanes<T>::Bits beyond = {};
+  each(to, count, [&](int64_t i) {
+    const Value<T> t = scale * load(x + i);
+    beyond |= (t > high) | (t < -high);
+    return exp2<T>(t);
+  });
+  bool any = false;
+  for (int i = 0; i < kLanes<T>; ++i) any |= beyond[i] != 0;
+  for (int64_t i = 0; any && i < count; ++i) to[i] = std::exp(factor * x[i]);
 }
 
 }  // namespace

@@ -24,8 +24,7 @@
 
 #include "chunks.h"
 #include "lanes.h"
-
-#define INLINED __attribute__((always_inline))
+#include "layer.h"
 
 // What Python passes; both layouts are repeated in mlp.py.
 struct Rule {
@@ -62,44 +61,13 @@ enum Input {
 constexpr int kFeatures = kInputs * kDecays;  // room for
 constexpr int kChannels[kInputs] = {1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3};
 
-#if defined(__AVX512F__)
-constexpr int kVectors = 4;  // are worked on at once
-#else
-constexpr int kVectors = 2;  // with half as many registers
-#endif
-constexpr int kTile = 4;           // outputs of a layer at once
-constexpr int kLine = 64;          // bytes of the cache
 constexpr int64_t kPiece = 8192;   // coordinates that have a sum of their own
 constexpr int64_t kLines = 128;    // whose sum is exact enough
 constexpr int64_t kGroups = 16;    // of lines, at most
 constexpr int64_t kLarge = 1 << 16;  // coordinates of a tensor that threads share
 constexpr int64_t kWork = 1 << 14;   // coordinates that are worth a thread
 
-template <class T> using Value = typename Lanes<T>::Value;
-template <class T> constexpr int kLanes = kVectorBytes / sizeof(T);
-template <class T> constexpr int kPack = kVectors * kLanes<T>;
 template <class T> constexpr int kBlock = 1024 / sizeof(T);
-
-template <class T> INLINE Value<T> load(const T* from) {
-  return *reinterpret_cast<const typename Lanes<T>::Unaligned*>(from);
-}
-template <class T> INLINE void store(T* to, Value<T> value) {
-  *reinterpret_cast<typename Lanes<T>::Unaligned*>(to) = value;
-}
-template <class T> INLINE Value<T> fill(T x) { return x - Value<T>{}; }
-
-// to[i] = f(i) for whole vectors, the last of which may go beyond the end.
-template <class T, class F> INLINE void each(T* to, int64_t count, F f) {
-  for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, f(i));
-}
-
-template <class T> INLINE T sum(Value<T> lanes) {
-  T x[kLanes<T>];
-  store(x, lanes);
-  for (int half = kLanes<T> / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
-}
 
 // Calls f(0), f(1), f(2), with constants.
 template <class F> INLINE void for_decays(F f) {
@@ -109,116 +77,13 @@ template <class F> INLINE void for_decays(F f) {
 }
 static_assert(kDecays == 3);
 
-// x^(-1/2).
-template <class T> INLINE Value<T> inverse_root(Value<T> x) {
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<T, float>) {  // two thirds of what a root and a division take
-    const auto guess = (Value<T>)_mm512_rsqrt14_ps((__m512)x);
-    const auto better = guess * (T(1.5) - T(0.5) * x * guess * guess);
-    return better == better ? better : guess;  // of zero and infinity, the guess is right
-  } else {
-    return T(1) / (Value<T>)_mm512_sqrt_pd((__m512d)x);
-  }
-#elif defined(__AVX__)
-  if constexpr (std::is_same_v<T, float>)
-    return T(1) / (Value<T>)_mm256_sqrt_ps((__m256)x);
-  else
-    return T(1) / (Value<T>)_mm256_sqrt_pd((__m256d)x);
-#else
-  for (int i = 0; i < kLanes<T>; ++i) x[i] = T(1) / std::sqrt(x[i]);
-  return x;
-#endif
-}
-
 // Of numbers that are not too small. NaN stays NaN.
 template <class T> INLINE Value<T> inverse_root_of_least(Value<T> x) {
   const Value<T> least = fill(T(kLeast));
   return inverse_root<T>(x < least ? least : x);
 }
 
-// to[i] = exp(factor · x[i]) for whole vectors, also where exp2 has an end.
-template <class T> void exponentials(const T* x, T factor, T* to, int64_t count) {
-  const Value<T> scale = fill(T(factor * kLog2e)), high = fill(T(Lanes<T>::kLargest));
-  typename Lanes<T>::Bits beyond = {};
-  each(to, count, [&](int64_t i) {
-    const Value<T> t = scale * load(x + i);
-    beyond |= (t > high) | (t < -high);
-    return exp2<T>(t);
-  });
-  bool any = false;
-  for (int i = 0; i < kLanes<T>; ++i) any |= beyond[i] != 0;
-  for (int64_t i = 0; any && i < count; ++i) to[i] = std::exp(factor * x[i]);
-}
-
-// -- layers -------------------------------------------------------------------------------------
-
-// A layer's weights (inputs, outputs), packed so that a product reads them in order.
-template <class T> struct Layer {
-  int inputs, outputs;
-  std::vector<T> packed;  // tiles of M outputs, each (inputs, M)
-
-  // Input k has its weights in row rows[k] of a matrix with so many columns, times factors[k].
-  template <class Row, class Factor>
-  void pack(const T* weights, int inputs, int outputs, int columns, Row row, Factor factor) {
-    this->inputs = inputs;
-    this->outputs = outputs;
-    packed.clear();
-    for (int begin = 0; begin < outputs; begin += kTile)
-      for (int k = 0; k < inputs; ++k)
-        for (int m = begin; m < std::min(begin + kTile, outputs); ++m)
-          packed.push_back(factor(k) * weights[int64_t(row(k)) * columns + m]);
-  }
-
-  // out[m] = Σ_k w[k, m] x[k] + bias[m], or + biases[m] of each coordinate, for whole packs. With
-  // `rectify`, its positive part.
-  template <bool rectify>
-  void run(const T* const* x, const T* bias, const T* const* biases, T* const* out, int64_t width) const {
-    const T* weights = packed.data();
-    int begin = 0;
-    auto tile = [&](auto M) {
-      for (int64_t at = 0; at < width; at += kPack<T>)
-        product<M, rectify>(weights, x, bias ? bias + begin : nullptr,
-                            biases ? biases + begin : nullptr, out + begin, at);
-      weights += int64_t(M) * inputs;
-      begin += M;
-    };
-    while (begin + kTile <= outputs) tile(std::integral_constant<int, kTile>());
-    switch (outputs - begin) {
-      case 1: return tile(std::integral_constant<int, 1>());
-      case 2: return tile(std::integral_constant<int, 2>());
-      case 3: return tile(std::integral_constant<int, 3>());
-    }
-  }
-
-  template <int M, bool rectify>
-  INLINE void product(const T* weights, const T* const* x, const T* bias, const T* const* biases,
-                      T* const* out, int64_t at) const {
-    Value<T> acc[M][kVectors];
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) {
-        acc[m][i] = biases ? load(biases[m] + at + i * kLanes<T>) : Value<T>{};
-        if (bias) acc[m][i] += bias[m];
-      }
-    for (int k = 0; k < inputs; ++k, weights += M) {
-      Value<T> factor[kVectors];
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) factor[i] = load(x[k] + at + i * kLanes<T>);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-        for (int i = 0; i < kVectors; ++i) acc[m][i] += weights[m] * factor[i];
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) {
-        const Value<T> y = acc[m][i];
-        store(out[m] + at + i * kLanes<T>, rectify && true ? (y < Value<T>{} ? Value<T>{} : y) : y);
-      }
-  }
-};
+// -- what there is of a function, of a tensor and of a block ------------------------------------
 
 // Decays of the running means.
 template <class T> struct Betas { T momentum[kDecays], second_moment, factored[kDecays]; };
@@ -231,8 +96,6 @@ template <class T> struct Weights {
   std::vector<const T*> biases;
   std::vector<Layer<T>> layers;  // but for the first one, which differs from tensor to tensor
 };
-
-// -- features -----------------------------------------------------------------------------------
 
 struct Feature {
   int input, channel;
@@ -301,7 +164,7 @@ template <class T> struct Table {
 
   void resize(int64_t channels, int64_t size) {
     n = size;
-    stride = (n + kPack<T> - 1) / kPack<T> * kPack<T> + kPack<T>;
+    stride = whole_packs<T>(n) + kPack<T>;
     numbers.assign(channels * stride, T(0));
   }
   T* operator[](int64_t channel) { return &numbers[channel * stride]; }
@@ -409,6 +272,9 @@ INLINE void expand(const Block<T>& b, bool inner, const Table<T>& across, const 
   }
 }
 
+// -- the step -----------------------------------------------------------------------------------
+
+// Of one tensor of one function.
 template <class T> struct Step {
   const Rule& rule;
   const Shape& shape;
@@ -429,7 +295,7 @@ template <class T> struct Step {
 
   int64_t slices() const { return plan.by_matrix ? shape.matrices : 1; }
   int64_t slice_size() const { return shape.size / slices(); }
-  int64_t pieces_of_slice() const { return (slice_size() + kPiece - 1) / kPiece; }
+  int64_t pieces_of_slice() const { return ceil_div(slice_size(), kPiece); }
 
   // Calls work(scratch, piece, slice, begin, end) for all pieces, on threads.
   template <class Work> void for_pieces(Work work) const {
@@ -449,8 +315,8 @@ template <class T> struct Step {
     Table<T>&across = own.sides[0].means, &along = own.sides[1].means;
     across.resize(1, shape.outer * line);
     along.resize(1, shape.size / shape.second);
-    const int64_t lines = std::max((shape.first + kGroups - 1) / kGroups, (kPiece + line - 1) / line);
-    const int64_t groups = (shape.first + lines - 1) / lines;
+    const int64_t lines = std::max(ceil_div(shape.first, kGroups), ceil_div(kPiece, line));
+    const int64_t groups = ceil_div(shape.first, lines);
     own.line_sums.assign(shape.outer * groups * line, 0.0);
     for (int64_t i = 0; i < threads; ++i) scratches[i].line.resize(line);
     for_chunks(scratches, threads, shape.outer * groups, [&](Scratch<T>& s, int64_t chunk) {
@@ -526,7 +392,8 @@ template <class T> struct Step {
         T *value = side.values[d], *root = side.inverse_roots[d], *factor = side.factors[d];
         for (int64_t i = 0; i < n; ++i) value[i] = beta * before[d * n + i] + (1 - beta) * mean[i];
         std::memcpy(after + d * n, value, n * sizeof(T));
-        each(root, n, [&](int64_t i) { return inverse_root<T>(load(value + i) + T(kRootEpsilon)); });
+        const T epsilon = T(kRootEpsilon);
+        each(root, n, [&](int64_t i) { return inverse_root<T>(load(value + i) + epsilon); });
         std::fill(root + n, root + side.values.stride, T(0));
         if (is_row)
           relative(value, factor);
@@ -623,29 +490,16 @@ template <class T> struct Step {
     const Arrays<T> a = this->a;  // nothing that is written lies among these
     const Betas<T> beta = phi.beta;
     int64_t i = 0;
+    auto all = [&](int input, int d, Value<T> x) INLINED { sink(i, input, d, x); };
     for (; i + kLanes<T> <= count; i += kLanes<T>)
-      visit<first, vector, true>(a, beta, scale, begin, i, kLanes<T>,
-                                 [&](int input, int d, Value<T> x) INLINED { sink(i, input, d, x); });
+      visit<first, vector, true>(a, beta, scale, begin, i, kLanes<T>, all);
     if (i == count) return;
-    visit<first, vector, false>(a, beta, scale, begin, i, count - i,
-                                [&](int input, int d, Value<T> x) INLINED {
-                                  Value<T> some = {};
-                                  std::memcpy(&some, &x, (count - i) * sizeof(T));
-                                  sink(i, input, d, some);
-                                });
-  }
-
-  // Asks for what a block will read, while arithmetic on the one before hides how long that takes.
-  template <bool first> void prefetch(int64_t begin) const {
-    const int64_t end = std::min(begin + kBlock<T>, shape.size);
-    const T* momentum = first ? a.momentum : a.new_momentum;
-    const T* second_moment = first ? a.second_moment : a.new_second_moment;
-    for (int64_t i = begin; i < end; i += kLine / int(sizeof(T))) {
-      __builtin_prefetch(a.gradient + i);
-      __builtin_prefetch(a.theta + i);
-      __builtin_prefetch(second_moment + i);
-      for (int d = 0; d < kDecays; ++d) __builtin_prefetch(momentum + d * shape.size + i);
-    }
+    auto some = [&](int input, int d, Value<T> x) INLINED {
+      Value<T> y = {};
+      std::memcpy(&y, &x, (count - i) * sizeof(T));
+      sink(i, input, d, y);
+    };
+    visit<first, vector, false>(a, beta, scale, begin, i, count - i, some);
   }
 
   // What a block's rows and columns have, for each of its coordinates.
@@ -686,12 +540,12 @@ template <class T> struct Step {
       Value<T> squares[kFeatures] = {};
       for (; begin < end; begin += kBlock<T>) {
         const int64_t count = std::min<int64_t>(kBlock<T>, end - begin);
-        prefetch<true>(begin + kBlock<T>);
         Scale<T> scale;
         if constexpr (!vector) scale = expand_sides(s.block, begin, count);
-        visit_all<true, vector>(scale, begin, count, [&](int64_t, int input, int d, Value<T> x) INLINED {
+        auto add = [&](int64_t, int input, int d, Value<T> x) INLINED {
           squares[input * kDecays + d] += x * x;
-        });
+        };
+        visit_all<true, vector>(scale, begin, count, add);
         if constexpr (!vector)
           for (const Input input : {kRow, kColumn, kInverseRootRow, kInverseRootColumn})
             if (plan.needs[input])
@@ -843,18 +697,17 @@ template <class T> struct Step {
 
   template <bool vector>
   void network(Scratch<T>& s, T factor, bool in_run, int64_t begin, int64_t count) const {
-    int64_t width = (count + kPack<T> - 1) / kPack<T> * kPack<T>;
+    const int64_t width = whole_packs<T>(count);
     const bool copied = begin + width > shape.size, clips = this->clips();
     Scale<T> scale;
     if constexpr (!vector) scale = in_run ? place_sides(s, begin) : expand_all(s, begin, count);
-    visit_all<false, vector>(
-        scale, begin, copied ? count : width, [&](int64_t i, int input, int d, Value<T> x) INLINED {
-          const bool in_memory = (input == kGradient && !clips) || input == kParameter ||
-                                 input == kSecondMoment || input == kMomentum;
-          if (in_memory ? copied : plan.wants[input * kDecays + d])
-            store(s.block.rows[input][d].at + i, x);
-        });
-    prefetch<false>(begin + kBlock<T>);
+    auto put = [&](int64_t i, int input, int d, Value<T> x) INLINED {
+      const bool in_memory = (input == kGradient && !clips) || input == kParameter ||
+                             input == kSecondMoment || input == kMomentum;
+      if (in_memory ? copied : plan.wants[input * kDecays + d])
+        store(s.block.rows[input][d].at + i, x);
+    };
+    visit_all<false, vector>(scale, begin, copied ? count : width, put);
     s.x.clear();
     for (const Feature& f : plan.each) s.x.push_back(place(s.block, f, begin, copied));
     for (int l = 0; l < rule.layers; ++l) {
@@ -911,8 +764,8 @@ template <class T> struct Step {
   }
 };
 
-// What Python passes for φ: pointers to each layer's weights and biases, then to the decays; and how
-// far apart functions are in each, 0 where they share it.
+// What Python passes for φ: pointers to the weights and the biases of each layer, then to decays; and
+// how far apart functions are in each, 0 where they share it.
 template <class T> struct Phi {
   const T* const* pointers;
   const int64_t* strides;

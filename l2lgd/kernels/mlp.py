@@ -1,11 +1,11 @@
 """The compiled per-parameter MLP on PyTorch tensors: a step of B functions of n coordinates.
 
-It is that of :class:`l2lgd.optimizers.mlp.MLPRule`. All tensors are on the CPU, contiguous, and of
-one type, float32 or float64.
+It is that of :class:`l2lgd.optimizers.mlp.MLPRule`, for float32 and float64.
 """
 
 import ctypes
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from l2lgd.kernels.build import SUFFIXES, call, library
+from l2lgd.kernels.coordinatewise import can_read
 
 LANGUAGE = "C++"
 NAME = "mlp"
@@ -55,7 +56,7 @@ class Tensors(NamedTuple):
 
 
 class Phi(NamedTuple):
-    """The weights; with a first dimension of B where each function has its own."""
+    """The weights; B times as many where each function has its own."""
 
     layers: Sequence[tuple[Tensor, Tensor]]  # weight (inputs, outputs), bias (outputs,)
     decays: Tensor  # β (7,)
@@ -91,8 +92,9 @@ class _Described(NamedTuple):
 
     rule: _Rule
     arrays: tuple[Any, ...]  # inputs, widths, shapes
-    expected: tuple[tuple[int, ...], ...]  # shapes of the state, without B
-    n: int
+    state: tuple[tuple[int, ...], ...]  # shapes, without B
+    sizes: tuple[int, ...]  # of the weights and biases of each layer, and of decays
+    n: int  # coordinates; 0 where a tensor has none
 
 
 def is_available() -> bool:
@@ -108,7 +110,7 @@ def step(
     parameters: Tensor,
     state: State,
     in_place: bool = False,
-) -> tuple[Tensor, list[list[Tensor]]]:
+) -> tuple[Tensor, list[Sequence[Tensor]]] | None:
     """One step of every function.
 
     Args:
@@ -119,40 +121,57 @@ def step(
 
     Returns:
         The update (B, n), and the next state. Where the rule makes updates orthogonal, those of
-        matrices are as they are before that.
+        matrices are as they are before that. None where a tensor is not one that the kernel can
+        read: contiguous on the CPU, with memory of its own, of this shape and one type.
     """
-    described = _described(settings, tensors)
-    count = len(gradient)
-    flat = [part for parts in state for part in parts]
-    layers = [part for layer in phi.layers for part in layer]
-    _check(described, settings, count, flat, (gradient, parameters), (*layers, phi.decays), number)
+    known, count = _described(settings, tensors), len(gradient)
+    before = [part for parts in state for part in parts]
+    shapes = [torch.Size((count, *shape)) for shape in known.state]
+    pairs = [*zip(before, shapes, strict=True), *((p, (count, known.n)) for p in (gradient, parameters))]
+    weights = (*(part for layer in phi.layers for part in layer), phi.decays)
+    apart = [part.numel() != size for part, size in zip(weights, known.sizes, strict=True)]
+    pairs += [(part, part.shape) for part in (*weights, number)]
+    for part, own, size in zip(weights, apart, known.sizes, strict=True):
+        if own and part.numel() != count * size:
+            return None
+    dtype = gradient.dtype
+    if dtype not in SUFFIXES or not known.n or not all(_reads(*pair, dtype) for pair in pairs):
+        return None
     update = torch.empty_like(gradient)
-    following = flat if in_place else [torch.empty_like(part) for part in flat]
-    rule = _Rule.from_buffer_copy(described.rule)
+    following = before if in_place else [torch.empty_like(part) for part in before]
+    rule = _Rule.from_buffer_copy(known.rule)
     rule.threads = torch.get_num_threads()
-    weights = (*layers, phi.decays)
-    sizes = [part.numel() for part in weights]
-    apart = [part.dim() > 1 + (k % 2 == 0 and k < len(layers)) for k, part in enumerate(weights)]
-    strides = [size // count if own else 0 for size, own in zip(sizes, apart, strict=True)]
+    strides = [size if own else 0 for own, size in zip(apart, known.sizes, strict=True)]
     call(
         NAME,
         "step",
-        gradient.dtype,
+        dtype,
         ctypes.byref(rule),
-        *described.arrays,
+        *known.arrays,
         _pointers(weights),
         (ctypes.c_int64 * len(strides))(*strides),
         ctypes.c_void_p(number.data_ptr()),
         ctypes.c_int64(number.dim() > 0),
         ctypes.c_void_p(gradient.data_ptr()),
         ctypes.c_void_p(parameters.data_ptr()),
-        _pointers(flat),
+        _pointers(before),
         _pointers(following),
         ctypes.c_void_p(update.data_ptr()),
         ctypes.c_int64(count),
-        ctypes.c_int64(described.n),
+        ctypes.c_int64(known.n),
     )
     return update, [following[k : k + 4] for k in range(0, len(following), 4)]
+
+
+def _reads(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
+    return (
+        tensor.is_cpu
+        and tensor.dtype == dtype
+        and tensor.shape == shape
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and can_read(tensor)
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -188,7 +207,13 @@ def _described(settings: Settings, tensors: Tensors) -> _Described:
         (ctypes.c_int32 * len(settings.widths))(*settings.widths),
         (_Shape * len(shapes))(*shapes),
     )
-    return _Described(rule, arrays, tuple(expected), offset)
+    sizes = [
+        size
+        for inputs, outputs in itertools.pairwise(settings.widths)
+        for size in (inputs * outputs, outputs)
+    ]
+    n = offset if all(map(math.prod, tensors.shapes)) else 0
+    return _Described(rule, arrays, tuple(expected), (*sizes, DECAYS), n)
 
 
 def _shape(shape: tuple[int, ...], axes: tuple[int, int] | None, offset: int) -> _Shape:
@@ -208,36 +233,6 @@ def _shape(shape: tuple[int, ...], axes: tuple[int, int] | None, offset: int) ->
         False,
         axes[0] == first,
     )
-
-
-def _check(
-    described: _Described,
-    settings: Settings,
-    count: int,
-    state: Sequence[Tensor],
-    flat: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    number: Tensor,
-) -> None:
-    """Raise ValueError unless every tensor is as the kernel will read it."""
-    dtype, expected = number.dtype, [(count, *shape) for shape in described.expected]
-    if dtype not in SUFFIXES:
-        raise ValueError(f"{dtype}: need float32 or float64")
-    expected += [(count, described.n)] * len(flat)
-    pairs = list(zip((*state, *flat), expected, strict=True))
-    sizes: list[tuple[int, ...]] = []
-    for inputs, outputs in zip(settings.widths, settings.widths[1:], strict=False):
-        sizes += [(inputs, outputs), (outputs,)]
-    for part, shape in zip(weights, (*sizes, (DECAYS,)), strict=True):
-        pairs.append((part, shape if part.dim() == len(shape) else (count, *shape)))
-    pairs.append((number, (count, 1) if number.dim() else ()))
-    for tensor, shape in pairs:
-        if tensor.shape != shape:
-            raise ValueError(f"shape {tuple(tensor.shape)}, expected {shape}")
-        if tensor.dtype != dtype or tensor.device.type != "cpu":
-            raise ValueError(f"{tensor.dtype} on {tensor.device}: need {dtype} on the CPU")
-        if not tensor.is_contiguous() or tensor.is_neg():
-            raise ValueError("need contiguous tensors")
 
 
 def _pointers(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
 from l2lgd.kernels import mlp as kernel
-from l2lgd.kernels.build import SUFFIXES
-from l2lgd.kernels.coordinatewise import can_read
 from l2lgd.optimizers.accumulators import Accumulators, Decays, advanced, axes, factors, zeros
-from l2lgd.optimizers.base import LearnedRule, tensors_of
+from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.initial_weights import truncated_normal
 from l2lgd.optimizers.observation import Observation
 
@@ -99,6 +97,8 @@ class MLPRule(LearnedRule[State]):
 
     observes = ("parameters", "step")
     start_decays: Tensor
+    least_decays: Tensor
+    largest_decays: Tensor
     time_scales: Tensor
 
     def __init__(
@@ -173,6 +173,11 @@ class MLPRule(LearnedRule[State]):
         self.biases = nn.ParameterList(torch.empty(pair[1]) for pair in pairs)
         decays = (*MOMENTA, second_moment_decay, *FACTORED)
         self.register_buffer("start_decays", torch.tensor(decays), persistent=False)
+        # Those of momenta have no bounds.
+        bounds = ((-math.inf, 0.0), (math.inf, 1.0))
+        for name, (momentum, other) in zip(("least", "largest"), bounds, strict=True):
+            bound = [momentum] * len(MOMENTA) + [other] * (len(decays) - len(MOMENTA))
+            self.register_buffer(f"{name}_decays", torch.tensor(bound), persistent=False)
         self.register_buffer("time_scales", torch.tensor(TIME_SCALES), persistent=False)
         if learned_decays:
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
@@ -235,8 +240,9 @@ class MLPRule(LearnedRule[State]):
         seen: Observation | None = None,
     ) -> tuple[Tensor, State]:
         assert seen is not None
-        if not torch.is_grad_enabled() and self._runs_compiled(gradient, state, seen):
-            return self._compiled(gradient, state, seen)
+        compiled = None if torch.is_grad_enabled() else self._compiled(gradient, state, seen)
+        if compiled is not None:
+            return compiled
         if self.gradient_clip is not None:
             gradient = gradient.clamp(-self.gradient_clip, self.gradient_clip)
         decays, times = self._split_decays(), self._time_features(seen)
@@ -252,10 +258,8 @@ class MLPRule(LearnedRule[State]):
         self, gradient: Tensor, state: State, seen: Observation | None = None
     ) -> Tensor:
         assert seen is not None
-        contiguous = all(part.is_contiguous() for part in tensors_of(state))
-        if not contiguous or not self._runs_compiled(gradient, state, seen):
-            return super().step_in_place(gradient, state, seen)
-        return self._compiled(gradient, state, seen, in_place=True)[0]
+        compiled = self._compiled(gradient, state, seen, in_place=True)
+        return super().step_in_place(gradient, state, seen) if compiled is None else compiled[0]
 
     def implementation(self) -> str:
         return kernel.LANGUAGE if self._has_kernel() else super().implementation()
@@ -264,51 +268,34 @@ class MLPRule(LearnedRule[State]):
         on_cpu = self.start_decays.device.type == "cpu"
         return self.backend == "auto" and on_cpu and kernel.is_available()
 
-    def _runs_compiled(self, gradient: Tensor, state: State, seen: Observation) -> bool:
-        """Can the kernel read all that a step is about?"""
-        (weights, biases, _), dtype = self._own(), self.start_decays.dtype
-        tensors = (gradient, seen.parameters, *weights, *biases, *tensors_of(state))
-        return (
-            self._has_kernel()
-            and dtype in SUFFIXES
-            and all(part.dtype == dtype and part.device.type == "cpu" for part in tensors)
-            and all(map(can_read, tensors))
-            and all(map(math.prod, self._kinds(gradient).shapes))
-        )
-
-    def _kinds(self, flat: Tensor) -> kernel.Tensors:
-        shapes = tuple(shape or (1,) for shape in self._shapes or ((flat.shape[1],),))
-        return kernel.Tensors(shapes, tuple(map(axes, shapes)))
-
     @torch.no_grad()
     def _compiled(
         self, gradient: Tensor, state: State, seen: Observation, in_place: bool = False
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, State] | None:
+        """The step by the kernel; None where it cannot be had."""
+        if not self._has_kernel():
+            return None
+        shapes = tuple(shape or (1,) for shape in self._shapes or ((gradient.shape[1],),))
         weights, biases, _ = self._own()
-        if self._stacked is not None:  # without the dimension of slices
-            weights, biases = ([part.squeeze(1) for part in parts] for parts in (weights, biases))
-        update, following = kernel.step(
+        found = kernel.step(
             self._settings,
-            self._kinds(gradient),
-            kernel.Phi(
-                [
-                    (weight.contiguous(), bias.contiguous())
-                    for weight, bias in zip(weights, biases, strict=True)
-                ],
-                self._decays().contiguous(),
-            ),
+            kernel.Tensors(shapes, tuple(map(axes, shapes))),
+            kernel.Phi(list(zip(weights, biases, strict=True)), self._decays()),
             seen.number,
             gradient.contiguous().resolve_neg(),
             seen.parameters.contiguous().resolve_neg(),
-            [tuple(part.contiguous() for part in kept) for kept in state],
+            state,
             in_place,
         )
+        if found is None:
+            return None
+        update, following = found
         if self.orthogonalise:
-            pieces = [
+            finished = [
                 piece if piece.dim() == 2 else self._finished(piece)
                 for piece in self._tensors(update)
             ]
-            update = torch.cat([piece.flatten(1) for piece in pieces], 1)
+            update = torch.cat([piece.flatten(1) for piece in finished], 1)
         return update, tuple(Accumulators(*parts) for parts in following)
 
     def _tensors(self, flat: Tensor) -> list[Tensor]:
@@ -323,8 +310,7 @@ class MLPRule(LearnedRule[State]):
         decays, shifts = self.start_decays, self._own().decay_shifts
         if shifts is not None:
             decays = 1 - (1 - decays) * torch.exp(SENSITIVITY * shifts)
-        momenta, others = decays.tensor_split([len(MOMENTA)], -1)
-        return torch.cat([momenta, others.clamp(0, 1)], -1)
+        return decays.clamp(self.least_decays, self.largest_decays)
 
     def _split_decays(self) -> Decays:
         return Decays(*self._decays().split([len(MOMENTA), 1, len(FACTORED)], -1))
