@@ -127,7 +127,10 @@ def step(
     known, count = _described(settings, tensors), len(gradient)
     before = [part for parts in state for part in parts]
     shapes = [torch.Size((count, *shape)) for shape in known.state]
-    pairs = [*zip(before, shapes, strict=True), *((p, (count, known.n)) for p in (gradient, parameters))]
+    pairs = [
+        *zip(before, shapes, strict=True),
+        *((p, (count, known.n)) for p in (gradient, parameters)),
+    ]
     weights = (*(part for layer in phi.layers for part in layer), phi.decays)
     apart = [part.numel() != size for part, size in zip(weights, known.sizes, strict=True)]
     pairs += [(part, part.shape) for part in (*weights, number)]
