@@ -24,7 +24,7 @@ State = Sequence[Sequence[Tensor]]  # of each tensor: momentum, second moment, r
 
 
 @dataclass(frozen=True)
-class Settings:
+class MLPSettings:
     """What the rule has besides weights; the names of MLPRule.
 
     Args:
@@ -102,7 +102,7 @@ def is_available() -> bool:
 
 
 def step(
-    settings: Settings,
+    settings: MLPSettings,
     tensors: Tensors,
     phi: Phi,
     number: Tensor,
@@ -178,7 +178,7 @@ def _reads(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _described(settings: Settings, tensors: Tensors) -> _Described:
+def _described(settings: MLPSettings, tensors: Tensors) -> _Described:
     clip = settings.gradient_clip
     rule = _Rule(
         inputs=len(settings.inputs),

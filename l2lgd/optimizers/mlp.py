@@ -152,7 +152,7 @@ class MLPRule(LearnedRule[State]):
         self.orthogonalise, self.normalise_update = orthogonalise, normalise_update
         self.backend = backend
         widths = [self.num_features + len(TIME_SCALES) * time, *hidden, outputs]
-        self._settings = kernel.Settings(
+        self._settings = kernel.MLPSettings(
             tuple(map(list(INPUTS).index, self.inputs)),
             tuple(widths),
             self.vector_inputs,
