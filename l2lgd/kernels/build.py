@@ -108,10 +108,14 @@ def build(name: str, compiler: str, openmp: bool) -> Path:
 
 
 def fingerprint(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
-    """Changes with source, flags, compiler and CPU; predefined macros tell the last two apart."""
+    """Changes with source, headers, flags, compiler and CPU.
+
+    Predefined macros tell the last two apart.
+    """
     asked = (*flags, "-dM", "-E", "-x", "c++", os.devnull)
     macros = run(compiler, *asked, timeout=TIMEOUT_OF_MACROS)
-    parts = (compiler, *flags, macros, source.read_text(encoding="utf-8"))
+    files = (source, *sorted(source.parent.glob("*.h")))
+    parts = (compiler, *flags, macros, *(file.read_text(encoding="utf-8") for file in files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -10,21 +10,16 @@
 // candidate.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <type_traits>
 #include <vector>
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
 
-#define INLINE inline __attribute__((always_inline))
+#include "chunks.h"
+#include "lanes.h"
 
 // What Python passes; the layout is repeated in coordinatewise.py.
 struct Network {
@@ -36,37 +31,7 @@ struct Network {
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;  // NEON, SSE
-#endif
 constexpr int kVectors = 2;  // a block is this many vectors wide
-
-// exp2(f) ≈ Σ_k kExp2[k] f^k for |f| <= 1/2, minimax in the relative error; kBias and kShift put
-// an integer n into the exponent of a number.
-template <class T> struct Lanes;
-template <> struct Lanes<float> {
-  typedef float Value __attribute__((vector_size(kVectorBytes)));
-  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
-  static constexpr float kExp2[] = {1.f,           0.6931469776f,  0.2402224209f,
-                                    0.05550733743f, 0.009671512645f, 0.001326472712f};  // 9e-8
-  static constexpr float kBias = 0x1.8p23f + 127;
-  static constexpr int kShift = 23, kLargest = 125;
-};
-template <> struct Lanes<double> {
-  typedef double Value __attribute__((vector_size(kVectorBytes)));
-  typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
-  static constexpr double kExp2[] = {
-      1.0,                     0.69314718055994533,     0.240226506959101562,
-      0.0555041086648199216,   0.00961812910758833524,  0.00133335581467899217,
-      0.000154035304625144321, 0.0000152527334899885256, 1.32154330896763992e-6,
-      1.01781980216719308e-7,  7.0741056135081428e-9,   4.43528270695727715e-10};  // 3e-18
-  static constexpr double kBias = 0x1.8p52 + 1023;
-  static constexpr int kShift = 52, kLargest = 1022;
-};
 
 // One number for each of a block's coordinates.
 template <class T> struct Pack { typename Lanes<T>::Value v[kVectors]; };
@@ -106,21 +71,6 @@ template <class T> INLINE bool any(typename Lanes<T>::Bits lanes) {
   return found;
 }
 
-// Between -bound and bound. NaN stays NaN: a comparison with it is false.
-template <class T> INLINE typename Lanes<T>::Value clamp(typename Lanes<T>::Value x, T bound) {
-  using Value = typename Lanes<T>::Value;
-  const Value high = bound - Value{}, low = -high;
-#if defined(__AVX512F__)  // GCC would make two instructions of each
-  if constexpr (std::is_same_v<T, float>)
-    return (Value)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));
-#elif defined(__AVX__)
-  if constexpr (std::is_same_v<T, float>)
-    return (Value)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)x));
-#endif
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
-
 // 1 / x, to an ulp or two, for x of at least 1 whose inverse is a normal number.
 template <class T> INLINE typename Lanes<T>::Value inverse(typename Lanes<T>::Value x) {
 #if defined(__AVX512F__)
@@ -134,23 +84,9 @@ template <class T> INLINE typename Lanes<T>::Value inverse(typename Lanes<T>::Va
 
 // 1 / (1 + exp2(t)). NaN stays NaN.
 template <class T> INLINE Pack<T> logistic2(Pack<T> t) {
-  using L = Lanes<T>;
-  constexpr int degree = sizeof(L::kExp2) / sizeof(T) - 1;
-  constexpr T largest = L::kLargest;
-  for (auto& v : t.v) {
-    const typename L::Value x = clamp<T>(v, largest);
-    const typename L::Value rounded = x + L::kBias;  // its lowest bits hold the integer part
-    const typename L::Value f = x - (rounded - L::kBias);
-    const auto power = (typename L::Value)((typename L::Bits)rounded << L::kShift);
-    typename L::Value y = L::kExp2[degree] - typename L::Value{};
-#pragma GCC unroll 16
-    for (int k = degree - 1; k >= 0; --k) y = y * f + L::kExp2[k];
-    v = inverse<T>(y * power + T(1));
-  }
+  for (auto& v : t.v) v = inverse<T>(exp2<T>(v) + T(1));
   return t;
 }
-
-constexpr double kLog2e = 1.44269504088896340736;
 
 template <class T> INLINE Pack<T> sigmoid(Pack<T> x) {
   return logistic2(broadcast(T(-kLog2e)) * x);
@@ -530,38 +466,6 @@ template <class T> INLINE void store(T* row, const Pack<T>& pack, int count) {
     std::memcpy(row, &pack, count * sizeof(T));
 }
 
-// Calls work(scratch, chunk) for all chunks, each scratch on a thread of its own: of PyTorch's
-// OpenMP, whose waiting threads would otherwise be in the way, else of the system. Neighbouring
-// chunks share lines of the cache, so each thread has a part of its own before it helps others.
-template <class S, class Work>
-void for_chunks(std::vector<S>& scratches, int64_t chunks, Work work) {
-  const int64_t parts = scratches.size();
-  std::vector<std::atomic<int64_t>> next(parts);
-  for (int64_t i = 0; i < parts; ++i) next[i] = chunks * i / parts;
-  auto run = [&](int64_t own) {
-    for (int64_t i = own; i < own + parts; ++i) {
-      const int64_t part = i % parts, end = chunks * (part + 1) / parts;
-      for (int64_t chunk; (chunk = next[part]++) < end;) work(scratches[own], chunk);
-    }
-  };
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) num_threads(int(parts))
-  for (int64_t i = 0; i < parts; ++i) run(i);
-#else
-  std::vector<std::thread> threads;
-  threads.reserve(parts);
-  try {
-    for (int64_t i = 1; i < parts; ++i) threads.emplace_back(run, i);
-  } catch (const std::system_error&) {
-    // No more threads to be had: those that started take all chunks.
-  }
-  run(0);
-  for (auto& thread : threads) thread.join();
-#endif
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // One for each thread that has chunks to work on.
 template <class T>
 std::vector<Scratch<T>> make_scratches(const Weights<T>& w, int64_t chunks, int steps,
@@ -590,7 +494,7 @@ void step(const Network& net, const T* flat, const T* gradient, States<const T> 
   const Weights<T> w(net, flat, false);
   const int64_t chunks = ceil_div(n, kStepChunk);
   auto scratches = make_scratches(w, chunks, 1, false);
-  for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
+  for_chunks(scratches.data(), scratches.size(), chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * kStepChunk);
     for (int64_t start = chunk * kStepChunk; start < end; start += kGroup * kWidth<T>) {
       const int total = int(std::min<int64_t>(kGroup * kWidth<T>, end - start));
@@ -663,7 +567,7 @@ void for_backward_blocks(const Weights<T>& w, int steps, int64_t n, int64_t widt
   const int64_t chunks = ceil_div(n, size);
   std::vector<T> sums(chunks * w.size);
   auto scratches = make_scratches(w, chunks, steps, true);
-  for_chunks(scratches, chunks, [&](Scratch<T>& s, int64_t chunk) {
+  for_chunks(scratches.data(), scratches.size(), chunks, [&](Scratch<T>& s, int64_t chunk) {
     const int64_t end = std::min(n, (chunk + 1) * size);
     std::fill(s.total.begin(), s.total.end(), Sum<T>{});
     for (int64_t begin = chunk * size; begin < end; begin += width)

@@ -108,4 +108,4 @@ def inverse_root(x: Tensor) -> Tensor:
 def _mean(before: Tensor, value: Tensor, decay: Tensor) -> Tensor:
     """β before + (1 − β) value, with a β (D,) or (B, D) for each of the second dimension."""
     beta = decay.view(*decay.shape, *[1] * (before.dim() - 2))
-    return beta * before + (1 - beta) * value
+    return torch.addcmul(beta * before, 1 - beta, value)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.accumulators import Accumulators, Decays, advanced, factors, zeros
+from l2lgd.kernels import mlp as kernel
+from l2lgd.optimizers.accumulators import Accumulators, Decays, advanced, axes, factors, zeros
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.initial_weights import truncated_normal
 from l2lgd.optimizers.observation import Observation
@@ -40,6 +41,7 @@ INPUTS = {
 }
 SMALL_FC = tuple(name for name in INPUTS if name not in ("clipped_gradient", "scaled_gradient"))
 NORMALISATIONS = ("tensor", "matrix")
+BACKENDS = ("auto", "torch")
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)  # steps
 CLIPPED = 0.1  # bound of the clipped gradient
 SENSITIVITY = 10.0  # of the logarithm of 1 − β to a weight
@@ -86,6 +88,8 @@ class MLPRule(LearnedRule[State]):
         scale_by_parameter: multiply the update with the root mean square of its tensor.
         orthogonalise: updates of matrices go through Newton–Schulz iterations.
         normalise_update: divide the update by its root mean square.
+        backend: ``auto`` runs steps without autograd in compiled code where that can be had,
+            ``torch`` never; the numbers are the same to rounding.
 
     Raises:
         ConfigError: an option is out of range.
@@ -93,6 +97,8 @@ class MLPRule(LearnedRule[State]):
 
     observes = ("parameters", "step")
     start_decays: Tensor
+    least_decays: Tensor
+    largest_decays: Tensor
     time_scales: Tensor
 
     def __init__(
@@ -114,6 +120,7 @@ class MLPRule(LearnedRule[State]):
         scale_by_parameter: bool = False,
         orthogonalise: bool = False,
         normalise_update: bool = False,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         hidden = [4, 4] if hidden_sizes is None else list(hidden_sizes)
@@ -124,6 +131,8 @@ class MLPRule(LearnedRule[State]):
         if normalise_over not in NORMALISATIONS:
             known = ", ".join(NORMALISATIONS)
             raise ConfigError(f"normalise_over={normalise_over}: choose one of {known}")
+        if backend not in BACKENDS:
+            raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
         if not self.inputs or outputs < 2 or any(size < 1 for size in hidden):
             raise ConfigError("an MLP needs inputs, 2 outputs at least, and units in each layer")
         if not 0 <= second_moment_decay < 1:
@@ -141,12 +150,34 @@ class MLPRule(LearnedRule[State]):
         self.step_size, self.magnitude = step_size, magnitude
         self.scale_by_parameter = scale_by_parameter
         self.orthogonalise, self.normalise_update = orthogonalise, normalise_update
+        self.backend = backend
         widths = [self.num_features + len(TIME_SCALES) * time, *hidden, outputs]
+        self._settings = kernel.MLPSettings(
+            tuple(map(list(INPUTS).index, self.inputs)),
+            tuple(widths),
+            self.vector_inputs,
+            time,
+            second_moment_epsilon,
+            diagonal_epsilon,
+            gradient_clip,
+            normalise_over,
+            normalisation_epsilon,
+            step_size,
+            magnitude,
+            scale_by_parameter,
+            orthogonalise,
+            normalise_update,
+        )
         pairs = list(itertools.pairwise(widths))
         self.weights = nn.ParameterList(torch.empty(pair) for pair in pairs)  # (inputs, outputs)
         self.biases = nn.ParameterList(torch.empty(pair[1]) for pair in pairs)
         decays = (*MOMENTA, second_moment_decay, *FACTORED)
         self.register_buffer("start_decays", torch.tensor(decays), persistent=False)
+        # Those of momenta have no bounds.
+        bounds = ((-math.inf, 0.0), (math.inf, 1.0))
+        for name, (momentum, other) in zip(("least", "largest"), bounds, strict=True):
+            bound = [momentum] * len(MOMENTA) + [other] * (len(decays) - len(MOMENTA))
+            self.register_buffer(f"{name}_decays", torch.tensor(bound), persistent=False)
         self.register_buffer("time_scales", torch.tensor(TIME_SCALES), persistent=False)
         if learned_decays:
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
@@ -209,9 +240,12 @@ class MLPRule(LearnedRule[State]):
         seen: Observation | None = None,
     ) -> tuple[Tensor, State]:
         assert seen is not None
+        compiled = None if torch.is_grad_enabled() else self._compiled(gradient, state, seen)
+        if compiled is not None:
+            return compiled
         if self.gradient_clip is not None:
             gradient = gradient.clamp(-self.gradient_clip, self.gradient_clip)
-        decays, times = self._decays(), self._time_features(seen)
+        decays, times = self._split_decays(), self._time_features(seen)
         updates, following = [], []
         pairs = zip(self._tensors(gradient), self._tensors(seen.parameters), strict=True)
         for (own, theta), before in zip(pairs, state, strict=True):
@@ -220,6 +254,50 @@ class MLPRule(LearnedRule[State]):
             following.append(kept)
         return torch.cat(updates, 1), tuple(following)
 
+    def step_in_place(
+        self, gradient: Tensor, state: State, seen: Observation | None = None
+    ) -> Tensor:
+        assert seen is not None
+        compiled = self._compiled(gradient, state, seen, in_place=True)
+        return super().step_in_place(gradient, state, seen) if compiled is None else compiled[0]
+
+    def implementation(self) -> str:
+        return kernel.LANGUAGE if self._has_kernel() else super().implementation()
+
+    def _has_kernel(self) -> bool:
+        on_cpu = self.start_decays.device.type == "cpu"
+        return self.backend == "auto" and on_cpu and kernel.is_available()
+
+    @torch.no_grad()
+    def _compiled(
+        self, gradient: Tensor, state: State, seen: Observation, in_place: bool = False
+    ) -> tuple[Tensor, State] | None:
+        """The step by the kernel; None where it cannot be had."""
+        if not self._has_kernel():
+            return None
+        shapes = tuple(shape or (1,) for shape in self._shapes or ((gradient.shape[1],),))
+        weights, biases, _ = self._own()
+        found = kernel.step(
+            self._settings,
+            kernel.Tensors(shapes, tuple(map(axes, shapes))),
+            kernel.Phi(list(zip(weights, biases, strict=True)), self._decays()),
+            seen.number,
+            gradient.contiguous().resolve_neg(),
+            seen.parameters.contiguous().resolve_neg(),
+            state,
+            in_place,
+        )
+        if found is None:
+            return None
+        update, following = found
+        if self.orthogonalise:
+            finished = [
+                piece if piece.dim() == 2 else self._finished(piece)
+                for piece in self._tensors(update)
+            ]
+            update = torch.cat([piece.flatten(1) for piece in finished], 1)
+        return update, tuple(Accumulators(*parts) for parts in following)
+
     def _tensors(self, flat: Tensor) -> list[Tensor]:
         """(B, n) → (B, *shape) of each tensor; a scalar is a vector of one number."""
         shapes = self._shapes or ((flat.shape[1],),)
@@ -227,12 +305,15 @@ class MLPRule(LearnedRule[State]):
         pairs = zip(pieces, shapes, strict=True)
         return [piece.unflatten(1, shape or (1,)) for piece, shape in pairs]
 
-    def _decays(self) -> Decays:
+    def _decays(self) -> Tensor:
+        """β (7,) or (B, 7)."""
         decays, shifts = self.start_decays, self._own().decay_shifts
         if shifts is not None:
             decays = 1 - (1 - decays) * torch.exp(SENSITIVITY * shifts)
-        momentum, second, factored = decays.split([len(MOMENTA), 1, len(FACTORED)], -1)
-        return Decays(momentum, second.clamp(0, 1), factored.clamp(0, 1))
+        return decays.clamp(self.least_decays, self.largest_decays)
+
+    def _split_decays(self) -> Decays:
+        return Decays(*self._decays().split([len(MOMENTA), 1, len(FACTORED)], -1))
 
     def _time_features(self, seen: Observation) -> Tensor | None:
         """(11,), (B, 1, 11) where the functions are at different steps, or None."""
@@ -260,7 +341,11 @@ class MLPRule(LearnedRule[State]):
         if self.scale_by_parameter:
             size = theta.flatten(1).square().mean(1) + SCALE_EPSILON
             update = update * size.sqrt()[:, None, None]
-        update = update.reshape(gradient.shape)
+        return self._finished(update.reshape(gradient.shape))
+
+    def _finished(self, update: Tensor) -> Tensor:
+        """g_t of one tensor, of what its coordinates would have alone."""
+        vector = update.dim() == 2
         if self.orthogonalise and not vector:
             update = newton_schulz(update)
         if self.normalise_update:

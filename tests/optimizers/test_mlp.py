@@ -162,6 +162,7 @@ def test_iterations_make_matrices_nearly_orthogonal() -> None:
         ({"step_size": 0.0}, "step_size=0.0: must be positive"),
         ({"gradient_clip": -1.0}, "gradient_clip=-1.0: must be positive"),
         ({"second_moment_decay": 1.0}, "second_moment_decay=1.0"),
+        ({"backend": "cpp"}, "backend=cpp: choose one of auto, torch"),
         ({"vector_inputs": 99}, "vector_inputs=99: must be 1 to 28"),
     ],
 )
