@@ -3,8 +3,8 @@
     python scripts/bench/pes_window.py                # 8 pairs, 50 steps, MLPs 64-32-10, opt=mlp
     python scripts/bench/pes_window.py --opt nn_adam
 
-Both sides are 16 particles of 2,410 parameters with minibatches of 64 images of 8 × 8 pixels, on one
-thread. Ours is a whole meta-step without the meta-optimizer: perturbations, 50 steps of all
+Both sides are 16 particles of 2,410 parameters with minibatches of 64 images of 8 × 8 pixels, on
+one thread. Ours is a whole meta-step without the meta-optimizer: perturbations, 50 steps of all
 particles at once, restarts, which are frequent with horizons of 100 to 2,000 steps, and the
 gradient. The plain loop is the same steps, one particle after the other, without restarts. They
 are run in turns; the least of each is printed, and the mean.
@@ -27,6 +27,7 @@ from l2lgd.meta.rollout import advance, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
+from l2lgd.system import runtime
 from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Optimizee, Split, Task
 from l2lgd.tasks.classification import Perceptron
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--opt", default="mlp", help="a learned rule")
     parser.add_argument("--times", type=int, default=20)
     given, words = parser.parse_known_args()
+    runtime.keep_freed_memory()
     torch.set_num_threads(1)
     task = SmallClassifiers()
     node = composed("meta_train", ["task=quadratic", f"opt={given.opt}", *words])["opt"]

@@ -201,7 +201,8 @@ class Particles(Course):
         both = torch.cat([flat + epsilon, flat - epsilon])
         pieces = both.split([weight.numel() for weight in weights], 1)
         pairs = zip(pieces, weights, strict=True)
-        return stack(self._rule, [piece.unflatten(1, weight.shape) for piece, weight in pairs])
+        phi = [piece.reshape(-1, *weight.shape).contiguous() for piece, weight in pairs]
+        return stack(self._rule, phi)
 
     def _run(self, length: int, epsilon: Tensor, fraction: float) -> tuple[Window, list[Tensor]]:
         """Do the steps; also returns last to first losses of trajectories that have ended."""
