@@ -6,9 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import LEARNED, OPTIMIZEES, classifiers, optimizer, quadratics, run_steps, tensors_of
+from helpers import (
+    LEARNED,
+    OPTIMIZEES,
+    classifiers,
+    optimizer,
+    optimizer_node,
+    quadratics,
+    run_steps,
+    tensors_of,
+)
 from torch import Tensor
 
+from l2lgd.config.building import build
 from l2lgd.meta.estimators.replay import replay
 from l2lgd.meta.estimators.textbook import textbook
 from l2lgd.meta.rollout import Position, Record, rollout, start
@@ -25,15 +35,18 @@ def make(name: str) -> Any:
         return CoordinatewiseLSTM(preprocessing="none", output_scale=1.0).double()
     if name == "lstm, backend torch":  # block by block, and where there is no compiler
         return CoordinatewiseLSTM(backend="torch").double()
-    made = optimizer(name)
+    if name == "celo":  # whose steps from θ = 0 are as small as that
+        options = optimizer_node(name)
+        options["rule"]["scale_by_parameter"] = False
+        made = build(options, "opt").double()
+        made.scale_updates(10.0)
+    else:
+        made = optimizer(name)
     if name in ("mlp", "celo"):  # away from the kinks of its ReLUs
         draw, rule = torch.Generator().manual_seed(0), getattr(made, "rule", made)
         with torch.no_grad():
             for bias in rule.biases:
                 bias += 0.1 * torch.randn(bias.shape, generator=draw, dtype=bias.dtype)
-    if name == "celo":  # whose steps from θ = 0 are as small as that
-        made.rule.scale_by_parameter = False
-        made.scale_updates(10.0)
     return made
 
 
