@@ -1,4 +1,4 @@
-"""Files of weights as others publish them, made of random numbers."""
+"""Rules that others have published: their options, and files of weights as theirs."""
 
 import struct
 from pathlib import Path
@@ -7,6 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2lgd.optimizers.mlp import INPUTS
+
+# Options of MLPRule.
+CELO: dict[str, Any] = {
+    "inputs": list(INPUTS),
+    "outputs": 3,
+    "time": False,
+    "learned_decays": False,
+    "diagonal_epsilon": 0.0,
+    "gradient_clip": 1000.0,
+    "scale_by_parameter": True,
+}
+CELO2_BASE = CELO | {
+    "hidden_sizes": [8, 8],
+    "vector_inputs": 15,
+    "second_moment_decay": 0.95,
+    "second_moment_epsilon": 1e-8,
+    "normalise_over": "matrix",
+    "normalisation_epsilon": 1e-9,
+    "magnitude": 0.0,
+    "scale_by_parameter": False,
+    "normalise_update": True,
+    "step_size": 1.0,
+}
+CELO2 = CELO2_BASE | {"orthogonalise": True}
 GROUPS = (1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3)  # numbers of each group of Celo's inputs
 UNITS = 64
 

@@ -5,39 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from published import CELO, CELO2, CELO2_BASE
 from torch import Tensor
 
 from l2lgd.kernels import mlp as kernel
 from l2lgd.optimizers.accumulators import Accumulators
 from l2lgd.optimizers.base import Optimizer, tensors_of
-from l2lgd.optimizers.mlp import INPUTS, MLPRule
+from l2lgd.optimizers.mlp import MLPRule
 from l2lgd.optimizers.observation import Observation
 
 if not kernel.is_available():
     pytest.skip("no C++ compiler, so nothing to compare with", allow_module_level=True)
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
-CELO: dict[str, Any] = {
-    "inputs": list(INPUTS),
-    "outputs": 3,
-    "time": False,
-    "learned_decays": False,
-    "diagonal_epsilon": 0.0,
-    "gradient_clip": 1000.0,
-    "scale_by_parameter": True,
-}
-CELO2_BASE = CELO | {
-    "hidden_sizes": [8, 8],
-    "vector_inputs": 15,
-    "second_moment_decay": 0.95,
-    "second_moment_epsilon": 1e-8,
-    "normalise_over": "matrix",
-    "normalisation_epsilon": 1e-9,
-    "magnitude": 0.0,
-    "scale_by_parameter": False,
-    "normalise_update": True,
-    "step_size": 1.0,
-}
 OTHERS = {
     "a linear one": {"hidden_sizes": [], "inputs": ["row", "inverse_root_column"]},
     "wide": {"hidden_sizes": [13], "outputs": 5, "inputs": ["factored_momentum", "column"]},
@@ -45,7 +25,7 @@ OTHERS = {
     "size of updates": {"normalise_update": True, "inputs": ["scaled_gradient", "parameter"]},
 }
 RULES = {"small_fc": {}, "Celo": CELO, "Celo2-base": CELO2_BASE}
-RULES |= {"Celo2": CELO2_BASE | {"orthogonalise": True}} | OTHERS
+RULES |= {"Celo2": CELO2} | OTHERS
 SHAPES = ((), (5,), (7, 3), (4, 4), (3, 3, 2, 4), (64, 32), (6, 5, 3, 3), (1, 6), (300,), (9, 1))
 ALL = {str(k): shape for k, shape in enumerate(SHAPES)}
 

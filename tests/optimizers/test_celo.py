@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from helpers import classifiers, optimizer, run_steps
-from test_mlp import CELO, flat, traced, worst
+from published import CELO
+from test_mlp import flat, traced, worst
 from torch import Tensor
 
 from l2lgd.errors import ConfigError

@@ -6,37 +6,16 @@ from typing import Any
 import pytest
 import torch
 from helpers import classifiers, optimizer
+from published import CELO, CELO2, CELO2_BASE
 from safetensors.torch import load_file
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.accumulators import axes
-from l2lgd.optimizers.mlp import INPUTS, MLPRule, newton_schulz
+from l2lgd.optimizers.mlp import MLPRule, newton_schulz
 from l2lgd.optimizers.observation import Observation
 
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
-CELO: dict[str, Any] = {
-    "inputs": list(INPUTS),
-    "outputs": 3,
-    "time": False,
-    "learned_decays": False,
-    "diagonal_epsilon": 0.0,
-    "gradient_clip": 1000.0,
-    "scale_by_parameter": True,
-}
-CELO2_BASE = CELO | {
-    "hidden_sizes": [8, 8],
-    "vector_inputs": 15,
-    "second_moment_decay": 0.95,
-    "second_moment_epsilon": 1e-8,
-    "normalise_over": "matrix",
-    "normalisation_epsilon": 1e-9,
-    "magnitude": 0.0,
-    "scale_by_parameter": False,
-    "normalise_update": True,
-    "step_size": 1.0,
-}
-CELO2 = CELO2_BASE | {"orthogonalise": True}
 
 
 def traced(file: str) -> dict[str, Tensor]:
