@@ -5,6 +5,7 @@ functions, initial parameters and minibatches as an uninterrupted one.
 """
 
 import hashlib
+import math
 
 import torch
 
@@ -19,3 +20,9 @@ def derive_seed(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A fresh CPU generator for one purpose; CPU, so that every device sees the same numbers."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+def log_uniform(low: int, high: int, generator: torch.Generator) -> int:
+    """A whole number from ``low`` to ``high``, whose logarithm is about uniform."""
+    share = torch.rand((), generator=generator).item()
+    return min(high, math.floor(low * ((high + 1) / low) ** share))

@@ -100,7 +100,8 @@ def current(words: Iterable[str], options: Iterable[str]) -> list[str]:
     for word in words:
         name, equals, value = word.lstrip("+").partition("=")
         key = name.removeprefix(f"task.{RECIPE}.")
-        if name.removeprefix("unroll.") in OF_ESTIMATOR and name.startswith("unroll."):
+        group, _, option = name.partition(".")
+        if group == "unroll" and option in OF_ESTIMATOR:
             rest.append(word.replace("unroll.", "estimator.", 1))
         elif key == name or not equals:
             rest.append(CHOICES.get(word, word))

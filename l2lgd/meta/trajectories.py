@@ -1,8 +1,9 @@
 """The trajectory that a meta-training is in the middle of, and its tensors for a checkpoint."""
 
+import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -42,15 +43,7 @@ class Trajectory:
 
     def tensors(self) -> dict[str, Tensor]:
         """θ, f(θ), ∇ and the optimizer's states."""
-        position = self.position
-        return {
-            "parameters": position.parameters,
-            "loss": position.loss,
-            "gradient": position.gradient,
-            **{
-                f"state.{index}": tensor for index, tensor in enumerate(tensors_of(position.states))
-            },
-        }
+        return kept(self.position)
 
     def marks(self) -> dict[str, Any]:
         """How it has fared."""
@@ -60,13 +53,24 @@ class Trajectory:
         """Go to where a trajectory of the same functions was when its tensors were taken."""
         for name, value in marks.items():
             setattr(self, name, value)
-        position = self.position
-        device = position.parameters.device
-        saved = (tensors[f"state.{i}"].to(device) for i in range(len(tensors) - 3))
-        position.states = [like_state(state, saved) for state in position.states]
-        position.parameters = tensors["parameters"].to(device)
-        position.loss, position.gradient = (
-            tensors["loss"].to(device),
-            tensors["gradient"].to(device),
-        )
-        position.step = step
+        self.position = put_back(self.position, step, tensors)
+
+
+def kept(at: Position) -> dict[str, Tensor]:
+    """θ, f(θ), ∇ and the optimizer's states, by names."""
+    states = {f"state.{index}": tensor for index, tensor in enumerate(tensors_of(at.states))}
+    return {"parameters": at.parameters, "loss": at.loss, "gradient": at.gradient, **states}
+
+
+def put_back(at: Position, step: int, tensors: Mapping[str, Tensor]) -> Position:
+    """Where a position of the same functions was when :func:`kept` was told of it."""
+    device = at.parameters.device
+    saved = (tensors[f"state.{index}"].to(device) for index in itertools.count())
+    return replace(
+        at,
+        parameters=tensors["parameters"].to(device),
+        states=[like_state(state, saved) for state in at.states],
+        step=step,
+        loss=tensors["loss"].to(device),
+        gradient=tensors["gradient"].to(device),
+    )

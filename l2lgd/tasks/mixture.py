@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
+from l2lgd.seeding import log_uniform
 from l2lgd.tasks.base import Optimizee, Split
 from l2lgd.tasks.classification import ACTIVATIONS, Perceptron
 from l2lgd.tasks.images import ImageTask
@@ -138,8 +139,7 @@ class PerceptronMixture(ImageTask):
         self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
     ) -> Perceptron:
         low, high = self.widths
-        share = torch.rand((), generator=generator).item()
-        width = min(high, math.floor(low * ((high + 1) / low) ** share))
+        width = log_uniform(low, high, generator)
         depth = self.depths[int(torch.randint(len(self.depths), (), generator=generator))]
         which = int(torch.randint(len(self.activations), (), generator=generator))
         widths = [torch.Size(image).numel(), *[width] * depth, num_classes]

@@ -21,6 +21,7 @@ from l2lgd.meta.estimators.base import Course, Ended, Estimator, MetaProblem, Un
 from l2lgd.meta.estimators.trips import Trips
 from l2lgd.meta.estimators.window import Window
 from l2lgd.meta.rollout import Position, advance, start
+from l2lgd.meta.trajectories import kept, put_back
 from l2lgd.optimizers.base import Optimizer, like_state, map_state, tensors_of
 from l2lgd.optimizers.vectorised import stack
 from l2lgd.seeding import generator
@@ -139,37 +140,26 @@ class Particles(Course):
         pass  # pairs that diverged have been replaced
 
     def tensors(self) -> dict[str, Tensor]:
-        at = self._at
-        states = {f"state.{index}": part for index, part in enumerate(tensors_of(at.states))}
         return {
-            "parameters": at.parameters,
-            "loss": at.loss,
-            "gradient": at.gradient,
             "initial": self._initial,
             "lowest": self._lowest,
             "accumulated": self._accumulated,
             "trips": self._trips.tensor(),
-            **states,
+            **kept(self._at),
         }
 
     def restore(self, step: int, marks: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self._trips.restore(tensors["trips"])
-        optimizee, device = self._trips.optimizee(), self._at.parameters.device
-        kept = {name: part.to(device) for name, part in tensors.items()}
-        saved = iter(kept[f"state.{i}"] for i in range(sum(k.startswith("state.") for k in kept)))
         self._at = replace(
-            self._at,
-            optimizee=optimizee,
-            step=step,
+            put_back(self._at, step, tensors),
+            optimizee=self._trips.optimizee(),
             begun=self._trips.begun(),
             horizon=self._trips.horizons(),
-            states=[like_state(state, saved) for state in self._at.states],
-            parameters=kept["parameters"],
-            loss=kept["loss"],
-            gradient=kept["gradient"],
         )
-        self._initial, self._lowest = kept["initial"], kept["lowest"]
-        self._accumulated = kept["accumulated"]
+        device = self._at.parameters.device
+        self._initial, self._lowest, self._accumulated = (
+            tensors[name].to(device) for name in ("initial", "lowest", "accumulated")
+        )
 
     def restart_all(self, fraction: float) -> None:
         """Have every pair begin another trajectory."""

@@ -1,6 +1,5 @@
 """Which functions particles are on, since when, and for how long."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.meta.estimators.base import MetaProblem
-from l2lgd.seeding import generator
+from l2lgd.seeding import generator, log_uniform
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.joined import join
 
@@ -48,7 +47,7 @@ class Trips:
         if staggered:
             count = problem.num_functions
             self._own = [
-                Trip(0, 0, trip.horizon, -(-trip.horizon * (pair + 1) // count))
+                replace(trip, end=-(-trip.horizon * (pair + 1) // count))
                 for pair, trip in zip(pairs, self._own, strict=True)
             ]
         self._draw()
@@ -84,7 +83,7 @@ class Trips:
         return self._of_particles([trip.horizon for trip in self._own])
 
     def first(self, step: int) -> tuple[int, int]:
-        """T and T of the first pair."""
+        """Step t and horizon T of the first pair."""
         return step - self._own[0].begun, self._own[0].horizon
 
     def drawn(self) -> list[int]:
@@ -117,9 +116,7 @@ class Trips:
                 f"estimator.shortest_horizon={self._shortest} is above the horizon of {longest}"
             )
         draw = generator(self._problem.seed, "horizon", pair, drawn)
-        ratio = (longest + 1) / self._shortest
-        horizon = math.floor(self._shortest * ratio ** torch.rand((), generator=draw).item())
-        horizon = min(longest, horizon)
+        horizon = log_uniform(self._shortest, longest, draw)
         return Trip(drawn, step, horizon, horizon)
 
     def _of_particles(self, numbers: list[int]) -> Tensor:
