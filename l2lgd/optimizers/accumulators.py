@@ -32,11 +32,11 @@ class Decays(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What the factored second moment is to a tensor, each (B, D, *shape)."""
+    """What the factored second moment is to a tensor, (B, D, *shape)."""
 
-    row: Tensor  # broadcast
+    row: Tensor  # with one number along the axis that it has not
     column: Tensor
-    scale: Tensor  # its inverse root
+    scale: Tensor  # inverse root of their product
 
 
 def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
@@ -83,7 +83,7 @@ def advanced(before: Accumulators, gradient: Tensor, decays: Decays) -> Accumula
 
 
 def factors(kept: Accumulators, shape: tuple[int, ...]) -> Factors:
-    """Row and column as large as the tensor, and the inverse root of their product."""
+    """Row and column with the axes of the tensor, and the inverse root of their product."""
     found = axes(shape)
     if found is None:
         return Factors(kept.row, kept.row, inverse_root(kept.row + LEAST))
@@ -92,12 +92,7 @@ def factors(kept: Accumulators, shape: tuple[int, ...]) -> Factors:
     relative = kept.row / (kept.row.mean(left + 2, keepdim=True) + LEAST)
     row = inverse_root(relative).unsqueeze(largest + 2)
     column = inverse_root(kept.column).unsqueeze(second + 2)
-    whole = kept.momentum.shape[:1] + kept.row.shape[1:2] + torch.Size(shape)
-    return Factors(
-        kept.row.unsqueeze(largest + 2).expand(whole),
-        kept.column.unsqueeze(second + 2).expand(whole),
-        row * column,
-    )
+    return Factors(kept.row.unsqueeze(largest + 2), kept.column.unsqueeze(second + 2), row * column)
 
 
 def inverse_root(x: Tensor) -> Tensor:
@@ -108,4 +103,4 @@ def inverse_root(x: Tensor) -> Tensor:
 def _mean(before: Tensor, value: Tensor, decay: Tensor) -> Tensor:
     """β before + (1 − β) value, with a β (D,) or (B, D) for each of the second dimension."""
     beta = decay.view(*decay.shape, *[1] * (before.dim() - 2))
-    return torch.addcmul(beta * before, 1 - beta, value)
+    return torch.lerp(value, before, beta)

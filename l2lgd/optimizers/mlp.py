@@ -144,6 +144,7 @@ class MLPRule(LearnedRule[State]):
         if vector_inputs is not None and not 1 <= vector_inputs <= self.num_features:
             raise ConfigError(f"vector_inputs={vector_inputs}: must be 1 to {self.num_features}")
         self.vector_inputs, self.time = vector_inputs or self.num_features, time
+        self._num_times = len(TIME_SCALES) * time
         self.second_moment_epsilon, self.diagonal_epsilon = second_moment_epsilon, diagonal_epsilon
         self.gradient_clip, self.normalise_over = gradient_clip, normalise_over
         self.normalisation_epsilon = normalisation_epsilon
@@ -151,7 +152,7 @@ class MLPRule(LearnedRule[State]):
         self.scale_by_parameter = scale_by_parameter
         self.orthogonalise, self.normalise_update = orthogonalise, normalise_update
         self.backend = backend
-        widths = [self.num_features + len(TIME_SCALES) * time, *hidden, outputs]
+        widths = [self.num_features + self._num_times, *hidden, outputs]
         self._settings = kernel.MLPSettings(
             tuple(map(list(INPUTS).index, self.inputs)),
             tuple(widths),
@@ -325,22 +326,13 @@ class MLPRule(LearnedRule[State]):
         self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None
     ) -> Tensor:
         """g_t of one tensor, (B, *shape)."""
-        vector = gradient.dim() == 2
-        features = self._features(gradient, theta, kept)
-        if vector:
-            features = features[:, : self.vector_inputs]
-        count, *shape = gradient.shape
-        leading = shape[:-2] if self.normalise_over == "matrix" else []
-        # Slices of M coordinates each that are normalised apart, (B, S, F, M).
-        slices = features.reshape(count, features.shape[1], math.prod(leading), -1)
-        inputs = slices.transpose(1, 2)
-        outputs = self._network(inputs, times)  # (B, S, O, M)
-        update = outputs[:, :, 0]
+        outputs = self._network(self._features(gradient, theta, kept), times)  # (B, O, n)
+        update = outputs[:, 0]
         if self.magnitude:
-            update = update * torch.exp(self.magnitude * outputs[:, :, 1])
+            update = update * torch.exp(self.magnitude * outputs[:, 1])
         if self.scale_by_parameter:
-            size = theta.flatten(1).square().mean(1) + SCALE_EPSILON
-            update = update * size.sqrt()[:, None, None]
+            size = theta.flatten(1).square().mean(1, keepdim=True) + SCALE_EPSILON
+            update = update * size.sqrt()
         return self._finished(update.reshape(gradient.shape))
 
     def _finished(self, update: Tensor) -> Tensor:
@@ -353,21 +345,49 @@ class MLPRule(LearnedRule[State]):
             update = update * (OUTPUT_EPSILON + update.square().mean(dims, keepdim=True)).rsqrt()
         return -self.step_size * update
 
-    def _network(self, inputs: Tensor, times: Tensor | None) -> Tensor:
-        """(B, S, F, M) → (B, S, O, M). Inputs are normalised by the first layer's weights."""
-        size = (self.normalisation_epsilon + inputs.square().mean(3)).rsqrt()  # (B, S, F)
-        (first, *weights), (bias, *biases), _ = self._own()
-        used = inputs.shape[2]
-        if times is not None:
-            bias = bias + (times.unsqueeze(-2) @ first[..., self.num_features :, :]).squeeze(-2)
-        scaled = size.unsqueeze(3) * first[..., :used, :]  # (B, S, F, H)
-        hidden: Tensor = scaled.mT @ inputs + bias.unsqueeze(-1)
+    def _network(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
+        """Of one tensor, (B, O, n)."""
+        (_, *weights), (_, *biases), _ = self._own()
+        hidden = self._first_layer(features, times).flatten(2).unsqueeze(1)
         for weight, bias in zip(weights, biases, strict=True):
-            hidden = weight.mT @ torch.relu(hidden) + bias.unsqueeze(-1)
-        return hidden
+            hidden = (weight.mT @ torch.relu(hidden)).add_(bias.unsqueeze(-1))
+        return hidden.squeeze(1)
 
-    def _features(self, gradient: Tensor, theta: Tensor, kept: Accumulators) -> Tensor:
-        """(B, F, *shape), not yet normalised."""
+    def _first_layer(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
+        """(B, k, *shape) each → (B, H, *shape). Its weights normalise the features.
+
+        Those that are the same along an axis of a matrix are multiplied without it.
+        """
+        (first, *_), (bias, *_), _ = self._own()
+        *rows, of_times = first.split([*map(INPUTS.__getitem__, self.inputs), self._num_times], -2)
+        if times is not None:
+            bias = bias + (times.unsqueeze(-2) @ of_times).squeeze(-2)
+        own = dict(zip(self.inputs, rows, strict=True))
+        groups: dict[torch.Size, list[str]] = {}
+        for name in self.inputs:
+            groups.setdefault(features[name].shape[2:], []).append(name)
+        dims = next(iter(features.values())).dim() - 2
+        units = first.shape[-1]
+        total: Tensor = bias.reshape(-1, units, *[1] * dims)
+        for shape, names in sorted(groups.items(), key=lambda group: math.prod(group[0])):
+            joined = torch.cat([features[name] for name in names], 1)
+            weight = torch.cat([own[name] for name in names], -2)  # (…, F, H)
+            if dims == 1:
+                joined = joined[:, : self.vector_inputs]
+                weight = weight[..., : self.vector_inputs, :]
+            leading = dims - 2 if self.normalise_over == "matrix" and dims > 2 else 0
+            # Slices of M coordinates each that are normalised apart, (B, S, F, M).
+            sizes = math.prod(shape[:leading]), math.prod(shape[leading:])
+            slices = joined.reshape(*joined.shape[:2], *sizes).transpose(1, 2)
+            size = (self.normalisation_epsilon + mean_square(slices)).rsqrt()  # (B, S, F)
+            outputs = (size.unsqueeze(3) * weight).mT @ slices  # (B, S, H, M)
+            total = total + outputs.transpose(1, 2).reshape(len(joined), units, *shape)
+        return total
+
+    def _features(
+        self, gradient: Tensor, theta: Tensor, kept: Accumulators
+    ) -> dict[str, Tensor]:
+        """(B, k, *shape) of each input, not yet normalised; 1 for axes it is the same along."""
         own, shape = gradient.unsqueeze(1), tuple(gradient.shape[1:])
         root = (kept.second_moment + self.second_moment_epsilon).rsqrt()
         row, column, scale = factors(kept, shape)
@@ -388,7 +408,14 @@ class MLPRule(LearnedRule[State]):
             "inverse_root_column": lambda: (column + ROOT_EPSILON).rsqrt(),
             "factored_momentum": lambda: kept.momentum * of_momenta,
         }
-        return torch.cat([made[name]() for name in self.inputs], 1)
+        return {name: made[name]() for name in self.inputs}
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Over the last axis."""
+    if torch.is_grad_enabled():  # a norm has no second derivatives at zero
+        return x.square().mean(-1)
+    return torch.linalg.vector_norm(x, dim=-1).square() / x.shape[-1]
 
 
 def newton_schulz(matrices: Tensor) -> Tensor:

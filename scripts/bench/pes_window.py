@@ -2,6 +2,7 @@
 
     python scripts/bench/pes_window.py                # 8 pairs, 50 steps, MLPs 64-32-10, opt=mlp
     python scripts/bench/pes_window.py --opt nn_adam
+    python scripts/bench/pes_window.py --horizon 10000
 
 Both sides are 16 particles of 2,410 parameters with minibatches of 64 images of 8 × 8 pixels, on
 one thread. Ours is a whole meta-step without the meta-optimizer: perturbations, 50 steps of all
@@ -34,7 +35,7 @@ from l2lgd.tasks.classification import Perceptron
 from l2lgd.tasks.images import Classifiers
 from l2lgd.tasks.minibatches import Minibatches
 
-PAIRS, LENGTH, HORIZONS = 8, 50, (100, 2000)
+PAIRS, LENGTH, SHORTEST = 8, 50, 100
 IMAGES, WIDTHS, BATCH = 48_000, [64, 32, 10], 64
 
 
@@ -64,7 +65,7 @@ def plain_loop(rule: LearnedRule, functions: Optimizee) -> Callable[[], Tensor]:
         total = torch.zeros(())
         for pair in range(PAIRS):
             for _ in range(2):
-                at = start(rule, functions.select(slice(pair, pair + 1)), horizon=HORIZONS[1])
+                at = start(rule, functions.select(slice(pair, pair + 1)), horizon=2 * SHORTEST)
                 for _ in range(LENGTH):
                     at = advance(at)
                     total += at.loss[0]
@@ -85,18 +86,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--opt", default="mlp", help="a learned rule")
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--horizon", type=int, default=2000, help="the longest, in steps")
     given, words = parser.parse_known_args()
     runtime.keep_freed_memory()
     torch.set_num_threads(1)
     task = SmallClassifiers()
     node = composed("meta_train", ["task=quadratic", f"opt={given.opt}", *words])["opt"]
     rule = build(node, "opt", kind=LearnedRule)
-    problem = MetaProblem(rule, task, Unroll([LENGTH]), PAIRS, HORIZONS[1], 0, Ranks())
-    course = PersistentES(shortest_horizon=HORIZONS[0]).begin(problem)
+    problem = MetaProblem(rule, task, Unroll([LENGTH]), PAIRS, given.horizon, 0, Ranks())
+    course = PersistentES(shortest_horizon=SHORTEST).begin(problem)
     plain = plain_loop(rule, task.sample("train", PAIRS, generator(0)))
     sides = {"l2lgd": lambda: course.unroll(0.0), "plain loop": plain}
-    for run in sides.values():
+    for name, run in sides.items():
         run()
+        if name == "l2lgd":
+            for _ in range(given.times):
+                run()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     spent: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(given.times):
         for name, run in sides.items():
@@ -105,6 +111,7 @@ def main() -> None:
     print("| side | CPU seconds, least | mean |\n|---|---|---|")
     for name, seconds in spent.items():
         print(f"| {name} | {min(seconds):.3f} | {statistics.mean(seconds):.3f} |")
+    print(f"largest resident memory of l2lgd: {peak:.0f} MiB, horizons to {given.horizon}")
     ratio = min(spent["plain loop"]) / min(spent["l2lgd"])
     print(f"plain loop to l2lgd: {ratio:.1f}")
 
