@@ -55,7 +55,7 @@ State = tuple[Accumulators, ...]  # one a tensor
 
 
 class MLPWeights(NamedTuple):
-    """φ; where each function has its own, with dimensions (B, 1, …)."""
+    """φ; where each function has its own, with dimensions (B, …)."""
 
     weights: Iterable[Tensor]  # of each layer (inputs, outputs)
     biases: Iterable[Tensor]
@@ -217,9 +217,9 @@ class MLPRule(LearnedRule[State]):
         names = [name for name, _ in self.named_parameters()]
         own = dict(zip(names, phi, strict=True))
         depth = range(len(self.weights))
-        bound._stacked = MLPWeights(  # the slices of a function share its weights
-            [own[f"weights.{k}"].unsqueeze(1) for k in depth],
-            [own[f"biases.{k}"].unsqueeze(1) for k in depth],
+        bound._stacked = MLPWeights(
+            [own[f"weights.{k}"] for k in depth],
+            [own[f"biases.{k}"] for k in depth],
             own.get("decay_shifts"),
         )
         return bound
@@ -348,10 +348,11 @@ class MLPRule(LearnedRule[State]):
     def _network(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
         """Of one tensor, (B, O, n)."""
         (_, *weights), (_, *biases), _ = self._own()
-        hidden = self._first_layer(features, times).flatten(2).unsqueeze(1)
+        hidden = self._first_layer(features, times).flatten(2)
         for weight, bias in zip(weights, biases, strict=True):
-            hidden = (weight.mT @ torch.relu(hidden)).add_(bias.unsqueeze(-1))
-        return hidden.squeeze(1)
+            product = torch.bmm if weight.dim() == 3 else torch.matmul
+            hidden = product(weight.mT, torch.relu(hidden)).add_(bias.unsqueeze(-1))
+        return hidden
 
     def _first_layer(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
         """(B, k, *shape) each → (B, H, *shape). Its weights normalise the features.
@@ -361,7 +362,7 @@ class MLPRule(LearnedRule[State]):
         (first, *_), (bias, *_), _ = self._own()
         *rows, of_times = first.split([*map(INPUTS.__getitem__, self.inputs), self._num_times], -2)
         if times is not None:
-            bias = bias + (times.unsqueeze(-2) @ of_times).squeeze(-2)
+            bias = bias + (times.reshape(-1, 1, self._num_times) @ of_times).squeeze(1)
         own = dict(zip(self.inputs, rows, strict=True))
         groups: dict[torch.Size, list[str]] = {}
         for name in self.inputs:
@@ -380,13 +381,13 @@ class MLPRule(LearnedRule[State]):
             sizes = math.prod(shape[:leading]), math.prod(shape[leading:])
             slices = joined.reshape(*joined.shape[:2], *sizes).transpose(1, 2)
             size = (self.normalisation_epsilon + mean_square(slices)).rsqrt()  # (B, S, F)
-            outputs = (size.unsqueeze(3) * weight).mT @ slices  # (B, S, H, M)
-            total = total + outputs.transpose(1, 2).reshape(len(joined), units, *shape)
+            scaled = size.unsqueeze(3) * weight.unsqueeze(-3)  # (B, S, F, H)
+            outputs = torch.bmm(scaled.flatten(0, 1).mT, slices.flatten(0, 1))
+            outputs = outputs.unflatten(0, size.shape[:2]).transpose(1, 2)  # (B, H, S, M)
+            total = total + outputs.reshape(len(joined), units, *shape)
         return total
 
-    def _features(
-        self, gradient: Tensor, theta: Tensor, kept: Accumulators
-    ) -> dict[str, Tensor]:
+    def _features(self, gradient: Tensor, theta: Tensor, kept: Accumulators) -> dict[str, Tensor]:
         """(B, k, *shape) of each input, not yet normalised; 1 for axes it is the same along."""
         own, shape = gradient.unsqueeze(1), tuple(gradient.shape[1:])
         root = (kept.second_moment + self.second_moment_epsilon).rsqrt()
@@ -415,7 +416,8 @@ def mean_square(x: Tensor) -> Tensor:
     """Over the last axis."""
     if torch.is_grad_enabled():  # a norm has no second derivatives at zero
         return x.square().mean(-1)
-    return torch.linalg.vector_norm(x, dim=-1).square() / x.shape[-1]
+    size: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return size.square() / x.shape[-1]
 
 
 def newton_schulz(matrices: Tensor) -> Tensor:
