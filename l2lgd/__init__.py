@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
     from l2lgd.tasks.base import Optimizee, Split, Task
+    from l2lgd.tasks.module import ModuleTask
 
 _MODULES = {  # of the names below
     "l2lgd.errors": (
@@ -35,6 +36,7 @@ _MODULES = {  # of the names below
     "l2lgd.optimizers.preprocessing": ("log_sign",),
     "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
     "l2lgd.tasks.base": ("Optimizee", "Split", "Task"),
+    "l2lgd.tasks.module": ("ModuleTask",),
 }
 __all__ = [
     "CheckpointError",
@@ -46,6 +48,7 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MetaProblem",
+    "ModuleTask",
     "Optimizee",
     "Optimizer",
     "ProcessLost",

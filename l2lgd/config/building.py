@@ -4,13 +4,15 @@ A node may come from a file of weights. So all of it is checked before anything 
 what an argument's object may be follows from the constructor's signature.
 """
 
+import collections.abc
 import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -32,9 +34,10 @@ class _Checked:
     """A node of which nothing is wrong, but for what only its constructor can tell."""
 
     path: str
-    found: type
+    found: Callable[..., Any]
     arguments: dict[str, Any]
     objects: dict[str, "_Checked | dict[str, _Checked]"]
+    is_function: bool = False  # which the object calls when it wants to
 
     def built(self) -> Any:
         arguments = dict(self.arguments)
@@ -43,6 +46,8 @@ class _Checked:
                 arguments[key] = inner.built()
             else:
                 arguments[key] = {name: part.built() for name, part in inner.items()}
+        if self.is_function:
+            return functools.partial(self.found, **arguments) if arguments else self.found
         try:
             return self.found(**arguments)
         except ConfigError as error:
@@ -60,7 +65,9 @@ def build(
     """The object that a ``_target_`` node describes.
 
     An argument is an object, or a mapping of names to objects, where the signature says so, as in
-    ``optimizer: Optimizer`` and ``optimizers: dict[str, Optimizer]``.
+    ``optimizer: Optimizer`` and ``optimizers: dict[str, Optimizer]``. Where it says ``module:
+    Callable[..., nn.Module]``, the node names a class or a function, which is handed over with the
+    node's arguments bound to it.
 
     Args:
         node: constructor arguments and ``_target_``.
@@ -92,6 +99,11 @@ def _checked(
         if key in NOT_FOR_CONSTRUCTORS:
             continue
         place, hint = f"{path}.{key}", hints.get(key, Any)
+        if _names_a_class(value) and _returned(hint) is not None:
+            room = ".".join(found.__module__.split(".")[:2])
+            objects[key] = _function(value, place, (*allow_targets, room), _returned(hint))
+            plain[key] = {}
+            continue
         own, several = _objects(hint)
         if not own and _names_a_class(value):
             raise ConfigError(
@@ -111,6 +123,46 @@ def _checked(
     return _Checked(path, found, arguments, objects)
 
 
+def _function(node: Any, path: str, packages: tuple[str, ...], returned: Any) -> _Checked:
+    """A class or function that an object is given, and the arguments bound to it, checked."""
+    target = node.get("_target_")
+    found = _trusted(target, path, packages)
+    if not callable(found):
+        raise ConfigError(f"{path}._target_={target} is neither a class nor a function")
+    if isinstance(found, type) and isinstance(returned, type) and not issubclass(found, returned):
+        raise ConfigError(f"{path}._target_={target} {_no((returned,))}")
+    try:
+        hints = typing.get_type_hints(_made_by(found))
+        parameters = inspect.signature(found).parameters.values()
+    except (NameError, TypeError, ValueError) as error:  # of somebody else's annotations
+        raise ConfigError(f"{path}._target_={target} cannot be read: {error}") from error
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    known = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    names = dict.fromkeys([*known, *given] if open_ended else known)
+    schema = dataclasses.make_dataclass(
+        found.__name__,
+        [(name, hints.get(name, Any)) if name in given else (name, Any, None) for name in names],
+        kw_only=True,
+    )
+    values = typed(OmegaConf.create(given), schema, f"{path}.")
+    return _Checked(path, found, {key: getattr(values, key) for key in given}, {}, True)
+
+
+def _made_by(found: Callable[..., Any]) -> Callable[..., Any]:
+    """Whose signature the arguments are in."""
+    made: Callable[..., Any] = vars(found).get("__init__", found.__init__)  # type: ignore[misc]
+    return made if isinstance(found, type) else found
+
+
+def _returned(hint: Any) -> Any:
+    """What a function returns that an argument may be; None where it may be none."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return next((made for made in map(_returned, parts) if made is not None), None)
+    return parts[1] if origin is collections.abc.Callable else None
+
+
 def _trusted_class(
     target: str, path: str, allow_targets: Iterable[str], kinds: tuple[type, ...]
 ) -> type:
@@ -118,11 +170,21 @@ def _trusted_class(
 
     Those are the room of l2lgd that the kinds are of, and what is allowed besides.
     """
-    target = TARGETS.get(target, target)
     modules = ["l2lgd" if kind is object else kind.__module__ for kind in kinds]
     own = [name.split(".")[:2] for name in modules if f"{name}.".startswith("l2lgd.")]
     homes = list(dict.fromkeys(".".join(parts) for parts in own))
-    allowed = tuple(f"{package}." for package in (*homes, *allow_targets))
+    found = _trusted(target, path, (*homes, *allow_targets), homes)
+    if not isinstance(found, type) or inspect.isabstract(found):
+        raise ConfigError(f"{path}._target_={target} is not a class of which there are objects")
+    if not issubclass(found, kinds):
+        raise ConfigError(f"{path}._target_={target} {_no(kinds)}")
+    return found
+
+
+def _trusted(target: str, path: str, packages: Iterable[str], homes: Iterable[str] = ()) -> Any:
+    """What has that name, from one of these packages."""
+    target = TARGETS.get(target, target)
+    allowed = tuple(f"{package}." for package in packages)
     origin = target
     if target.startswith(allowed):
         module, _, name = target.rpartition(".")
@@ -130,12 +192,10 @@ def _trusted_class(
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{path}._target_={target} cannot be imported: {error}") from error
-        if not isinstance(found, type) or inspect.isabstract(found):
+        if not hasattr(found, "__qualname__"):
             raise ConfigError(f"{path}._target_={target} is not a class of which there are objects")
         origin = f"{found.__module__}.{found.__qualname__}"
         if origin.startswith(allowed):
-            if not issubclass(found, kinds):
-                raise ConfigError(f"{path}._target_={target} {_no(kinds)}")
             return found
     if homes and f"{origin}.".startswith("l2lgd."):
         raise ConfigError(f"{path}._target_={target} is not a class of {' or '.join(homes)}")
@@ -184,5 +244,6 @@ def _schema_of(kind: type, hints: Mapping[str, Any]) -> type:
             default = dataclasses.MISSING
         field = dataclasses.field(default=default)
         hint = hints.get(parameter.name, Any)
-        fields.append((parameter.name, Any if _objects(hint)[0] else hint, field))
+        is_object = bool(_objects(hint)[0]) or _returned(hint) is not None
+        fields.append((parameter.name, Any if is_object else hint, field))
     return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from l2lgd.optimizers.base import Optimizer, given, tensors_of
 from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained.layout import Entry, Layout
+from l2lgd.tasks.base import inputs_and_outputs_last
 
 Parts = Mapping[str, Tensor]  # of the state, by name: those of one parameter
 
@@ -30,7 +31,7 @@ class Stepper:
         shape: tuple[int, ...] | None = None,
     ) -> None:
         self._device, self._dtype, self._shape = device, dtype, shape
-        self._order = _inputs_and_outputs_last(0 if shape is None else len(shape))
+        self._order = inputs_and_outputs_last(0 if shape is None else len(shape))
         if shape is not None:
             optimizer = optimizer.named({"": tuple(shape[axis] for axis in self._order)})
         self._optimizer = optimizer
@@ -191,11 +192,6 @@ class Stepper:
             ]
             for entry in self.entries
         ]
-
-
-def _inputs_and_outputs_last(rank: int) -> tuple[int, ...]:
-    """The order in which a rule has the axes of a PyTorch weight of that rank."""
-    return (*range(2, rank), 1, 0) if rank > 1 else tuple(range(rank))
 
 
 def _blocks(n: int, size: int) -> list[slice]:

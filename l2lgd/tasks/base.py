@@ -14,6 +14,14 @@ from torch import Tensor
 Split = Literal["train", "validation", "test"]
 
 
+def inputs_and_outputs_last(rank: int) -> tuple[int, ...]:
+    """The order in which a rule has the axes of a PyTorch weight of that rank.
+
+    PyTorch's are (outputs, inputs, …), a rule's (…, inputs, outputs).
+    """
+    return (*range(2, rank), 1, 0) if rank > 1 else tuple(range(rank))
+
+
 class Optimizee(ABC):
     """B independent functions f_1 … f_B, stacked.
 
