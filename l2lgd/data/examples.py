@@ -68,6 +68,8 @@ def _tensors(found: Any, name: str) -> Examples:
 def _collated(found: Dataset, name: str) -> Examples:
     if isinstance(found, IterableDataset) or not isinstance(found, Sized):
         raise ConfigError(f"{name} is {_kind(found)}, which has no length: give it len() and [i]")
+    if not len(found):
+        raise ConfigError(f"{name} has no examples")
     try:
         examples = default_collate([found[i] for i in range(len(found))])
     except (TypeError, RuntimeError) as error:
