@@ -171,5 +171,10 @@ class Task(ABC):
         """
 
     def data_description(self) -> dict[str, object] | None:
-        """Name, source and size of the data in use, or None for a task without data."""
+        """Name, source and size of the data in use, or None for a task without data.
+
+        ``{"name": "digits", "source": "scikit-learn", "num_examples": {"train": 1400, "validation":
+        200, "test": 197}}``, for example. Other entries, of what JSON has, are kept with results;
+        ``note`` is put into captions.
+        """
         return None
