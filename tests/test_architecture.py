@@ -15,7 +15,7 @@ ROOMS = """
 cli
 verbs
 figures benchmark
-evaluation
+evaluation testing
 runs pretrained
 meta
 results tracking

@@ -34,6 +34,7 @@ EVERYDAY = {  # what help shows first
         num_steps meta_steps seed device threads logger""",
     "stylize": """content style output size num_steps checkpoint beside learning_rate
         seed device threads""",
+    "check": """task opt data_dir threads""",
     "figures": """figure scale figures.style figures.overlay of reuse workers vgg
         seed device data_dir""",
 }
@@ -42,6 +43,7 @@ EXAMPLES = {
     "evaluate": "task=mnist num_functions=20",
     "tune": "task=mnist baselines=[adam,sgd]",
     "stylize": WORDS["stylize"],
+    "check": "--config-dir mine/conf allow_targets=[mine] task=bowls opt=gru",
     "figures": "figure=4",
 }
 ENDING = """Lists are written without blanks: baselines=[adam,sgd]. hydra.run.dir=FOLDER chooses the

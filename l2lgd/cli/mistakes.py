@@ -83,6 +83,8 @@ VERBS_MEANT = {  # by other words
     "figure": "figures",
     "paint": "stylize",
     "style": "stylize",
+    "verify": "check",
+    "lint": "check",
     "list": "optimizers",
     "weights": "optimizers",
     "optimizer": "optimizers",

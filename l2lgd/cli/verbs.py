@@ -4,6 +4,7 @@ VERBS = {
     "meta-train": "meta-train a learned optimizer on a task",
     "evaluate": "compare a trained optimizer with tuned hand-designed ones",
     "tune": "search learning rates, or what else search= names",
+    "check": "find what is wrong with a task or an optimizer of your own",
     "figures": "draw the figures of the paper, evaluating what is missing",
     "stylize": "paint a photograph in the style of another picture",
 }

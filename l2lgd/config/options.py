@@ -15,6 +15,7 @@ FILLED: dict[str, dict[str, str]] = {  # options of each verb, and what they are
     "evaluate": {name: name for name in ("num_steps", "tune_functions")},
     "tune": {name: name for name in SAME}
     | {"num_functions": "tune_functions", "meta_steps": "tune_meta_steps"},
+    "check": {"num_steps": "num_steps"},
     "stylize": {"num_steps": "num_steps"},
 }
 

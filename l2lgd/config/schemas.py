@@ -96,6 +96,11 @@ class Stylize(Verb):
 
 
 @dataclasses.dataclass
+class Check(Verb):
+    """``l2lgd check``."""
+
+
+@dataclasses.dataclass
 class FunctionCounts:
     """Functions that each kind of figure is a mean over."""
 
@@ -215,6 +220,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate": Evaluate,
     "tune": Tune,
     "stylize": Stylize,
+    "check": Check,
     "figures": Figures,
 }
 

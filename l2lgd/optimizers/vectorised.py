@@ -10,6 +10,7 @@ from torch.func import functional_call
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, StateT, given, has_counts
 from l2lgd.optimizers.observation import Observation
+from l2lgd.system.runtime import quiet_vmap
 
 
 def stack(rule: LearnedRule, phi: Sequence[Tensor]) -> Optimizer[Any]:
@@ -87,7 +88,7 @@ class Vectorised(Optimizer[StateT]):
         dims = None if seen is None else seen._replace(**_dims(seen))
         # With autograd on, rules take their plain path, which vmap can follow; nothing here asks
         # for a gradient, so there is no graph.
-        with torch.enable_grad():
+        with torch.enable_grad(), quiet_vmap():
             found: tuple[Tensor, StateT] = torch.vmap(of_one, (0, 0, 0, dims))(
                 self._phi, gradient, state, seen
             )

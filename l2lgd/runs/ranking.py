@@ -17,6 +17,7 @@ REACHED = {  # what a job of a verb returns
     "evaluate": "final loss",
     "tune": "validation loss",
     "stylize": "final loss",
+    "check": "failed",
     "figures": "not drawn",
 }
 

@@ -27,6 +27,7 @@ from l2lgd.storage.paths import where_typed
 from l2lgd.system import launch, runtime, signals
 from l2lgd.system.ranks import local_device
 from l2lgd.tasks.base import Task
+from l2lgd.tasks.description import checked
 from l2lgd.tracking.loggers import About, Logger
 from l2lgd.tracking.tracker import RunTracker
 
@@ -52,7 +53,7 @@ class Run:
     began: float = dataclasses.field(default_factory=time.monotonic)
 
     @classmethod
-    def prepare(cls, config: DictConfig, verb: str) -> "Run":
+    def prepare(cls, config: DictConfig, verb: str, dtype: torch.dtype = torch.float32) -> "Run":
         """Check the config, then set up device, threads and task.
 
         Raises:
@@ -73,7 +74,13 @@ class Run:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # Triton launches on the current one
         task = build(plain["task"], "task", options.allow_targets, Task)
-        task.setup(options.data_dir, device)
+        task.setup(options.data_dir, device, dtype)
+        try:
+            checked(task.data_description())
+        except ConfigError as error:
+            raise ConfigError(
+                f"task={HydraConfig.get().runtime.choices['task']}: {error}"
+            ) from error
         hydra = HydraConfig.get().runtime
         folder, choices = Path(hydra.output_dir), hydra.choices
         if launch.rank() == 0:

@@ -30,6 +30,12 @@ def say(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
+def show_line(text: str) -> None:
+    """A line on standard output."""
+    with contextlib.suppress(OSError):
+        print(printable(text), flush=True)
+
+
 def show(table: Any) -> None:
     """A table of rich's on standard output."""
     from rich.console import Console

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from l2lgd.errors import ConfigError, one_line
+from l2lgd.system.runtime import quiet_vmap
 from l2lgd.tasks.base import inputs_and_outputs_last
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ class FunctionalModule:
         # Fused attention has no second derivatives.
         with sdpa_kernel(SDPBackend.MATH):
             if self.stacked:
-                with warnings.catch_warnings():  # of operations that vmap does one by one
-                    warnings.filterwarnings("ignore", "There is a performance drop")
+                with quiet_vmap():
                     found: Tensor = torch.vmap(self._of_one)(own, dict(constants), tuple(batch))
             else:
                 rows = range(len(batch[0]))

@@ -447,6 +447,7 @@ SMALL: dict[str, dict[str, str]] = {
         **{"num_functions": "1", "num_steps": "2", "tune_functions": "1"},
         **{"threads": "1", "logger": "none"},
     },
+    "check": {"threads": "1"},
     "stylize": {"size": "16", "num_steps": "2", "threads": "1"},
     "figures": {f"scale.functions.{count}": "1" for count in COUNTS} | {"workers": "1"},
 }
