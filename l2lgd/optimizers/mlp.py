@@ -133,6 +133,8 @@ class MLPRule(LearnedRule[State]):
             raise ConfigError(f"normalise_over={normalise_over}: choose one of {known}")
         if backend not in BACKENDS:
             raise ConfigError(f"backend={backend}: choose one of {', '.join(BACKENDS)}")
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ConfigError(f"inputs={self.inputs}: each at most once")
         if not self.inputs or outputs < 2 or any(size < 1 for size in hidden):
             raise ConfigError("an MLP needs inputs, 2 outputs at least, and units in each layer")
         if not 0 <= second_moment_decay < 1:
@@ -326,7 +328,8 @@ class MLPRule(LearnedRule[State]):
         self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None
     ) -> Tensor:
         """g_t of one tensor, (B, *shape)."""
-        outputs = self._network(self._features(gradient, theta, kept), times)  # (B, O, n)
+        features = self._features(gradient, theta, kept)
+        outputs = self._network(features, times, gradient.shape[1:])  # (B, O, n)
         update = outputs[:, 0]
         if self.magnitude:
             update = update * torch.exp(self.magnitude * outputs[:, 1])
@@ -345,17 +348,21 @@ class MLPRule(LearnedRule[State]):
             update = update * (OUTPUT_EPSILON + update.square().mean(dims, keepdim=True)).rsqrt()
         return -self.step_size * update
 
-    def _network(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
+    def _network(
+        self, features: Mapping[str, Tensor], times: Tensor | None, shape: torch.Size
+    ) -> Tensor:
         """Of one tensor, (B, O, n)."""
         (_, *weights), (_, *biases), _ = self._own()
-        hidden = self._first_layer(features, times).flatten(2)
+        hidden = self._first_layer(features, times, shape)
         for weight, bias in zip(weights, biases, strict=True):
             product = torch.bmm if weight.dim() == 3 else torch.matmul
             hidden = product(weight.mT, torch.relu(hidden)).add_(bias.unsqueeze(-1))
         return hidden
 
-    def _first_layer(self, features: Mapping[str, Tensor], times: Tensor | None) -> Tensor:
-        """(B, k, *shape) each → (B, H, *shape). Its weights normalise the features.
+    def _first_layer(
+        self, features: Mapping[str, Tensor], times: Tensor | None, shape: torch.Size
+    ) -> Tensor:
+        """(B, k, *shape) each → (B, H, n). Its weights normalise the features.
 
         Those that are the same along an axis of a matrix are multiplied without it.
         """
@@ -367,10 +374,10 @@ class MLPRule(LearnedRule[State]):
         groups: dict[torch.Size, list[str]] = {}
         for name in self.inputs:
             groups.setdefault(features[name].shape[2:], []).append(name)
-        dims = next(iter(features.values())).dim() - 2
+        dims = len(shape)
         units = first.shape[-1]
         total: Tensor = bias.reshape(-1, units, *[1] * dims)
-        for shape, names in sorted(groups.items(), key=lambda group: math.prod(group[0])):
+        for own_shape, names in sorted(groups.items(), key=lambda group: math.prod(group[0])):
             joined = torch.cat([features[name] for name in names], 1)
             weight = torch.cat([own[name] for name in names], -2)  # (…, F, H)
             if dims == 1:
@@ -378,14 +385,14 @@ class MLPRule(LearnedRule[State]):
                 weight = weight[..., : self.vector_inputs, :]
             leading = dims - 2 if self.normalise_over == "matrix" and dims > 2 else 0
             # Slices of M coordinates each that are normalised apart, (B, S, F, M).
-            sizes = math.prod(shape[:leading]), math.prod(shape[leading:])
+            sizes = math.prod(own_shape[:leading]), math.prod(own_shape[leading:])
             slices = joined.reshape(*joined.shape[:2], *sizes).transpose(1, 2)
             size = (self.normalisation_epsilon + mean_square(slices)).rsqrt()  # (B, S, F)
             scaled = size.unsqueeze(3) * weight.unsqueeze(-3)  # (B, S, F, H)
             outputs = torch.bmm(scaled.flatten(0, 1).mT, slices.flatten(0, 1))
             outputs = outputs.unflatten(0, size.shape[:2]).transpose(1, 2)  # (B, H, S, M)
-            total = total + outputs.reshape(len(joined), units, *shape)
-        return total
+            total = total + outputs.reshape(len(joined), units, *own_shape)
+        return total.expand(-1, -1, *shape).flatten(2)
 
     def _features(self, gradient: Tensor, theta: Tensor, kept: Accumulators) -> dict[str, Tensor]:
         """(B, k, *shape) of each input, not yet normalised; 1 for axes it is the same along."""

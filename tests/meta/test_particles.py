@@ -27,6 +27,7 @@ from l2lgd.optimizers.observation import Observation
 from l2lgd.seeding import generator
 from l2lgd.storage import checkpoint
 from l2lgd.system.ranks import Ranks
+from l2lgd.tasks.base import Task
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.tracking.tracker import NullTracker
 
@@ -280,6 +281,49 @@ def test_pairs_that_diverge_are_left_out_or_bounded_and_replaced(
     if largest_loss is not None:
         assert gradient_of(rule)[0] > 0  # away from where it diverges
         assert told.numbers["mean_loss"] < 3 * float(tensors["initial"].max())
+
+
+class Ascending(NNAdam):
+    """Both its particles go up without end, by steps that do not depend on φ much."""
+
+    def step(self, *arguments: Any, **observed: Any) -> Any:
+        update, state = super().step(*arguments, **observed)
+        return -100 * update, state
+
+
+def test_pairs_above_the_bound_are_counted_and_replaced() -> None:
+    rule = Ascending(learning_rate=0.05).double()
+    course = PersistentES(largest_loss=2.0).begin(problem(rule, Unroll([3])))
+    told = course.unroll(0.0)
+    assert (told.diverged, told.count) == (4, 4)
+    tensors = course.tensors()
+    assert (tensors["trips"][:, 0] == 1).all()
+    assert tensors["loss"].equal(tensors["initial"])
+
+
+class Below(Task):
+    """Quadratics, lowered."""
+
+    name = "below"
+
+    def __init__(self, depth: float) -> None:
+        self.depth = depth
+
+    def sample(self, split: Any, num_functions: int, generator: torch.Generator) -> Any:
+        functions = task().sample(split, num_functions, generator)
+        loss = functions.loss
+        functions.loss = lambda parameters, step: loss(parameters, step) - self.depth
+        functions.select = lambda rows: functions
+        return functions
+
+
+@pytest.mark.parametrize("depth", [0.0, 1000.0])
+def test_negative_losses_have_a_bound_above_them(depth: float) -> None:
+    rule = nn_adam()
+    own = problem(rule, Unroll([3]), task=Below(depth), num_functions=1)
+    told = PersistentES(largest_loss=2.0).begin(own).unroll(0.0)
+    assert told.diverged == 0
+    assert gradient_of(rule).abs().max() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -135,6 +135,7 @@ def test_iterations_make_matrices_nearly_orthogonal() -> None:
     [
         ({"inputs": ["gradients"]}, "there is no gradients; choose among gradient"),
         ({"inputs": []}, "needs inputs"),
+        ({"inputs": ["gradient", "gradient"]}, "each at most once"),
         ({"hidden_sizes": [0]}, "units in each layer"),
         ({"outputs": 1}, "2 outputs"),
         ({"normalise_over": "row"}, "choose one of tensor, matrix"),
@@ -148,3 +149,19 @@ def test_iterations_make_matrices_nearly_orthogonal() -> None:
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         MLPRule(**options)
+
+
+@pytest.mark.parametrize("inputs", [["row"], ["column"], ["inverse_root_row", "column"]])
+def test_features_of_rows_and_columns_alone_make_updates_of_every_coordinate(
+    inputs: list[str],
+) -> None:
+    rule = MLPRule(inputs=inputs, backend="torch").double()
+    rule = rule.named({"matrix": (4, 3), "vector": (3,)})
+    gradient = torch.randn(2, 15, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = Observation(gradient, torch.ones(2), 0, None)
+    state = rule.initial_state(gradient)
+    update, _ = rule.step(gradient, state, None, seen)  # with a graph
+    with torch.no_grad():
+        again, _ = rule.step(gradient, state, None, seen)
+    assert update.shape == gradient.shape
+    torch.testing.assert_close(again, update.detach())

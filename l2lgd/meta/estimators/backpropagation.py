@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
@@ -153,6 +154,9 @@ class OneTrajectory(Course):
         for name, value in record.optimizer.input_statistics(gradients).items():
             numbers[name] = meta_loss.new_tensor(value)
         weights = self._problem.rule.phi()
+        for weight in weights:
+            if weight.grad is None:  # nothing of it is used
+                weight.grad = torch.zeros_like(weight)
         parts = [*(weight.grad for weight in weights), *numbers.values()]
         means, count = self._problem.ranks.mean(parts, losses.shape[1])  # type: ignore[arg-type]
         found = iter(means)

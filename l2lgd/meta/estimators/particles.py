@@ -44,8 +44,8 @@ class ParticleEstimator(Estimator):
         sigma: standard deviation σ of the perturbations.
         largest_loss: losses above this multiple of the function's initial loss, and those that are
             not finite, count as that multiple; None: a pair with one that is not finite is left
-            out of the meta-gradient. Either way it is counted as diverged, and begins another
-            trajectory after the unroll.
+            out of the meta-gradient. Either way the pair is counted as diverged. It begins another
+            trajectory where a loss is not finite, or both are above the bound, after the unroll.
         shortest_horizon: T of every trajectory is drawn log-uniformly from this to the horizon;
             None for always that.
 
@@ -248,7 +248,9 @@ class Particles(Course):
         strayed = mean.isfinite() & (mean > self.problem.unroll.restart_above * self._lowest)
         self._lowest = self._lowest.minimum(mean)
         lost = ~(self._at.loss.isfinite() & self._at.gradient.isfinite().all(1))
-        which = (strayed | lost.view(2, -1).any(0)).nonzero().flatten().tolist()
+        under_way = self._trips.begun()[: len(strayed)] < self.step
+        lost = lost.view(2, -1).any(0) | (window.lost & under_way)
+        which = (strayed | lost).nonzero().flatten().tolist()
         if which:
             self._at = self._restarted(self._at, which, fraction)
             self._accumulated[which] = 0.0
@@ -299,7 +301,7 @@ class Particles(Course):
     def _told(self, ratios: list[Tensor], window: Window) -> tuple[Ended | None, int]:
         """What trajectories came to, over all processes; and how many pairs diverged."""
         own = torch.cat([self._initial.new_empty(0), *ratios]).double()
-        finite, diverged = own[own.isfinite()], int((~window.finite).sum())
+        finite, diverged = own[own.isfinite()], int(window.diverged.sum())
         counted = (len(own), len(finite), diverged, sum(self._trips.drawn()))
         pairs = len(self._lowest)
         sums = torch.cat([finite.sum().view(1), own.new_tensor(counted)]) / pairs

@@ -1,5 +1,7 @@
 """What the steps of an unroll leave behind, of pairs of particles."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ class Window:
     Args:
         began: the step of the course before the first of these.
         largest_loss: losses above this multiple of the initial one, and those that are not finite,
-            count as that multiple; None for no bound.
+            count as that multiple; None for no bound. Above a negative one it is as far away as
+            above a positive one of that size.
     """
 
     def __init__(self, began: int, largest_loss: float | None) -> None:
@@ -36,12 +39,18 @@ class Window:
         parts = zip(*self._steps, strict=True)
         losses, initial, steps, horizons, updates, gradients = map(torch.stack, parts)  # (U, 2P)
         counts = steps <= horizons
-        # Are all losses of a pair finite? (P,)
-        self.finite = (losses.isfinite() | ~counts).all(0).view(2, -1).all(0)
+        within = losses.isfinite()
         if self._largest is not None:
-            cap = self._largest * initial
-            losses = losses.where(losses.isfinite(), cap).minimum(cap)
+            # Above a negative loss, too; there is no multiple of zero.
+            cap = initial + (self._largest - 1) * initial.abs()
+            cap = cap.where(initial != 0, math.inf)
+            within &= losses <= cap
+            losses = losses.where(within, cap)
         self.losses = losses
+        pairs = (within | ~counts).unflatten(1, (2, -1))  # (U, 2, P)
+        self.diverged = ~pairs.flatten(0, 1).all(0)  # at some step, a particle of the pair (P,)
+        # Both at the end: whatever φ is, such a pair says the same.
+        self.lost = ~within[-1].view(2, -1).any(0)
         counted = unroll.summands(losses, steps, horizons).where(counts, 0.0)
         self.summands: Tensor = counted.unflatten(1, (2, -1))  # of the meta-loss (U, 2, P)
         number = torch.arange(self.began + 1, self.began + 1 + len(steps), device=steps.device)
