@@ -41,7 +41,7 @@ SLOW = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}  # W&B's own 
 PATIENCE = 600.0  # seconds: what takes one on idle cores takes many on busy ones
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
-VERBS = ("meta_train", "evaluate", "tune", "stylize", "figures")
+VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}

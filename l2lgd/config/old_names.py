@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from l2lgd.config.options import BESIDE, RECOMMENDED
+from l2lgd.config.options import AUGMENT, BESIDE, RECOMMENDED
 
 TARGETS = {  # of ``_target_``
     "l2lgd.mirrors.Mirror": "l2lgd.tracking.loggers.Logger",
@@ -32,6 +32,9 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = renamed(config)
     if isinstance(found.get("task"), dict):
         found["task"] = upgraded_task(found["task"])
+        augment = found["task"].get(AUGMENT) or {}
+        if augment.get("levels", ["none"]) == ["none"] and not augment.get("variants"):
+            found["task"].pop(AUGMENT, None)  # there was no such option
     if isinstance(found.get("unroll"), dict) and "estimator" not in found:
         found["unroll"], own = _parted(found["unroll"])
         found["estimator"] = {"_target_": REPLAY, **own}

@@ -1,7 +1,8 @@
 """Which options of each verb a task may have defaults for."""
 
 RECOMMENDED = "recommended"  # key of a task's YAML
-BESIDE = ("weights_of", "loss_label")  # what else it says that is no argument of the task
+AUGMENT = "augment"  # key of a task: what is done to its functions to meta-train on
+BESIDE = ("weights_of", "loss_label", AUGMENT)  # what else it says that is no argument of the task
 OPEN_CHOICES = {
     "unroll": "task",
     "estimator": "task",

@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
+from l2lgd.config.options import AUGMENT
 from l2lgd.config.overrides import option
 from l2lgd.config.schemas import validated
 from l2lgd.config.titles import title_of
@@ -26,6 +27,7 @@ from l2lgd.storage import locks
 from l2lgd.storage.paths import where_typed
 from l2lgd.system import launch, runtime, signals
 from l2lgd.system.ranks import local_device
+from l2lgd.tasks.augmentation import Augmentation, Augmented
 from l2lgd.tasks.base import Task
 from l2lgd.tasks.description import checked
 from l2lgd.tracking.loggers import About, Logger
@@ -73,7 +75,7 @@ class Run:
         device = runtime.pick_device(local_device(options.device))
         if device.type == "cuda":
             torch.cuda.set_device(device)  # Triton launches on the current one
-        task = build(plain["task"], "task", options.allow_targets, Task)
+        task = _task(plain["task"], options.allow_targets)
         task.setup(options.data_dir, device, dtype)
         try:
             checked(task.data_description())
@@ -202,6 +204,23 @@ class Run:
         sources = hydra.runtime.config_sources
         folders = [Path(s.path) for s in sources if s.schema == "file"]
         return title_of(self.task_name, hydra.overrides.task, folders)
+
+
+def _task(node: Mapping[str, Any], allow_targets: Sequence[str]) -> Task:
+    """The task of a config, augmented where that says so."""
+
+    def built(own: Mapping[str, Any]) -> Task:
+        return build(own, "task", allow_targets, Task)  # type: ignore[type-abstract]
+
+    told = node.get(AUGMENT)
+    if not told:
+        return built(node)
+    target = f"{Augmentation.__module__}.{Augmentation.__qualname__}"
+    augmentation: Augmentation = build(
+        {**told, "_target_": target}, f"task.{AUGMENT}", kind=Augmentation
+    )
+    variants = [built({**node, **variant}) for variant in augmentation.variants]
+    return Augmented(built(node), augmentation, variants)
 
 
 def _own_configs(here: Path) -> list[str]:

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
 from l2lgd.seeding import log_uniform
+from l2lgd.tasks.augmentation import Rescaled
 from l2lgd.tasks.base import Optimizee, Split
 from l2lgd.tasks.classification import ACTIVATIONS, Perceptron
 from l2lgd.tasks.images import ImageTask
@@ -63,34 +64,6 @@ class Padded(Optimizee):
 
     def select(self, rows: slice) -> Self:
         return type(self)(self.functions[rows], self.initial_parameters.shape[1])
-
-
-class Rescaled(Optimizee):
-    """f as a function of θ/c, where f begins where it did.
-
-    Args:
-        scale: c, positive (B, n).
-    """
-
-    def __init__(self, function: Optimizee, scale: Tensor) -> None:
-        self.function, self.scale = function, scale
-        self.shapes, self.stochastic = function.shapes, function.stochastic
-        self.initial_parameters = function.initial_parameters / scale
-
-    def prefetch(self, steps: range) -> None:
-        self.function.prefetch(steps)
-
-    def inputs(self, step: int) -> tuple[Tensor, ...] | None:
-        return self.function.inputs(step)
-
-    def on(self, inputs: tuple[Tensor, ...]) -> "Rescaled":
-        return Rescaled(self.function.on(inputs), self.scale)
-
-    def loss(self, parameters: Tensor, step: int) -> Tensor:
-        return self.function.loss(self.scale * parameters, step)
-
-    def select(self, rows: slice) -> Self:
-        return type(self)(self.function.select(rows), self.scale[rows])
 
 
 class PerceptronMixture(ImageTask):

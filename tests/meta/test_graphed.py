@@ -13,8 +13,9 @@ from l2lgd.meta.graphed import StaticStep, captured, obstacle, step_of
 from l2lgd.meta.rollout import Position, advance, rollout, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import tensors_of
+from l2lgd.tasks.augmentation import Rescaled
 from l2lgd.tasks.base import Optimizee
-from l2lgd.tasks.mixture import Padded, Rescaled
+from l2lgd.tasks.mixture import Padded
 
 
 def mixed() -> Padded:

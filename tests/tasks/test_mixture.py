@@ -12,7 +12,8 @@ from l2lgd.errors import ConfigError
 from l2lgd.meta.rollout import rollout, start
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.seeding import generator
-from l2lgd.tasks.mixture import Padded, PerceptronMixture, Rescaled
+from l2lgd.tasks.augmentation import Rescaled
+from l2lgd.tasks.mixture import Padded, PerceptronMixture
 
 
 def mixture(**changes: Any) -> PerceptronMixture:
