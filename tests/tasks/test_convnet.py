@@ -24,24 +24,30 @@ from l2lgd.tasks.minibatches import Minibatches
 B, CLASSES, EPSILON = 3, 4, 1e-3
 
 
+COLOUR, GREY = (7, 6, 3), (7, 6)
+
+
 def functions(
-    dtype: torch.dtype = torch.float64, examples: int | None = None, spread: float = 0.3
+    dtype: torch.dtype = torch.float64,
+    examples: int | None = None,
+    spread: float = 0.3,
+    image: tuple[int, ...] = COLOUR,
 ) -> Classifiers:
-    """Small convnets on random colour images of an odd size, to be pooled to 4 × 3, then 2 × 2."""
+    """Small convnets on random images of an odd size, to be pooled to 4 × 3, then 2 × 2."""
     draw = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (60, 7, 6, 3), generator=draw, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (60, *image), generator=draw, dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (60,), generator=draw)
-    network = ConvNet((7, 6, 3), CLASSES, [5, 8], 3, 6, EPSILON)
+    network = ConvNet(image, CLASSES, [5, 8], 3, 6, EPSILON)
     n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
     initial = (spread * torch.randn(B, n, generator=draw)).to(dtype)
     images = Images(pixels, labels, CLASSES)
     return Classifiers(images, network, Minibatches(60, 16, 1, B, examples=examples), initial)
 
 
-def module(named: dict[str, Tensor], row: int) -> nn.Module:
+def module(named: dict[str, Tensor], row: int, colours: int) -> nn.Module:
     """The same network as torch builds it."""
     layers: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate([(3, 5), (5, 8)]):
+    for index, (inputs, outputs) in enumerate([(colours, 5), (5, 8)]):
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
         convolution.weight.data = named[f"conv{index}.weight"][row]
         convolution.bias.data = named[f"conv{index}.bias"][row]
@@ -57,15 +63,17 @@ def module(named: dict[str, Tensor], row: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), hidden, norm, nn.ReLU(), output).double()
 
 
-def test_it_is_the_network_that_torch_builds() -> None:
-    stacked = functions()
+@pytest.mark.parametrize("image", [COLOUR, GREY])
+def test_it_is_the_network_that_torch_builds(image: tuple[int, ...]) -> None:
+    stacked, colours = functions(image=image), 3 if image == COLOUR else 1
     parameters = stacked.initial_parameters
     losses, gradients = stacked.loss_and_gradient(parameters, 3)
     pixels, labels = stacked.minibatch(3)
     named, found = stacked.unpack(parameters), stacked.unpack(gradients)
     for row in range(B):
-        own = module(named, row)
-        loss = functional.cross_entropy(own(pixels[row].permute(0, 3, 1, 2)), labels[row])
+        own = module(named, row, colours)
+        channels_first = pixels[row].view(-1, 7, 6, colours).permute(0, 3, 1, 2)
+        loss = functional.cross_entropy(own(channels_first), labels[row])
         loss.backward()
         torch.testing.assert_close(losses[row], loss.detach())
         for index, layer in ((0, own[0]), (1, own[4])):
@@ -79,12 +87,13 @@ def test_it_is_the_network_that_torch_builds() -> None:
         torch.testing.assert_close(found["output.weight"][row].T, own[12].weight.grad)
 
 
-def test_convolutions_in_groups_give_the_same() -> None:
-    stacked = functions()
+@pytest.mark.parametrize("image", [COLOUR, GREY])
+def test_convolutions_in_groups_give_the_same(image: tuple[int, ...]) -> None:
+    stacked = functions(image=image)
     parameters = stacked.initial_parameters.requires_grad_()
     pixels, _ = stacked.minibatch(0)
     network, named = stacked.network, stacked.unpack(parameters)
-    images = pixels.movedim(-1, 2)
+    images = pixels.movedim(-1, 2) if image == COLOUR else pixels.unsqueeze(2)
     together = network._together(named, images)  # what a GPU does
     alone = torch.stack([network._alone(named, row, x) for row, x in enumerate(images)])
     torch.testing.assert_close(together, alone)
@@ -217,3 +226,18 @@ def test_the_papers_convnet_has_22682_weights() -> None:
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ConvNetTask(**{"name": "x", "data": DataConfig("cifar10"), "channels": [2], **options})
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("colours", [False, True])
+def test_no_image_is_too_small_to_be_pooled(colours: bool, size: int) -> None:
+    data = DataConfig(source="embedded", size=size, colours=colours)
+    task = ConvNetTask("tiny", data, [4, 4, 4], labels=[3, 1, 8], examples=50, batch_size=10)
+    task.setup("", torch.device("cpu"))
+    for split in ("train", "validation", "test"):
+        stacked = task.sample(split, 2, torch.Generator().manual_seed(0))
+        loss, gradient = stacked.loss_and_gradient(stacked.initial_parameters, 0)
+        assert loss.tolist() == pytest.approx([math.log(3)] * 2, abs=0.1)
+        assert gradient.isfinite().all()
+        assert stacked.shapes["conv0.weight"] == (4, 3 if colours else 1, 5, 5)
+        assert stacked.images.num_classes == 3

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from l2lgd.config.building import build
+from l2lgd.data.data_sets import DATA_SETS
 from l2lgd.data.images import ImageSplits, load_images
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError, DataUnavailable
@@ -280,6 +281,22 @@ def test_minibatches_are_images_of_the_split_scaled_to_one(picture_folder: Path)
         assert pixels.max() <= 1
         for image, label in zip((255 * pixels).round().int()[0], labels[0], strict=True):
             assert known[tuple(image.flatten().tolist())] == label
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize("kind", ["mnist", "mnist_mixture", "cifar10"])
+def test_every_classifier_has_every_data_set(kind: str, name: str, picture_folder: Path) -> None:
+    """Alike in all: labels, examples, and a size."""
+    own = [f"task.data.{k}" for k in (f"name={name}", "source=folder", "size=8")]
+    words = [f"task={kind}", *own, "task.labels=[2,0]", "task.examples=20", "task.batch_size=8"]
+    config = node("evaluate", "task", *words, f"task.data.root='{picture_folder}'", "opt=adam")
+    task: Task = build(config, "task")
+    task.setup("", CPU, torch.float64)
+    functions = task.sample("train", 2, seeded())
+    loss, gradient = functions.loss_and_gradient(functions.initial_parameters, 0)
+    assert loss.tolist() == pytest.approx([math.log(2)] * 2, abs=0.1)
+    assert gradient.isfinite().all()
+    assert task.data_description()["labels"] == [2, 0]
 
 
 def assert_disjoint(images: ImageSplits) -> None:

@@ -535,6 +535,29 @@ def test_the_embedded_digits_are_called_a_subset_in_the_summary(tmp_path: Path) 
     assert "subset" in data["note"]
 
 
+def test_small_images_are_meta_trained_on_and_evaluated(tmp_path: Path) -> None:
+    """A perceptron on grey ones, then with its weights a convnet on the same with colours."""
+    data = ("task.data.name=mnist", "task.data.source=embedded", "task.data.size=8")
+    few = ("logger=none", "device=cpu", "threads=1", "num_functions=2", "num_steps=4", "opt=lstm")
+    run(
+        *("meta-train", "task=mnist", *data, *few, "unroll.lengths=[2]", "meta_steps=3"),
+        *("validation_functions=2", "validate_every=3", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    described = summary_of(tmp_path / "run")["data"]
+    assert (described["size"], "colours" in described) == (8, False)
+    _, metadata = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    assert metadata["data"]["size"] == 8
+    run(
+        *("evaluate", "task=cifar10", *data, *few, "task.data.colours=true", "baselines=[]"),
+        *("task.batch_size=8", "checkpoint=run/checkpoints/best.safetensors", "hydra.run.dir=of"),
+        cwd=tmp_path,
+    )
+    summary = summary_of(tmp_path / "of")
+    assert (summary["data"]["size"], summary["data"]["colours"]) == (8, True)
+    assert summary["results"]["lstm"]["final_loss"]["mean"] < 10
+
+
 def test_weights_of_full_mnist_are_not_held_out_on_the_embedded_digits(tmp_path: Path) -> None:
     done = l2lgd(
         *("evaluate", "task=mnist", "logger=none", "device=cpu", "baselines=[]"),
