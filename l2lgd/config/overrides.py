@@ -109,8 +109,11 @@ def at_home(word: str) -> str:
     return _VALUE.sub(_at_home, word)
 
 
-# Text in quotes, or an unquoted value from its ~ on.
-_VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*""")
+# Text in quotes, or an unquoted value from its ~ on, which may be one of a mapping.
+_VALUE = re.compile(
+    r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*"""
+    r"""|(?<=: )~(?:\$\{[^}]*\}|[^,}])*"""
+)
 
 
 def _at_home(found: re.Match[str]) -> str:
