@@ -48,8 +48,10 @@ def test_a_value_is_read_as_it_was_written(name: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, False, 3, -2.5, 1e-07, 1e30, [], {}, [1, [2.5, None]], NAMES, ["null", "1", ""]]
-    + [{"a": 1, "b": {"c": NAMES}}, "null", "1", ""],
+    [
+        *(None, True, False, 3, -2.5, 1e-07, 1e30, "null", "1", ""),
+        *([], {}, [1, [2.5, None]], NAMES, ["null", "1", ""], {"a": 1, "b": {"c": NAMES}}),
+    ],
 )
 def test_a_value_of_a_config_is_read_as_it_was(value: object) -> None:
     read = OverridesParser.create().parse_override(any_option("x", value)).value()
