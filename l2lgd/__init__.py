@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from l2lgd.data.sources import DataConfig
     from l2lgd.errors import (
         CheckpointError,
         ConfigError,
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
     from l2lgd.tasks.base import Optimizee, Split, Task
+    from l2lgd.tasks.images import ImageTask, Network
     from l2lgd.tasks.module import ModuleTask
 
 _MODULES = {  # of the names below
+    "l2lgd.data.sources": ("DataConfig",),
     "l2lgd.errors": (
         "CheckpointError",
         "ConfigError",
@@ -36,19 +39,23 @@ _MODULES = {  # of the names below
     "l2lgd.optimizers.preprocessing": ("log_sign",),
     "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
     "l2lgd.tasks.base": ("Optimizee", "Split", "Task"),
+    "l2lgd.tasks.images": ("ImageTask", "Network"),
     "l2lgd.tasks.module": ("ModuleTask",),
 }
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "Course",
+    "DataConfig",
     "DataUnavailable",
     "Diverged",
     "Estimator",
+    "ImageTask",
     "LearnedOptimizer",
     "LearnedRule",
     "MetaProblem",
     "ModuleTask",
+    "Network",
     "Optimizee",
     "Optimizer",
     "ProcessLost",

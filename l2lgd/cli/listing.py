@@ -1,13 +1,17 @@
 """``l2lgd optimizers``: the trained weights that ship, and what a file says of itself."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from l2lgd.cli.help import columns
-from l2lgd.errors import ConfigError
+from l2lgd.config.differences import flattened
+from l2lgd.config.packages import targets_of
+from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.meta.state import read_weights
 from l2lgd.optimizers.base import tensors_of
 from l2lgd.pretrained import weights
 from l2lgd.system.terminal import printable
@@ -21,7 +25,7 @@ def optimizers(words: Sequence[str]) -> str:
 
     Raises:
         ConfigError: there is more than one word.
-        CheckpointError: there are no such weights.
+        CheckpointError: there are no such weights, or the file holds something else.
     """
     if len(words) > 1:
         raise ConfigError(f"too many words; {USAGE}")
@@ -59,12 +63,20 @@ def _table(rows: dict[str, tuple[str, str]]) -> list[str]:
 
 
 def _described(found: weights.Weights) -> str:
+    """What a file says of itself: a file that others have made has nothing imported, or built."""
     metadata = found.metadata
+    if not metadata.get("opt"):
+        raise CheckpointError(
+            f"{found.path} holds no weights of a learned optimizer; give the path of a file that "
+            "l2lgd meta-train wrote"
+        )
     rows = weights.about().get(found.name, {}) | {
+        "class": metadata["opt"].get("_target_"),
+        "package": _packages(metadata),
         "trained on": _data(metadata),
         "seed": metadata.get("seed"),
-        "meta-step": metadata.get("meta_step"),
-        "validation loss": metadata.get("validation_loss"),
+        "meta-steps": _meta_steps(metadata),
+        "validation loss": _progress(metadata, "validation_loss", "best_validation_loss"),
         "numbers per parameter": _numbers(found),
         "device": metadata.get("device"),
         "versions": ", ".join(f"{k} {v}" for k, v in (metadata.get("versions") or {}).items()),
@@ -73,7 +85,7 @@ def _described(found: weights.Weights) -> str:
         "file": str(found.path),
     }
     said = [(name, printable(value)) for name, value in rows.items() if value not in (None, "")]
-    lines = columns(said)
+    lines = [*columns(said), *_options(metadata["opt"]), *_tensors(found)]
     told: Mapping[str, Any] | None = metadata
     for depth in itertools.count():
         if not told:
@@ -85,6 +97,53 @@ def _described(found: weights.Weights) -> str:
     return "\n".join(lines)
 
 
+def _options(opt: Mapping[str, Any]) -> list[str]:
+    """Those of the optimizer, with those of optimizers within it."""
+    told = flattened({key: value for key, value in opt.items() if key != "_target_"})
+    rows = [(printable(name), _shown(value)) for name, value in told.items() if name]
+    return ["  options:", *_within(rows)] if rows else []
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return printable(text)
+
+
+def _tensors(found: weights.Weights) -> list[str]:
+    """φ: how many numbers, in which tensors."""
+    phi, _ = read_weights(found.path)
+    numbers = sum(tensor.numel() for tensor in phi.values())
+    rows = [(printable(name), str(tuple(tensor.shape))) for name, tensor in phi.items()]
+    return [f"  weights: {numbers} numbers, {len(phi)} tensors:", *_within(rows)]
+
+
+def _within(rows: list[tuple[str, str]]) -> list[str]:
+    return [f"  {line}" for line in columns(rows)]
+
+
+def _packages(metadata: Mapping[str, Any]) -> str:
+    """Those that the classes are from, in the versions of the meta-training."""
+    told = metadata.get("packages") or {}
+    own = (metadata.get("versions") or {}).get("l2lgd")
+    names = dict.fromkeys(target.partition(".")[0] for target in targets_of(metadata["opt"]))
+    versions = {name: own if name == "l2lgd" else told.get(name) for name in names}
+    return ", ".join(f"{k} {v or '(version not known)'}" for k, v in versions.items())
+
+
+def _progress(metadata: Mapping[str, Any], of_best: str, of_last: str) -> Any:
+    """A number that the best weights have for themselves, and the last among others."""
+    progress = metadata.get("progress")
+    last = progress.get(of_last) if isinstance(progress, Mapping) else None
+    return metadata.get(of_best, last)
+
+
+def _meta_steps(metadata: Mapping[str, Any]) -> str | None:
+    """After how many the weights were these, and how many there were to be."""
+    done, config = _progress(metadata, "meta_step", "meta_step"), metadata.get("config")
+    planned = config.get("meta_steps") if isinstance(config, Mapping) else None
+    return f"{done} of {planned}" if None not in (done, planned) else done
+
+
 def _data(metadata: dict[str, Any]) -> str | None:
     """The task, and the data where it has any."""
     data = metadata.get("data")
@@ -92,8 +151,10 @@ def _data(metadata: dict[str, Any]) -> str | None:
     return f"{task}, {data['name']} from {data['source']}" if data else task
 
 
-def _numbers(found: weights.Weights) -> str:
-    """Of the recurrent state, which is what an optimizer costs in memory."""
+def _numbers(found: weights.Weights) -> str | None:
+    """Of the recurrent state, which is what an optimizer costs in memory; of what ships alone."""
+    if not found.path.is_relative_to(weights.SHIPPED):
+        return None
     optimizer = found.optimizer()
     if not optimizer.coordinatewise:
         return "depends on the model: coordinates share information"

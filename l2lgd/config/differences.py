@@ -21,7 +21,7 @@ def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> l
     for config in (stored, now):
         plain: Any = OmegaConf.to_container(config, resolve=True)
         kept = {k: v for k, v in upgraded(plain).items() if k not in set(ignore)}
-        options = _flattened(kept).items()
+        options = flattened(kept).items()
         flat.append({k: v for k, v in options if not k.startswith(NO_EFFECT)})
     before, after = flat
     return [
@@ -31,10 +31,11 @@ def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> l
     ]
 
 
-def _flattened(node: Any, prefix: str = "") -> dict[str, Any]:
+def flattened(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a plain config by their dotted names; an empty mapping is a value."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flattened(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flattened(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

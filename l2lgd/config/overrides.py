@@ -77,6 +77,21 @@ def option(name: str, value: object) -> str:
     return f"{name}={text if plain else quoted(text)}"
 
 
+def any_option(name: str, value: object) -> str:
+    """``name=value`` for a value of a config: a number, a word, null, a list or a mapping."""
+    return option(name, value) if isinstance(value, str) else f"{name}={_literal(value)}"
+
+
+def _literal(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_literal(part)}' for key, part in value.items())}}}"
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
 def typed(name: str, value: object) -> str:
     """:func:`option` as it is typed in a shell."""
     return shlex.quote(option(name, value))
@@ -109,8 +124,11 @@ def at_home(word: str) -> str:
     return _VALUE.sub(_at_home, word)
 
 
-# Text in quotes, or an unquoted value from its ~ on.
-_VALUE = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*""")
+# Text in quotes, or an unquoted value from its ~ on, which may be one of a mapping.
+_VALUE = re.compile(
+    r"""(['"])(?:\\.|(?!\1).)*\1|(?<=[=,\[])~(?:\$\{[^}]*\}|[^,\]])*"""
+    r"""|(?<=: )~(?:\$\{[^}]*\}|[^,}])*"""
+)
 
 
 def _at_home(found: re.Match[str]) -> str:

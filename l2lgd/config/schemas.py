@@ -59,6 +59,7 @@ class Evaluate(Verb):
     """``l2lgd evaluate``."""
 
     checkpoint: str | None
+    checkpoints: dict[str, str] | None
     split: str
     baselines: list[str]
     tuned_dir: str

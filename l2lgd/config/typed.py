@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any
 
@@ -59,6 +60,10 @@ def typed(config: DictConfig, schema: type, prefix: str) -> Any:
             reason = str(error).splitlines()[0]
             if "is not a ListConfig" in reason:
                 reason = f"must be a list, such as {option}=[{value}]"
+            if re.search(r"Cannot assign \w+ to Dict|not a subclass of Dict", reason):
+                reason = f"must be a mapping, such as {option}={{NAME: VALUE}}"
+            if "is not Optional" in reason:
+                reason = "must not be null"
             kind = next((said for word, said in KINDS.items() if word in reason), None)
             if kind and not isinstance(value, Container):
                 option, reason = f"{option}={value}", f"must be {kind}"

@@ -1,6 +1,7 @@
 """Learned optimizers made ready for a comparison: their weights loaded."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from l2lgd.config.overrides import typed
+from l2lgd.config.overrides import quoted, typed
 from l2lgd.config.schemas import about_task
 from l2lgd.errors import CheckpointError, ConfigError, nearest
 from l2lgd.meta.state import described, load_weights
@@ -54,18 +55,37 @@ class Trained(NamedTuple):
     metadata: dict[str, Any]  # of the file
 
 
-def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
-    """A learned optimizer with the weights of ``checkpoint=``, or those that ship for the task.
+def given_weights(run: Run) -> dict[str, str]:
+    """The files, or the names of weights that ship, that were typed, by optimizer.
 
-    ``checkpoint=`` takes a file, or the name of weights that ship.
+    Raises:
+        ConfigError: ``checkpoint=`` and ``checkpoints=`` both name the weights of ``opt``.
+    """
+    name, one = run.opt_name, run.options.checkpoint
+    found = _of_checkpoints(run)
+    if one is None:
+        return found
+    if name in found:
+        raise ConfigError(
+            f"checkpoint={one} and checkpoints={{{name}: {found[name]}}} both name the weights of "
+            f"opt={name}; leave one of them out"
+        )
+    return {name: one, **found}
+
+
+def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
+    """A learned optimizer with the weights that were typed, or those that ship for the task.
+
+    ``checkpoint=`` and ``checkpoints=`` take files, or the names of weights that ship.
     Its options are those it was trained with, which the checkpoint carries, except for those
     that the command line sets.
 
     Raises:
         CheckpointError: there are no such weights, they are another optimizer's, or not readable.
     """
-    label = run.options.checkpoint if name == run.opt_name else None
-    if label is None:
+    given, of_opt = given_weights(run).get(name), name == run.opt_name
+    one_of_several = name in _of_checkpoints(run)
+    if given is None:
         stems = about_task(run.config).weights_of or [run.task_name]
         own = getattr(run.options, "weights_dir", None)  # an option of evaluate
         folder = as_typed(own) if own else SHIPPED
@@ -75,17 +95,18 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
             raise CheckpointError(
                 f"no trained weights {f'in {own}' if own else 'ship'} for task={run.task_name} "
                 f"opt={name}; run l2lgd meta-train task={run.task_name} opt={name} and evaluate it "
-                f"with opt={name} checkpoint=FILE"
+                f"with {f'opt={name} checkpoint=FILE' if of_opt else _several(name)}"
             )
         label = str(shipped) if own else shipped_label(shipped)
         path, metadata = shipped, described(shipped)
     else:
-        path, metadata = _chosen(label)
-        label = shipped_label(path) if path.is_relative_to(SHIPPED) else label
-    if metadata.get("opt_name", name) != name:
+        path, metadata = _chosen(given, name if one_of_several else None)
+        label = shipped_label(path) if path.is_relative_to(SHIPPED) else given
+    own_name = metadata.get("opt_name", name)
+    if own_name != name:
         raise CheckpointError(
-            f"{path} holds weights of opt={metadata['opt_name']}, not of opt={name}; give opt="
-            f"{metadata['opt_name']}"
+            f"{path} holds weights of opt={own_name}, not of opt={name}; "
+            f"give {_several(own_name, str(given)) if one_of_several else f'opt={own_name}'}"
         )
     home = metadata.get("task_name", run.task_name)
     if home != run.task_name:
@@ -96,7 +117,7 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
             run.task_name,
         )
     options = metadata.get("opt", node)
-    if name == run.opt_name:
+    if of_opt:
         options = _with_given(options, node)
     with bounded_by(path):
         optimizer = run.build_optimizer(options, f"{path}: opt")
@@ -110,14 +131,26 @@ def trained(run: Run, name: str, node: dict[str, Any], split: Split) -> Trained:
     return Trained(optimizer, label, options, metadata)
 
 
-def _chosen(label: str) -> tuple[Path, dict[str, Any]]:
-    """The file of ``checkpoint=``, and what it says about itself."""
+def _of_checkpoints(run: Run) -> dict[str, str]:
+    return dict(getattr(run.options, "checkpoints", None) or {})  # an option of evaluate
+
+
+def _several(name: str, file: str = "FILE") -> str:
+    """``checkpoints=`` as it is typed in a shell."""
+    return shlex.quote(f"checkpoints={{{name}: {file if file == 'FILE' else quoted(file)}}}")
+
+
+def _chosen(label: str, name: str | None) -> tuple[Path, dict[str, Any]]:
+    """The file of ``checkpoint=``, and what it says about itself.
+
+    Args:
+        name: of the optimizer, where the file is one of ``checkpoints=``.
+    """
     folder = as_typed(label)
     inside = folder / "checkpoints" / "best.safetensors"
     if inside.is_file():
-        raise CheckpointError(
-            f"{folder} is a folder; its weights are {typed('checkpoint', inside)}"
-        )
+        where = typed("checkpoint", inside) if name is None else _several(name, str(inside))
+        raise CheckpointError(f"{folder} is a folder; its weights are {where}")
     found = find(label)
     return found.path, found.metadata
 

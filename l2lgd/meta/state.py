@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2lgd.config.packages import packages_of
 from l2lgd.errors import CheckpointError, one_line
 from l2lgd.meta.estimators.base import Course
 from l2lgd.meta.progress import MetaProgress
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.storage import checkpoint
 from l2lgd.storage.nesting import DEEPEST, LARGEST, extent
+from l2lgd.system.terminal import printable
 
 log = logging.getLogger(__name__)
 
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
-KINDS |= {"data": dict, "begun_from": dict, "versions": dict, "source": str}
+KINDS |= {"packages": dict, "data": dict, "begun_from": dict, "versions": dict, "source": str}
 PROGRESS = fields(MetaProgress)
 LONGEST_LIST = 300  # letters of what PyTorch says of tensors
 ANCESTRY = ("command", "seed", "data", "begun_from")
@@ -160,11 +162,12 @@ def load_last(
 def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:
     """Load trained weights φ, from ``best`` or ``last``; returns their provenance.
 
+    The log says where the package of the optimizer's class is another version than then.
+
     Raises:
         CheckpointError: unreadable, of another optimizer, or not finite.
     """
-    tensors, metadata = checkpoint.load(path)
-    phi = _below("phi.", tensors) or tensors
+    phi, metadata = read_weights(path)
     for name, tensor in phi.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: its {name} is of {tensor.dtype}, which no weights are")
@@ -174,7 +177,34 @@ def load_weights(path: Path, optimizer: LearnedRule) -> dict[str, Any]:
                 "meta-training that has not diverged"
             )
     _fill(optimizer, phi, path)
+    _warn_of_other_versions(path, metadata)
     return metadata
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Trained weights φ by name, from ``best`` or ``last``, and the metadata of the file.
+
+    Raises:
+        CheckpointError: unreadable.
+    """
+    tensors, metadata = checkpoint.load(path)
+    return _below("phi.", tensors) or tensors, metadata
+
+
+def _warn_of_other_versions(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Of packages outside l2lgd; a version that was not known then, or is not now, is none."""
+    then = metadata.get("packages")
+    if not isinstance(then, Mapping):
+        return
+    for name, here in packages_of(metadata.get("opt")).items():
+        if here is not None and then.get(name) not in (None, here):
+            log.warning(
+                "%s was meta-trained with %s %s, here is %s: the weights may mean something else",
+                path,
+                printable(name),
+                printable(then[name]),
+                here,
+            )
 
 
 def described(path: Path) -> dict[str, Any]:

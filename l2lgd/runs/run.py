@@ -18,11 +18,13 @@ from l2lgd.config.building import build
 from l2lgd.config.old_names import upgraded
 from l2lgd.config.options import AUGMENT
 from l2lgd.config.overrides import option
+from l2lgd.config.packages import packages_of
 from l2lgd.config.schemas import validated
 from l2lgd.config.titles import title_of
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.summary import versions
+from l2lgd.runs.evaluation_options import options_of_evaluation
 from l2lgd.storage import locks
 from l2lgd.storage.paths import where_typed
 from l2lgd.system import launch, runtime, signals
@@ -154,11 +156,13 @@ class Run:
 
     def evaluation_of(self, weights: Path) -> str:
         """The command line that evaluates trained weights on this task."""
-        names = [f"task={self.task_name}", f"opt={self.opt_name}", option("checkpoint", weights)]
+        choices = [f"task={self.task_name}", f"opt={self.opt_name}"]
         allowed = ",".join(self.options.allow_targets)
-        names += [f"allow_targets=[{allowed}]"] if allowed else []
+        words = [option("checkpoint", weights)]
+        words += [f"allow_targets=[{allowed}]"] if allowed else []
+        words += options_of_evaluation(self.config, choices)
         here = Path(HydraConfig.get().runtime.cwd)
-        return shlex.join(["l2lgd", "evaluate", *_own_configs(here), *names])
+        return shlex.join(["l2lgd", "evaluate", *_own_configs(here), *choices, *words])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""
@@ -174,6 +178,7 @@ class Run:
             "device": str(self.device),
             "processor": runtime.processor(self.device),
             "versions": versions(),
+            "packages": packages_of(self.config["opt"]),
             "licence": LICENCE,
         }
 

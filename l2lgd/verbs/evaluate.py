@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from l2lgd.config.schemas import about_task
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
-from l2lgd.evaluation.learned import opt_config, trained
+from l2lgd.evaluation.learned import given_weights, opt_config, trained
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.captions import of_curves
@@ -49,8 +50,7 @@ def evaluate(config: DictConfig) -> float:
     curves: dict[str, Curves] = {}
     results: dict[str, dict[str, Any]] = {}
     learned = []
-    if options.checkpoint is not None and not _is_learned(run, nodes[run.opt_name]):
-        raise ConfigError(f"checkpoint= is for learned optimizers, opt={run.opt_name} is not one")
+    _check_weights(run, nodes)
     ready = {  # what lacks its weights fails before anything is begun
         name: _ready(run, name, node)
         for name, node in nodes.items()
@@ -115,6 +115,23 @@ def _draw(
         bands = {name: band(c, window) for name, c in curves.items()}
     label, caption = about_task(run.config).loss_label, of_curves(summary, window)
     plot_curves(path, bands, learned, run.title(), label, caption)
+
+
+def _check_weights(run: Run, nodes: Mapping[str, dict[str, Any]]) -> None:
+    """Raise ConfigError for weights of what is not compared, or is no learned optimizer."""
+    given = given_weights(run)
+    for name in given:
+        if name not in nodes:
+            raise ConfigError(
+                f"checkpoints={{{name}: …}}: {name} is not compared, only {', '.join(nodes)}; add "
+                f"{name} to baselines=, or leave it out"
+            )
+        if not _is_learned(run, nodes[name]):
+            one = name == run.opt_name and run.options.checkpoint is not None
+            said = "checkpoint=" if one else f"checkpoints={{{name}: …}}"
+            raise ConfigError(
+                f"{said} is for learned optimizers, opt={name} is not one; leave it out"
+            )
 
 
 def _is_learned(run: Run, node: dict[str, Any]) -> bool:

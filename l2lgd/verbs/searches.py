@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from l2lgd.config.packages import packages_of
 from l2lgd.errors import ConfigError, Diverged
 from l2lgd.evaluation.baselines import search_learning_rate
 from l2lgd.evaluation.keys import tuning_key
@@ -125,6 +126,7 @@ def _update_scale(run: Run) -> dict[str, Found]:
     weights = run.folder / "checkpoints" / "best.safetensors"
     about = {
         "opt": found.options,
+        "packages": packages_of(found.options),
         "begun_from": ancestry(found.metadata),
         "update_scale": search.best_rate,
         "validation_loss": search.best_loss,

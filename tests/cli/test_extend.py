@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import json_lines, l2lgd, python
 
+from l2lgd.storage import checkpoint
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_package"
 SEARCH = "hydra.searchpath=[pkg://l2lgd_example.conf]"
 OWN = (SEARCH, "allow_targets=[l2lgd_example]", "task=rosenbrock")
@@ -64,6 +66,30 @@ def test_an_own_task_and_optimizer_do_all_that_the_paper_s_do(installed: Path) -
     assert ran.returncode == 0, ran.stderr
     made = {path.name for path in (installed / "figures").glob("figure_own.*")}
     assert made == {f"figure_own.{kind}" for kind in ("png", "pdf", "csv", "json", "md")}
+
+
+def test_weights_name_the_version_of_the_package_that_their_class_is_from(
+    installed: Path,
+) -> None:
+    best = installed / "run" / "checkpoints" / "best.safetensors"
+    if not best.is_file():
+        ran = run(installed, "meta-train", "opt=gru", *SMALL, "hydra.run.dir=run")
+        assert ran.returncode == 0, ran.stderr
+    tensors, metadata = checkpoint.load(best)
+    assert metadata["packages"] == {"l2lgd_example": "0.1.0"}
+    ran = l2lgd("optimizers", str(best), cwd=installed)  # where the package is not found
+    assert ran.returncode == 0, ran.stderr
+    assert ["package", "l2lgd_example", "0.1.0"] in [s.split() for s in ran.stdout.splitlines()]
+
+    options = ("opt=gru", "baselines=[]", "num_functions=1", "num_steps=1", "logger=none")
+    for version, warned in (("0.1.0", False), ("7.0", True), (None, False)):
+        told = metadata | {"packages": {"l2lgd_example": version}}
+        checkpoint.save(installed / "own.safetensors", tensors, told)
+        ran = run(installed, "evaluate", *options, "checkpoint=own.safetensors")
+        assert ran.returncode == 0, ran.stderr
+        said = [line for line in ran.stderr.splitlines() if "was meta-trained with" in line]
+        expected = "own.safetensors was meta-trained with l2lgd_example 7.0, here is 0.1.0"
+        assert [line.partition(":")[0] for line in said] == ([expected] if warned else [])
 
 
 USE = """

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from helpers import l2lgd
 
 from l2lgd.pretrained import weights
@@ -61,13 +62,82 @@ def test_text_of_a_file_does_nothing_to_the_terminal(tmp_path: Path) -> None:
         assert not line.startswith("second")
 
 
-def test_mistakes_end_in_one_line() -> None:
+STRANGER = {
+    "opt": {
+        "_target_": "trap.rules.Rule",
+        "units": 7,
+        "inner": {"_target_": "another.Part", "widths": [3, 4]},
+    },
+    "opt_name": "rule",
+    "task_name": "bowls",
+    "packages": {"trap": "0.3.1", "another": None},
+    "versions": {"l2lgd": "9.9.9"},
+    "command": "l2lgd meta-train task=bowls",
+    "seed": 5,
+    "meta_step": 40,
+    "config": {"meta_steps": 60},
+    "validation_loss": 0.125,
+}
+
+
+def test_a_file_is_described_without_its_class(tmp_path: Path) -> None:
+    package = tmp_path / "trap"
+    package.mkdir()
+    (package / "__init__.py").write_text('open("sprung", "w").close()', encoding="utf-8")
+    (tmp_path / "another.py").write_text('open("sprung", "w").close()', encoding="utf-8")
+    tensors = {"scale": torch.zeros(3, 2), "bias": torch.zeros(())}
+    checkpoint.save(tmp_path / "own.safetensors", tensors, STRANGER)
+    ran = l2lgd("optimizers", "own.safetensors", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    said = [line.split(maxsplit=1) for line in ran.stdout.splitlines()]
+    for name, value in (
+        ("class", "trap.rules.Rule"),
+        ("package", "trap 0.3.1, another (version not known)"),
+        ("units", "7"),
+        ("inner._target_", "another.Part"),
+        ("inner.widths", "[3, 4]"),
+        ("weights:", "7 numbers, 2 tensors:"),
+        ("scale", "(3, 2)"),
+        ("bias", "()"),
+        ("trained", "on       bowls"),
+        ("meta-steps", "40 of 60"),
+        ("validation", "loss  0.125"),
+        ("versions", "l2lgd 9.9.9"),
+        ("seed", "5"),
+        ("l2lgd", "meta-train task=bowls"),
+    ):
+        assert [name, value] in said
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_meta_training_under_way_is_described_by_its_weights(tmp_path: Path) -> None:
+    words = ("task=quadratic", "logger=none", "meta_steps=2", "num_functions=2", "num_steps=5")
+    words += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2", "threads=1")
+    ran = l2lgd("meta-train", *words, "hydra.run.dir=run", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    told = []
+    for name in ("best", "last"):
+        file = f"run/checkpoints/{name}.safetensors"
+        ran = l2lgd("optimizers", file, cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        told.append([line for line in ran.stdout.splitlines() if file not in line])
+    assert told[0] == told[1]
+    assert "  weights: 5141 numbers, 6 tensors:" in told[0]
+
+
+def test_mistakes_end_in_one_line(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "losses.safetensors", {"adam": torch.zeros(3, 2)}, {"losses": {}})
+    (tmp_path / "text.safetensors").write_text("no tensors", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
     for words, message in (
         (["mnist-lstn"], "did you mean mnist-lstm"),
         (["a", "b"], "too many words"),
         (["none.safetensors"], "no checkpoint at none.safetensors"),
+        (["losses.safetensors"], "holds no weights of a learned optimizer; give the path"),
+        (["text.safetensors"], "text.safetensors is not a readable checkpoint"),
+        (["folder"], "folder is a folder; give a .safetensors file"),
     ):
-        ran = l2lgd("optimizers", *words, cwd=Path())
+        ran = l2lgd("optimizers", *words, cwd=tmp_path)
         assert ran.returncode == 2
         assert message in ran.stderr
         assert len(ran.stderr.splitlines()) == 1

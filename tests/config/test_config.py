@@ -327,6 +327,7 @@ HOMES = [
     ("data_dir=~/a,~/b", 'data_dir="HOME/a","HOME/b"'),
     ("hydra.run.dir=~/${oc.env:A,b}/c", 'hydra.run.dir="HOME/${oc.env:A,b}/c"'),
     ("checkpoint=~", 'checkpoint="HOME"'),
+    ("checkpoints={a: ~/x, b: ~/y}", 'checkpoints={a: "HOME/x", b: "HOME/y"}'),
     ("~unroll", "~unroll"),
     ("name='a,~/b'", "name='a,~/b'"),
     ("name=a~b", "name=a~b"),

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from l2lgd.config.overrides import option, quoted, typed, value_of
+from l2lgd.config.overrides import any_option, option, quoted, typed, value_of
 
 NAMES = [
     "plain/folder-1.5_x",
@@ -44,6 +44,20 @@ def test_a_value_is_read_as_it_was_written(name: str) -> None:
         assert isinstance(value, str)
         assert OmegaConf.create({"x": value}).x == name
         assert value_of(override) == name
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, False, 3, -2.5, 1e-07, 1e30, "null", "1", ""),
+        *([], {}, [1, [2.5, None]], NAMES, ["null", "1", ""], {"a": 1, "b": {"c": NAMES}}),
+    ],
+)
+def test_a_value_of_a_config_is_read_as_it_was(value: object) -> None:
+    read = OverridesParser.create().parse_override(any_option("x", value)).value()
+    found = OmegaConf.create({"x": read}).x
+    assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value
+    assert type(read) is type(value)
 
 
 def test_interpolations_are_text() -> None:
