@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.tasks.base import Optimizee, Task
 from l2lgd.tasks.classification import ACTIVATIONS, ClassificationTask
 from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.testing import TASK_CHECKS
 
 TASKS = choices("task")
 CPU = torch.device("cpu")
@@ -72,18 +72,9 @@ def test_every_file_is_found() -> None:
     assert {"quadratic", "mnist"} <= set(TASKS) == {f.stem for f in (CONF / "task").iterdir()}
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_losses_and_gradients_are_stacked(task: Task, split: Any) -> None:
-    functions = task.sample(split, B, seeded())
-    n = functions.initial_parameters.shape[1]
-    loss, gradient = functions.loss_and_gradient(functions.initial_parameters, 0)
-    assert functions.initial_parameters.shape == (B, n)
-    assert (loss.shape, gradient.shape) == ((B,), (B, n))
-    assert loss.dtype == gradient.dtype == functions.initial_parameters.dtype == torch.float64
-    assert loss.isfinite().all()
-    assert gradient.isfinite().all()
-    assert not loss.requires_grad
-    assert not gradient.requires_grad
+@pytest.mark.parametrize("check", TASK_CHECKS, ids=lambda check: check.__name__)
+def test_the_contract_holds(task: Task, check: Callable[[Task], None]) -> None:
+    check(task)
 
 
 def test_names_and_shapes_cover_every_coordinate_once(task: Task) -> None:
@@ -100,54 +91,10 @@ def test_names_and_shapes_cover_every_coordinate_once(task: Task) -> None:
     assert end == parameters.shape[1]
 
 
-@pytest.mark.parametrize("step", [0, 7])
-def test_gradient_is_the_derivative_of_the_loss(task: Task, step: int) -> None:
-    functions = task.sample("train", B, seeded())
-    parameters = displaced(functions)
-    loss, gradient = functions.loss_and_gradient(parameters, step)
-    torch.testing.assert_close(loss, functions.loss(parameters, step), rtol=1e-12, atol=0)
-    for seed in range(3):
-        direction = torch.randn(parameters.shape, generator=seeded(seed), dtype=torch.float64)
-        direction /= direction.norm(dim=1, keepdim=True)
-        ahead, behind = (functions.loss(parameters + e * direction, step) for e in (1e-7, -1e-7))
-        slope = (gradient * direction).sum(1)
-        torch.testing.assert_close(slope, (ahead - behind) / 2e-7, rtol=1e-4, atol=1e-7)
-
-
-def test_a_function_does_not_depend_on_the_others_in_the_stack(task: Task) -> None:
-    functions = task.sample("train", B, seeded())
-    parameters = displaced(functions)
-    before, gradient = functions.loss_and_gradient(parameters, 1)
-    changed = parameters.clone()
-    changed[0] += 1.0
-    after, new_gradient = functions.loss_and_gradient(changed, 1)
-    torch.testing.assert_close(after[1:], before[1:])
-    torch.testing.assert_close(new_gradient[1:], gradient[1:])
-    assert (after[0] - before[0]).abs() > 1e-3
-
-
-def test_the_generator_decides_the_functions(task: Task) -> None:
-    first, same, other = (task.sample("train", B, seeded(seed)) for seed in (5, 5, 6))
-    parameters = displaced(first)
-    assert first.initial_parameters.equal(same.initial_parameters)
-    assert not first.initial_parameters.equal(other.initial_parameters)
-    for step in (0, 3):
-        assert first.loss(parameters, step).equal(same.loss(parameters, step))
-        assert not first.loss(parameters, step).equal(other.loss(parameters, step))
-
-
 def test_the_functions_of_a_stack_differ(task: Task) -> None:
     functions = task.sample("train", B, seeded())
     same_place = displaced(functions)[:1].expand(B, -1)
     assert len(set(functions.loss(same_place, 0).tolist())) == B
-
-
-def test_the_loss_is_a_function_of_parameters_and_step(task: Task) -> None:
-    functions = task.sample("train", B, seeded())
-    parameters = displaced(functions)
-    first, other = functions.loss(parameters, 2), functions.loss(parameters, 9)
-    assert functions.loss(parameters, 2).equal(first), "evaluating step 9 changed step 2"
-    assert functions.stochastic == (not other.equal(first))
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3), slice(2, 3), slice(0, 3)])
