@@ -98,6 +98,8 @@ class ReconstructionTask(ModuleTask):
 class AutoencoderTask(ReconstructionTask):
     """Autoencoders (Hinton and Salakhutdinov 2006), which say what they are given.
 
+    With sigmoid or tanh, hand-designed optimizers stay at the mean image for hundreds of steps.
+
     Args:
         data: which images, and where they come from.
         hidden_layers: units of the encoder's; the decoder has the same in reverse.
