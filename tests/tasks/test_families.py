@@ -25,16 +25,16 @@ CPU = torch.device("cpu")
 RATES = {  # of Adam, the best of 0.003, 0.01, 0.03 and 0.1
     "autoencoder": 0.01,
     "vae": 0.01,
-    "language_gru": 0.01,
-    "language_transformer": 0.003,
+    "lm_gru": 0.01,
+    "lm_transformer": 0.003,
     "resnet": 0.03,
-    "vit": 0.01,
+    "vit": 0.003,
     "pinn": 0.01,
-    "logistic_regression": 0.03,
+    "tabular_logistic": 0.03,
     "tabular_mlp": 0.01,
 }
 
-REACHED = {"language_gru": 1.7, "language_transformer": 1.7}  # nats per character; see lowest
+REACHED = {"lm_gru": 1.7, "lm_transformer": 1.7}  # nats per character; see lowest
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -144,13 +144,13 @@ def test_adam_halves_the_loss_above_the_lowest_in_200_steps(name: str) -> None:
     assert after < constant(name, functions), said
 
 
-@pytest.mark.parametrize("name", ["language_gru", "logistic_regression", "pinn", "vae"])
+@pytest.mark.parametrize("name", ["lm_gru", "tabular_logistic", "pinn", "vae"])
 def test_splits_share_no_example(name: str) -> None:
     seen: dict[str, set[bytes]] = {}
     for split, tensors in made(name)._examples.items():
         rows = zip(*tensors, strict=True)
         seen[split] = {b"".join(part.numpy().tobytes() for part in row) for row in rows}
-    if name != "language_gru":  # a text repeats itself
+    if name != "lm_gru":  # a text repeats itself
         assert not seen["train"] & seen["validation"]
         assert not seen["train"] & seen["test"]
         assert not seen["validation"] & seen["test"]
@@ -269,7 +269,7 @@ def test_texts_are_cut_into_stretches(tmp_path: Path) -> None:
     text = "".join(chr(97 + k * k % 23) for k in range(500)) + "ß" + "x" * 499
     (tmp_path / "own.txt").write_text(text, encoding="utf-8")
     options = ("task.length=9", "task.alphabet=40", f"task.file={tmp_path}/own.txt")
-    task = made("language_gru", *options)
+    task = made("lm_gru", *options)
     description = task.data_description()
     assert (description["name"], description["source"]) == ("own.txt", "file")
     assert description["num_examples"] == {"train": 88, "validation": 11, "test": 11}
@@ -278,7 +278,7 @@ def test_texts_are_cut_into_stretches(tmp_path: Path) -> None:
     for row in (0, 1, 87):
         assert "".join(alphabet[k] for k in inputs[row]) == text[9 * row : 9 * row + 9]
         assert "".join(alphabet[k] for k in targets[row]) == text[9 * row + 1 : 9 * row + 10]
-    few = made("language_gru", "task.alphabet=3", *options[::2])
+    few = made("lm_gru", "task.alphabet=3", *options[::2])
     assert set(few._examples["train"][0].flatten().tolist()) == {0, 1, 2}
 
 
@@ -296,7 +296,7 @@ def test_texts_that_do_not_do(
     if content is not None:
         (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(kind, match=said):
-        made("language_gru", f"task.file={tmp_path}/own.txt")
+        made("lm_gru", f"task.file={tmp_path}/own.txt")
 
 
 def test_a_standard_library_without_source_is_named(
@@ -304,7 +304,7 @@ def test_a_standard_library_without_source_is_named(
 ) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(DataUnavailable, match=r"0 characters .* give task\.file=FILE"):
-        made("language_gru", "task.characters=4000")
+        made("lm_gru", "task.characters=4000")
 
 
 # Physics
@@ -345,7 +345,7 @@ def test_source_terms_belong_to_a_function_and_its_split() -> None:
 
 @pytest.mark.parametrize("table", ["breast_cancer", "digits", "iris", "wine", "diabetes"])
 def test_tables_are_standardised_by_what_is_trained_on(table: str) -> None:
-    task = made("logistic_regression", f"task.data.name={table}", "task.batch_size=null")
+    task = made("tabular_logistic", f"task.data.name={table}", "task.batch_size=null")
     features, targets = task._examples["train"]
     varied = features.double().std(0) > 0
     standard = features.double()[:, varied]
@@ -363,7 +363,7 @@ def test_tables_are_standardised_by_what_is_trained_on(table: str) -> None:
 def test_without_scikit_learn_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(DataUnavailable, match=r"pip install 'l2lgd\[tabular\]'"):
-        made("logistic_regression", "task.data.name=iris", "task.batch_size=7")
+        made("tabular_logistic", "task.data.name=iris", "task.batch_size=7")
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_without_scikit_learn_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch
         ("resnet", "channels=[]", "needs at least one stage"),
         ("resnet", "norm=layer", "norm=layer: choose one of"),
         ("pinn", "activation=relu", "activation=relu: choose one of tanh"),
-        ("language_gru", "alphabet=1", "alphabet=1: must be at least 2"),
+        ("lm_gru", "alphabet=1", "alphabet=1: must be at least 2"),
         ("tabular_mlp", "data.name=boston", "name=boston: choose one of"),
     ],
 )
