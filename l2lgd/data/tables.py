@@ -35,7 +35,7 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSplits:
     """A table in three splits.
 
     ``parts``: features (N, features), and labels (N,). A single number to be predicted is (N, 1):
@@ -48,7 +48,7 @@ class Table:
     description: dict[str, object]
 
 
-def load_table(config: TableConfig) -> Table:
+def load_table(config: TableConfig) -> TableSplits:
     """Read a table, and divide it at random, always in the same way.
 
     Raises:
@@ -80,7 +80,7 @@ def load_table(config: TableConfig) -> Table:
         "num_examples": counts(parts),
         "digest": found,
     }
-    return Table(dict(standard), outputs, description)
+    return TableSplits(dict(standard), outputs, description)
 
 
 def _mean_and_deviation(column: Tensor) -> tuple[Tensor, Tensor]:
