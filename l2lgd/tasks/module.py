@@ -135,7 +135,8 @@ class ModuleTask(Task):
     functions run one after the other.
 
     Args:
-        module: builds an ``nn.Module``.
+        module: builds an ``nn.Module``. It is called once the data are loaded, so a class of tasks
+            may hand over a method of its own that asks for ``image_shape`` and ``num_classes``.
         loss: ``cross_entropy`` of logits with the classes last, and labels; ``mse``;
             ``binary_cross_entropy`` of logits and probabilities; ``module`` where the module is
             given the whole minibatch and returns its loss, (); or a function of outputs and
@@ -183,9 +184,10 @@ class ModuleTask(Task):
             table = torch.randn(NOISE_ROWS, self.noise, generator=draw)
             self._noise = (table.to(device, dtype),)
         try:
-            self.network = FunctionalModule(self._built(0), self.loss)
-            functions = self.sample("train", 2, generator(0, "trial"))
-            self._at_once = try_out(self.network, functions, functions.minibatch(0))
+            self.network = FunctionalModule(self._built(0).to(device), self.loss)
+            if device.type != "meta":  # which has no numbers to try
+                functions = self.sample("train", 2, generator(0, "trial"))
+                self._at_once = try_out(self.network, functions, functions.minibatch(0))
         except ConfigError as error:
             raise ConfigError(f"task.{error}") from error
 
@@ -199,17 +201,28 @@ class ModuleTask(Task):
             size = self.batch_size or len(examples[0])
             streams = Minibatches(NOISE_ROWS, size, own, num_functions, device=self.device)
             sources.append(Source(self._noise, streams))
+        constants = _stacked([constants_of(module) for module in modules])
         return Modules(
             self.network,
             sources,
-            _stacked([constants_of(module) for module in modules]),
+            {name: tensor.to(self.device) for name, tensor in constants.items()},
             initial.to(self.device, self.dtype),
             self.batch_size is not None or self.noise > 0,
             self._at_once,
         )
 
-    def data_description(self) -> dict[str, object]:
+    def data_description(self) -> dict[str, object] | None:
         return self._description
+
+    @property
+    def image_shape(self) -> torch.Size:
+        """Channels, height and width of the images."""
+        return self._examples["train"][0].shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        """Of the images."""
+        return self._num_classes
 
     _at_once: int | None = None
 
@@ -217,6 +230,7 @@ class ModuleTask(Task):
         """The splits on the device, and what they are."""
         if self.data is not None:
             images = load_images(self.data, data_dir, self.device)
+            self._num_classes = images["train"].num_classes
             parts: dict[str, Examples] = {
                 split: (_channels_first(part.pixels), part.labels)
                 for split, part in images.parts.items()
@@ -237,13 +251,13 @@ class ModuleTask(Task):
         return moved, {"name": name, "source": "dataset", "num_examples": counts(parts)}
 
     def _built(self, seed: int) -> nn.Module:
-        """A module with the initial weights of a seed."""
+        """A module with the initial weights of a seed, on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             module = self.module()
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module: it builds {type(module).__name__}, not an nn.Module")
-        return module.to(self.device, self.dtype)
+        return module.to(self.dtype)
 
     def _minibatches(self, count: int, num_functions: int, seed: int) -> Streams:
         if self.batch_size is None:
