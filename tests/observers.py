@@ -83,3 +83,59 @@ class PerTensor(LearnedRule[Tensor]):
         tensors = gradient.split(self._sizes or [gradient.shape[1]], 1)
         scaled = [part / part.square().mean(1, keepdim=True).sqrt() for part in tensors]
         return -self.rate * torch.cat(scaled, 1), state + 1
+
+
+class ByName(LearnedRule[dict[str, Tensor]]):
+    """g = −rate · ∇ / a running root mean square of its tensor; those of a bias are half as large.
+
+    Its state has a number for each tensor, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.05))
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        bound = copy.copy(self)
+        bound.shapes = dict(shapes)
+        return bound
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        pass
+
+    def initial_state(self, parameters: Tensor) -> dict[str, Tensor]:
+        return {name: parameters.new_ones(len(parameters), 1) for name in self.shapes}
+
+    def step(
+        self, gradient: Tensor, state: dict[str, Tensor], width: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tensors = gradient.split([torch.Size(shape).numel() for shape in self.shapes.values()], 1)
+        updates, following = [], {}
+        for name, own in zip(self.shapes, tensors, strict=True):
+            following[name] = 0.9 * state[name] + 0.1 * own.square().mean(1, keepdim=True)
+            size = 0.5 if name.endswith("bias") else 1.0
+            updates.append(-size * self.rate * own / following[name].sqrt())
+        return torch.cat(updates, 1), following
+
+
+class ByNameAlone(ByName):
+    """Every tensor is treated apart."""
+
+    @property
+    def tensorwise(self) -> bool:
+        return True
+
+
+class Rows(ByName):
+    """The same in one tensor (B, number of tensors)."""
+
+    def initial_state(self, parameters: Tensor) -> Tensor:  # type: ignore[override]
+        return parameters.new_ones(len(parameters), len(self.shapes))
+
+    def step(  # type: ignore[override]
+        self, gradient: Tensor, state: Tensor, width: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        parts = dict(zip(self.shapes, state.split(1, 1), strict=True))
+        update, following = super().step(gradient, parts, width)
+        return update, torch.cat(list(following.values()), 1)
