@@ -139,3 +139,41 @@ class Rows(ByName):
         parts = dict(zip(self.shapes, state.split(1, 1), strict=True))
         update, following = super().step(gradient, parts, width)
         return update, torch.cat(list(following.values()), 1)
+
+
+class ByNameEverywhere(ByName):
+    """The same for every coordinate alone: a running mean of each of them, in a dict by name."""
+
+    @property
+    def coordinatewise(self) -> bool:
+        return True
+
+    def initial_state(self, parameters: Tensor) -> dict[str, Tensor]:
+        sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        parts = torch.ones_like(parameters).split(sizes, 1)
+        return dict(zip(self.shapes, parts, strict=True))
+
+    def step(
+        self, gradient: Tensor, state: dict[str, Tensor], width: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tensors = gradient.split([part.shape[1] for part in state.values()], 1)
+        updates, following = [], {}
+        for name, own in zip(self.shapes, tensors, strict=True):
+            following[name] = 0.9 * state[name] + 0.1 * own.square()
+            size = 0.5 if name.endswith("bias") else 1.0
+            updates.append(-size * self.rate * own / following[name].sqrt())
+        return torch.cat(updates, 1), following
+
+
+class WithMomentum(ByName):
+    """The same with a momentum, which goes along the coordinates."""
+
+    def initial_state(self, parameters: Tensor) -> dict:
+        return {"sizes": super().initial_state(parameters), "momentum": 0 * parameters}
+
+    def step(  # type: ignore[override]
+        self, gradient: Tensor, state: dict, width: Tensor | None = None
+    ) -> tuple[Tensor, dict]:
+        momentum = 0.9 * state["momentum"] + gradient
+        update, sizes = super().step(momentum, state["sizes"], width)
+        return update, {"sizes": sizes, "momentum": momentum}

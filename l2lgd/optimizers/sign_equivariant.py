@@ -42,8 +42,11 @@ class SignEquivariant(LearnedRule[State]):
         self._named: tuple[LearnedRule[Any], ...] = ()  # that one for tensors of known shapes
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        own = self.optimizer.named(shapes)
+        if own is self._ready:  # tensors are all alike to it
+            return self
         bound = copy.copy(self)  # shallow: meta-training has to change the same weights
-        bound._named = (self.optimizer.named(shapes),)
+        bound._named = (own,)
         return bound
 
     def reset_parameters(self, generator: torch.Generator) -> None:
