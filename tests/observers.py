@@ -177,3 +177,25 @@ class WithMomentum(ByName):
         momentum = 0.9 * state["momentum"] + gradient
         update, sizes = super().step(momentum, state["sizes"], width)
         return update, {"sizes": sizes, "momentum": momentum}
+
+
+class Counting(LearnedRule[Kept]):
+    """Momentum with a rate that falls by the number of steps, which it counts itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.2, 0.8]))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.weight.copy_(torch.rand(2, generator=generator))
+
+    def initial_state(self, parameters: Tensor) -> Kept:
+        return Kept({"m": torch.zeros_like(parameters)}, 0)
+
+    def step(
+        self, gradient: Tensor, state: Kept, width: Tensor | None = None
+    ) -> tuple[Tensor, Kept]:
+        rate, decay = self.weight
+        mean, count = decay * state.means["m"] + gradient, state.count + 1
+        return -rate / count * mean, Kept({"m": mean}, count)

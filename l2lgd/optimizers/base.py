@@ -299,6 +299,15 @@ def tensors_of(state: Any) -> list[Tensor]:
     return [torch.tensor(leaf) if isinstance(leaf, int) else leaf for leaf in _leaves(state)]
 
 
+def counts_as_tensors(state: StateT, device: torch.device) -> StateT:
+    """A state with tensors () of whole numbers in place of counts."""
+
+    def held(leaf: Tensor | int) -> Tensor:
+        return torch.tensor(leaf, device=device) if isinstance(leaf, int) else leaf
+
+    return _map_leaves(held, state)
+
+
 def has_counts(state: Any) -> bool:
     """Has a state whole numbers, which cannot be written over?"""
     return any(isinstance(leaf, int) for leaf in _leaves(state))
