@@ -199,3 +199,27 @@ class Counting(LearnedRule[Kept]):
         rate, decay = self.weight
         mean, count = decay * state.means["m"] + gradient, state.count + 1
         return -rate / count * mean, Kept({"m": mean}, count)
+
+
+class Falling(ByName):
+    """−rate · ∇ · (1 − t/T), which observes the horizon alone."""
+
+    observes = ("horizon",)
+
+    def initial_state(self, parameters: Tensor) -> Tensor:  # type: ignore[override]
+        return parameters.new_zeros(())
+
+    def step(  # type: ignore[override]
+        self,
+        gradient: Tensor,
+        state: Tensor,
+        width: Tensor | None = None,
+        seen: Observation | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        assert seen is not None
+        assert seen.length is not None
+        return -self.rate * gradient * (1 - (seen.number - 1) / seen.length), state
+
+
+class Misled(Falling):
+    observes = ("horizon", "gradient_norm")

@@ -117,7 +117,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
 
     @property
     def smooths(self) -> bool:  # type: ignore[override]
-        return all(member.smooths for member in self._learned())
+        return all(member.smooths for member in self._members.values())
 
     @property
     def observes(self) -> tuple[str, ...]:  # type: ignore[override]

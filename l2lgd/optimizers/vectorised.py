@@ -16,7 +16,7 @@ from l2lgd.optimizers.base import (
     counts_as_tensors,
     given,
 )
-from l2lgd.optimizers.observation import Observation
+from l2lgd.optimizers.observation import Observation, known_fields
 from l2lgd.system.runtime import quiet_vmap
 
 ONE_NUMBER = (
@@ -50,7 +50,7 @@ class Vectorised(Optimizer[StateT]):
         names = {id(weight): name for name, weight in rule.named_parameters()}
         keys = [f"rule.{names[id(weight)]}" for weight in rule.phi()]
         self._rule, self._phi = rule, dict(zip(keys, phi, strict=True))
-        self.observes = rule.observes
+        self.observes = known_fields(type(rule).__name__, rule.observes)
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         return self

@@ -20,6 +20,7 @@ from l2lgd.optimizers.base import (
     Optimizer,
     State,
     has_counts,
+    keys_of,
     like_state,
     map_state,
     tensors_of,
@@ -210,7 +211,7 @@ def _names(state: State, name: str = "") -> Iterator[str]:
         yield name or "state"
         return
     if isinstance(known, dict):
-        parts = [(key, known[key]) for key in sorted(known)]
+        parts = [(key, known[key]) for key in keys_of(known)]
     else:
         fields = getattr(known, "_fields", range(len(known)))
         parts = list(zip(fields, known, strict=True))

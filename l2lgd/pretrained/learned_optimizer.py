@@ -10,9 +10,9 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule
-from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained import saved_states
 from l2lgd.pretrained.assignment import Assignment, Function
+from l2lgd.pretrained.observing import seen
 from l2lgd.pretrained.options import OPTIONS, check, type_of, warn_of_unknown
 from l2lgd.pretrained.placing import Steppers
 from l2lgd.pretrained.sharding import (
@@ -133,7 +133,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         Raises:
             ConfigError: weights whose coordinates share information have sharded parameters, or
-                weights observe the loss, and there is none.
+                weights observe the loss, and there is none, or it is not one number.
             RuntimeError: a gradient is sparse, or its parameter is in fake mode.
             ValueError: a parameter's shape has changed, and its state's has not.
         """
@@ -142,13 +142,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 found = loss = closure()
         for group in self.param_groups:
-            observed: set[str] = set()
+            observed = False
             for function in self._assignment.functions(group):
                 parameters = [group["params"][index] for index in function.indices]
                 if any(parameter.grad is not None for parameter in parameters):
                     self._step(function, parameters, group, loss)
-                    observed.update(self._assignment.optimizers[function.key].observes)
-            if "step" in observed:
+                    observed |= bool(self._assignment.optimizers[function.key].observes)
+            if observed:  # whatever it is: t is one of what they see
                 group["steps_done"] = group.get("steps_done", 0) + 1
         self._assignment.warn_of_unused(self.param_groups)
         return found
@@ -246,11 +246,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             gradient = -gradient
         with _without_autocast(home.device.type):
-            seen = None
-            if self._assignment.optimizers[key].observes:
-                seen = self._seen(key, theta, group, loss)
+            observes = self._assignment.optimizers[key].observes
+            observed = seen(key, observes, theta, group, loss) if observes else None
             updates = stepper.updates(
-                gradient, owned, states, size, group["skip_zero_gradients"], seen
+                gradient, owned, states, size, group["skip_zero_gradients"], observed
             )
             rate, decay = group["lr"], group["weight_decay"]
             for where, update in updates:
@@ -261,18 +260,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
             same = part.data_ptr() == own.data_ptr() != 0
             if parameter.grad is not None and not same:
                 own.copy_(part.view_as(own))
-
-    def _seen(
-        self, key: str, theta: Tensor, group: Mapping[str, Any], loss: float | Tensor | None
-    ) -> Observation:
-        """What weights observe, θ flat."""
-        if loss is None and "loss" in self._assignment.optimizers[key].observes:
-            raise ConfigError(f"weights {key} observe the loss: call step(loss=loss)")
-        told = torch.as_tensor(0.0 if loss is None else loss, device=theta.device)
-        number = told.detach().reshape(-1)[:1]
-        if group["maximize"]:
-            number = -number
-        return Observation(theta, number, group.get("steps_done", 0), group["horizon"])
 
     def _refuse_to_step(self, key: str, parameters: Sequence[Tensor]) -> None:
         if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):

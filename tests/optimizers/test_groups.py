@@ -251,3 +251,9 @@ def test_a_coordinate_without_a_gradient_leaves_the_meta_gradient_finite(name: s
         assert all(part.isfinite().all() for part in found.state.moments)
         assert found.gradient[:, 4:].abs().sum() > 0
         state = after
+
+
+def test_a_group_smooths_where_all_its_members_do() -> None:
+    groups = [Group("a.*", "one"), Group("*", "other")]
+    assert Grouped({"one": lstm(1), "other": lstm(2)}, groups).smooths
+    assert not Grouped({"one": lstm(1), "other": HandDesigned("Adam", 0.1)}, groups).smooths
