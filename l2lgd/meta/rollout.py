@@ -14,7 +14,7 @@ from l2lgd.optimizers.base import (
     given_part,
     tensors_of,
 )
-from l2lgd.optimizers.observation import Observation
+from l2lgd.optimizers.observation import Observation, known_fields
 from l2lgd.tasks.base import Optimizee
 
 STATE_BYTES = 2**30  # for the states of an optimizer along a path
@@ -83,8 +83,12 @@ def start(
     Args:
         block_size: coordinates that are optimized at once, where they can be apart.
         horizon: T, for optimizers that observe it.
+
+    Raises:
+        ConfigError: the optimizer observes what there is not.
     """
     parameters = optimizee.initial_parameters
+    known_fields(type(optimizer).__name__, optimizer.observes)
     optimizer = optimizer.named(optimizee.shapes)
     num_functions, n = parameters.shape
     blocks = optimizer.blocks(num_functions, n, block_size)

@@ -37,7 +37,8 @@ class Optimizer(ABC, Generic[StateT]):
     smooths = False  # does it heed the ``width`` of a step?
     observes: tuple[str, ...] = ()
     """Fields of an :class:`Observation` that a step needs. Where there are any, :meth:`step`,
-    :meth:`step_back` and ``vector_jacobian_product`` get observations as ``seen``."""
+    :meth:`step_back` and ``vector_jacobian_product`` get observations as ``seen``. Another name is
+    a ConfigError where the optimizer is used."""
 
     @property
     def coordinatewise(self) -> bool:
@@ -62,7 +63,8 @@ class Optimizer(ABC, Generic[StateT]):
 
         Returns:
             A tensor, as ``torch.zeros_like(parameters)`` for a momentum, or tuples, named tuples
-            and dicts of tensors and of whole numbers that count something.
+            and dicts of tensors and of whole numbers that count something. Tensors need not go
+            along the coordinates. Where functions differ in a count, it is a tensor () to a step.
         """
 
     @abstractmethod
@@ -108,7 +110,9 @@ class Optimizer(ABC, Generic[StateT]):
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         """The optimizer for coordinates that are parameter tensors of these names and shapes.
 
-        It is this one by default: right for any optimizer that treats all tensors alike.
+        It is this one by default: right for any optimizer that treats all tensors alike. Another
+        is a shallow copy, of the same weights. ``LearnedOptimizer`` has one for each tensor where
+        tensors are treated apart, and hands it all coordinates of its tensors at once.
         """
         return self
 
@@ -299,9 +303,34 @@ def tensors_of(state: Any) -> list[Tensor]:
     return [torch.tensor(leaf) if isinstance(leaf, int) else leaf for leaf in _leaves(state)]
 
 
+def counts_as_tensors(state: StateT, device: torch.device) -> StateT:
+    """A state with tensors () of whole numbers in place of counts."""
+
+    def held(leaf: Tensor | int) -> Tensor:
+        return torch.tensor(leaf, device=device) if isinstance(leaf, int) else leaf
+
+    return _map_leaves(held, state)
+
+
 def has_counts(state: Any) -> bool:
     """Has a state whole numbers, which cannot be written over?"""
     return any(isinstance(leaf, int) for leaf in _leaves(state))
+
+
+def keys_of(part: dict[Any, Any]) -> list[Any]:
+    """The keys of a dict in a state, in their order.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    try:
+        return sorted(part)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(key).__name__ for key in part}))
+        raise ConfigError(
+            f"the state of an optimizer has a dict with keys of {kinds}: they must have an order, "
+            "as strings do"
+        ) from error
 
 
 def _leaves(state: Any) -> list[Tensor | int]:
@@ -321,7 +350,7 @@ def _map_leaves(function: Callable[[Tensor | int], Tensor | int], state: StateT)
         return function(known)  # type: ignore[return-value]
     made: Any
     if isinstance(known, dict):
-        made = {key: _map_leaves(function, known[key]) for key in sorted(known)}
+        made = {key: _map_leaves(function, known[key]) for key in keys_of(known)}
     elif isinstance(known, tuple):
         parts = [_map_leaves(function, part) for part in known]
         made = type(known)(*parts) if hasattr(known, "_fields") else type(known)(parts)

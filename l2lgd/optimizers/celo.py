@@ -204,8 +204,11 @@ class Celo(LearnedRule[CeloState]):
         return self.rule.tensorwise
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        rule = self.rule.named(shapes)
+        if rule is self._rule:  # tensors are all alike to it
+            return self
         bound = copy.copy(self)  # shallow: meta-training has to change the same weights
-        bound._named = (self.rule.named(shapes),)
+        bound._named = (rule,)
         return bound
 
     def initial_state(self, parameters: Tensor) -> CeloState:

@@ -57,7 +57,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
     """Several optimizers, each for its own parameters of an optimizee.
 
     An optimizer that is used by several groups has the same weights for all of them, and their
-    coordinates are to it those of one function.
+    coordinates are to it those of one function, of tensors with the names that they have.
 
     Args:
         optimizers: by name; at least one is learned.
@@ -88,12 +88,17 @@ class Grouped(LearnedRule[tuple[State, ...]]):
             raise ConfigError("optimizers: none of them is a learned one")
         self.learned = nn.ModuleDict(learned)
         self._members, self._groups = dict(optimizers), list(groups)
+        self._bound: dict[str, Optimizer] = {}  # members for tensors of known names and shapes
         self._known: dict[str, Columns] | None = None  # where the coordinates have names
         self._moved: dict[torch.device, dict[str, Columns]] = {}  # the same, on other devices
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         bound = copy.copy(self)  # shallow: meta-training has to change the same weights
         bound._known, bound._moved = self._shared_out(shapes), {}
+        tensors: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, shape in shapes.items():  # in the order of a member's coordinates
+            tensors.setdefault(self.member_of(name), {})[name] = shape
+        bound._bound = {use: self._members[use].named(own) for use, own in tensors.items()}
         return bound
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -112,7 +117,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
 
     @property
     def smooths(self) -> bool:  # type: ignore[override]
-        return all(member.smooths for member in self._learned())
+        return all(member.smooths for member in self._members.values())
 
     @property
     def observes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -194,7 +199,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         """Those of each learned optimizer, with its name before them."""
         found: dict[str, float] = {}
         for name, columns in self._columns(gradient).items():
-            member = self._members[name]
+            member = self._ready(name)
             if isinstance(member, LearnedRule):
                 own = member.input_statistics(gradient[..., columns])
                 found |= {f"{name}_{key}": value for key, value in own.items()}
@@ -228,6 +233,10 @@ class Grouped(LearnedRule[tuple[State, ...]]):
             )
         return use
 
+    def _ready(self, name: str) -> Optimizer:
+        """A member, for its tensors where they are known."""
+        return self._bound.get(name, self._members[name])
+
     def _learned(self) -> Iterator[LearnedRule]:
         return (m for m in self._members.values() if isinstance(m, LearnedRule))
 
@@ -235,7 +244,7 @@ class Grouped(LearnedRule[tuple[State, ...]]):
         """All of (B, n), cut as the optimizers want it."""
         num_functions, parts = len(like), []
         for name, columns in self._columns(like).items():
-            member, size = self._members[name], _size(columns)
+            member, size = self._ready(name), _size(columns)
             for rows, inner in member.blocks(num_functions, size, BLOCK_SIZE):
                 parts.append(Part(member, rows, _within(columns, inner)))
         return parts

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 
+from l2lgd.errors import ConfigError
+
 
 class Observation(NamedTuple):
     """Where the optimization of B functions stands, before update g_t."""
@@ -45,6 +47,24 @@ class Observation(NamedTuple):
             parameters=self.parameters.detach().requires_grad_(),
             loss=self.loss.detach().requires_grad_(),
         )
+
+
+def known_fields(optimizer: str, observes: object) -> tuple[str, ...]:
+    """What an optimizer observes.
+
+    Args:
+        optimizer: its class, for the error.
+
+    Raises:
+        ConfigError: these are not fields of an :class:`Observation`.
+    """
+    fields = ", ".join(Observation._fields)
+    if not isinstance(observes, tuple | list):
+        raise ConfigError(f"{optimizer}.observes={observes!r}: must be a tuple of some of {fields}")
+    for name in observes:
+        if name not in Observation._fields:
+            raise ConfigError(f"{optimizer}.observes: there is no {name}; choose among {fields}")
+    return tuple(observes)
 
 
 def _one_each(number: int | Tensor | None) -> TypeGuard[Tensor]:

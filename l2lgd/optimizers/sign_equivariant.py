@@ -10,8 +10,9 @@ equivariant under reflections: for f(Sθ), S a diagonal of ±1, it does the same
 not in the paper.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +39,15 @@ class SignEquivariant(LearnedRule[State]):
         if not isinstance(optimizer, LearnedRule):
             raise ConfigError("optimizer: needs the _target_ of a learned optimizer")
         self.optimizer = optimizer
+        self._named: tuple[LearnedRule[Any], ...] = ()  # that one for tensors of known shapes
+
+    def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        own = self.optimizer.named(shapes)
+        if own is self._ready:  # tensors are all alike to it
+            return self
+        bound = copy.copy(self)  # shallow: meta-training has to change the same weights
+        bound._named = (own,)
+        return bound
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.optimizer.reset_parameters(generator)
@@ -46,16 +56,16 @@ class SignEquivariant(LearnedRule[State]):
         self.optimizer.scale_updates(factor)
 
     def initial_state(self, parameters: Tensor) -> State:
-        state: State = self.optimizer.initial_state(_both(parameters, 1))
+        state: State = self._ready.initial_state(_both(parameters, 1))
         return state
 
     @property
     def smooths(self) -> bool:  # type: ignore[override]
-        return self.optimizer.smooths
+        return self._ready.smooths
 
     @property
     def observes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.optimizer.observes
+        return self._ready.observes
 
     def step(
         self,
@@ -66,18 +76,18 @@ class SignEquivariant(LearnedRule[State]):
     ) -> tuple[Tensor, State]:
         doubled = None if width is None else _both(width, 1)
         own = given(_reflected(seen))
-        update, state = self.optimizer.step(_both(gradient, -1), state, doubled, **own)
+        update, state = self._ready.step(_both(gradient, -1), state, doubled, **own)
         return _odd_part(update), state
 
     def step_in_place(
         self, gradient: Tensor, state: State, seen: Observation | None = None
     ) -> Tensor:
         own = given(_reflected(seen))
-        return _odd_part(self.optimizer.step_in_place(_both(gradient, -1), state, **own))
+        return _odd_part(self._ready.step_in_place(_both(gradient, -1), state, **own))
 
     @property
     def takes_views(self) -> bool:
-        return self.optimizer.takes_views
+        return self._ready.takes_views
 
     def vector_jacobian_product(
         self,
@@ -87,7 +97,7 @@ class SignEquivariant(LearnedRule[State]):
         seen: Sequence[Observation] = (),
     ) -> Sequence[Tensor]:
         own = [both for each in seen if (both := _reflected(each))]
-        product = self.optimizer.vector_jacobian_product
+        product = self._ready.vector_jacobian_product
         return product(_both(gradients, -1), state, _both(cotangents / 2, -1), **given(own))
 
     def step_back(
@@ -99,7 +109,7 @@ class SignEquivariant(LearnedRule[State]):
         width: Tensor | None = None,
         seen: Observation | None = None,
     ) -> Cotangents[State]:
-        found = self.optimizer.step_back(
+        found = self._ready.step_back(
             _both(gradient, -1),
             state,
             _both(cotangent / 2, -1),
@@ -118,16 +128,24 @@ class SignEquivariant(LearnedRule[State]):
 
     @property
     def coordinatewise(self) -> bool:
-        return self.optimizer.coordinatewise
+        return self._ready.coordinatewise
+
+    @property
+    def tensorwise(self) -> bool:
+        return self._ready.tensorwise
 
     def blocks(self, num_functions: int, n: int, size: int) -> list[tuple[slice, slice]]:
-        return self.optimizer.blocks(num_functions, n, max(1, size // 2))
+        return self._ready.blocks(num_functions, n, max(1, size // 2))
 
     def implementation(self) -> str:
-        return self.optimizer.implementation()
+        return self._ready.implementation()
 
     def input_statistics(self, gradient: Tensor) -> dict[str, float]:
-        return self.optimizer.input_statistics(gradient)
+        return self._ready.input_statistics(gradient)
+
+    @property
+    def _ready(self) -> LearnedRule[Any]:
+        return self._named[0] if self._named else self.optimizer
 
 
 def _both(tensor: Tensor, sign: int) -> Tensor:

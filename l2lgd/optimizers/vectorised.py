@@ -8,9 +8,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import BLOCK_SIZE, LearnedRule, Optimizer, StateT, given, has_counts
-from l2lgd.optimizers.observation import Observation
+from l2lgd.optimizers.base import (
+    BLOCK_SIZE,
+    LearnedRule,
+    Optimizer,
+    StateT,
+    counts_as_tensors,
+    given,
+)
+from l2lgd.optimizers.observation import Observation, known_fields
 from l2lgd.system.runtime import quiet_vmap
+
+ONE_NUMBER = (
+    "data-dependent control flow",
+    "calling .item()",
+)  # what vmap says of tensors that differ
 
 
 def stack(rule: LearnedRule, phi: Sequence[Tensor]) -> Optimizer[Any]:
@@ -22,9 +34,6 @@ def stack(rule: LearnedRule, phi: Sequence[Tensor]) -> Optimizer[Any]:
 
     Returns:
         An optimizer whose states have the functions as their first dimension.
-
-    Raises:
-        ConfigError: the rule's state has counts.
     """
     return rule.stacked(phi) or Vectorised(rule, phi)
 
@@ -33,14 +42,15 @@ class Vectorised(Optimizer[StateT]):
     """A rule vectorised by ``torch.vmap`` over P functions, each with its own weights.
 
     A function of it is stepped as if it were the only one, so its state is that of B = 1, with one
-    dimension more.
+    dimension more. Functions may be at different steps, and so what the rule counts by a whole
+    number is a tensor () to it here.
     """
 
     def __init__(self, rule: LearnedRule[StateT], phi: Sequence[Tensor]) -> None:
         names = {id(weight): name for name, weight in rule.named_parameters()}
         keys = [f"rule.{names[id(weight)]}" for weight in rule.phi()]
         self._rule, self._phi = rule, dict(zip(keys, phi, strict=True))
-        self.observes = rule.observes
+        self.observes = known_fields(type(rule).__name__, rule.observes)
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         return self
@@ -53,14 +63,9 @@ class Vectorised(Optimizer[StateT]):
         return [(rows, slice(i, min(i + columns, n))) for i in range(0, n, columns)]
 
     def initial_state(self, parameters: Tensor) -> StateT:
-        if has_counts(self._rule.initial_state(parameters[:1])):
-            raise ConfigError(
-                f"{type(self._rule).__name__} counts in its state, which cannot differ from "
-                "particle to particle; have it observe the step instead, or take estimator=replay"
-            )
-
         def of_one(theta: Tensor) -> StateT:
-            return self._rule.initial_state(theta.unsqueeze(0))
+            state = self._rule.initial_state(theta.unsqueeze(0))
+            return counts_as_tensors(state, parameters.device)
 
         made: StateT = torch.vmap(of_one)(parameters)
         return made
@@ -72,7 +77,12 @@ class Vectorised(Optimizer[StateT]):
         width: Tensor | None = None,
         seen: Observation | None = None,
     ) -> tuple[Tensor, StateT]:
-        call = _Step(self._rule)
+        """One step of each.
+
+        Raises:
+            ConfigError: the rule branches on numbers in Python.
+        """
+        call, device = _Step(self._rule), gradient.device
 
         def of_one(
             phi: dict[str, Tensor], gradient: Tensor, state: StateT, seen: Observation | None
@@ -83,15 +93,24 @@ class Vectorised(Optimizer[StateT]):
                 )
             arguments = gradient.unsqueeze(0), state
             update, following = functional_call(call, phi, arguments, given(seen))
-            return update.squeeze(0), following
+            return update.squeeze(0), counts_as_tensors(following, device)
 
         dims = None if seen is None else seen._replace(**_dims(seen))
         # With autograd on, rules take their plain path, which vmap can follow; nothing here asks
         # for a gradient, so there is no graph.
         with torch.enable_grad(), quiet_vmap():
-            found: tuple[Tensor, StateT] = torch.vmap(of_one, (0, 0, 0, dims))(
-                self._phi, gradient, state, seen
-            )
+            try:
+                found: tuple[Tensor, StateT] = torch.vmap(of_one, (0, 0, 0, dims))(
+                    self._phi, gradient, state, seen
+                )
+            except RuntimeError as error:
+                if not any(sign in str(error) for sign in ONE_NUMBER):
+                    raise
+                raise ConfigError(
+                    f"{type(self._rule).__name__} needs a number of Python's in its step, as "
+                    "`if` and float(…) do, and it is another one for each particle: a count in its "
+                    "state, or t, is a tensor here. Write torch.where(…), or take estimator=replay"
+                ) from error
         return found
 
 

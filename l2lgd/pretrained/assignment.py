@@ -34,6 +34,7 @@ class Function(NamedTuple):
 
     key: str  # of that optimizer
     indices: tuple[int, ...]  # of the parameters in their group
+    names: tuple[str, ...]  # of these to the optimizer, all different
 
 
 class Assignment:
@@ -64,14 +65,17 @@ class Assignment:
             ConfigError: patterns without names, or a name that none fits.
         """
         shared: dict[str, list[int]] = {}
-        apart = []
-        for index, names in enumerate(self._names_of(group)):
+        apart, all_names = [], self._names_of(group)
+        for index, names in enumerate(all_names):
             key = self._key_of(names, group["weights"])
             if self.optimizers[key].coordinatewise or self.optimizers[key].tensorwise:
-                apart.append(Function(key, (index,)))
+                apart.append(Function(key, (index,), (names[1] if names else "",)))
             else:
                 shared.setdefault(key, []).append(index)
-        return apart + [Function(key, tuple(indices)) for key, indices in shared.items()]
+        return apart + [
+            Function(key, tuple(indices), _told_apart([all_names[index] for index in indices]))
+            for key, indices in shared.items()
+        ]
 
     def digest(self, group: Mapping[str, Any]) -> str:
         """Of the weights of a group, whichever parameters of a model it has."""
@@ -174,6 +178,15 @@ class Assignment:
 def unwrapped(name: str) -> str:
     """A parameter's name without what wrappers of its model have put into it."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _told_apart(each: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """One name of each parameter of a function: without wrappers; a number where it has none."""
+    for which in (1, 0):  # with them, where two would have the same
+        found = tuple(str(k) if not names else names[which] for k, names in enumerate(each))
+        if len(set(found)) == len(found):
+            return found
+    return tuple(map(str, range(len(each))))
 
 
 def _below_all(names: Sequence[str]) -> dict[str, tuple[str, str]]:

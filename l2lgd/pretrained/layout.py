@@ -6,7 +6,8 @@ parameter can do the same with its part. Coordinates come last in memory, as rul
 that the whole of a part is what a rule works on, without a copy.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,15 @@ import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.optimizers.base import Optimizer, State, has_counts, like_state, tensors_of
+from l2lgd.optimizers.base import (
+    Optimizer,
+    State,
+    has_counts,
+    keys_of,
+    like_state,
+    map_state,
+    tensors_of,
+)
 
 SIZES = (2, 3)  # numbers of coordinates that show which dimensions go with them
 
@@ -104,7 +113,8 @@ class Layout:
     Args:
         optimizer: on that device, in that type.
         device, dtype: of what it computes with.
-        shape: of the tensor whose coordinates are those of a function, where it is for one.
+        shapes: of the tensors that it is to be bound to, by name; None where it does not tell
+            tensors apart.
 
     Raises:
         ConfigError: its state is not made of tensors, or not of such as grow with n.
@@ -115,34 +125,55 @@ class Layout:
         optimizer: Optimizer,
         device: torch.device,
         dtype: torch.dtype,
-        shape: tuple[int, ...] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self._kind = type(optimizer).__name__
-        # What a rule keeps of one tensor goes with none of its dimensions in particular.
-        sizes = SIZES if shape is None else (torch.Size(shape).numel(),) * len(SIZES)
-        like = [torch.zeros(1, n, device=device, dtype=dtype) for n in sizes]
-        self._structure, larger = (optimizer.initial_state(theta) for theta in like)
-        self.has_counts = has_counts(self._structure)
-        names = list(self._names(self._structure))
-        pairs = zip(tensors_of(self._structure), tensors_of(larger), strict=True)
-        self.entries = [self._entry(name, *pair) for name, pair in zip(names, pairs, strict=True)]
+
+        def of(rule: Optimizer, n: int) -> State:
+            state: State = rule.initial_state(torch.zeros(1, n, device=device, dtype=dtype))
+            return state
+
+        if shapes is None:
+            state = of(optimizer, SIZES[0])
+            self.entries = self._growing(state, of(optimizer, SIZES[1]))
+        else:
+            n = sum(torch.Size(shape).numel() for shape in shapes.values())
+            state, found = of(optimizer.named(shapes), n), []
+            if not optimizer.tensorwise:
+                with contextlib.suppress(Exception):  # it need not have a state without names
+                    found = self._growing(*(of(optimizer, size) for size in SIZES))
+            known = {entry.name: entry for entry in found}
+            # What a rule keeps of one tensor goes with none of its dimensions in particular.
+            n = 0 if optimizer.tensorwise else n
+            self.entries = [
+                _of_bound(name, tensor, n, known.get(name))
+                for name, tensor in self._parts(state).items()
+            ]
+        self.has_counts = has_counts(state)
+        # Only its kind counts, and a whole state would be kept for nothing.
+        self._structure = map_state(lambda tensor: tensor.new_empty(0), state)
 
     def state(self, tensors: Sequence[Tensor]) -> State:
         """The rule's state, of its own tensors."""
         made: State = like_state(self._structure, tensors)
         return made
 
-    def _names(self, state: Any, name: str = "") -> Iterator[str]:
-        if isinstance(state, Tensor | int):
-            yield name or "state"
-            return
-        if isinstance(state, dict):
-            parts = [(key, state[key]) for key in sorted(state)]
-        else:
-            fields = getattr(state, "_fields", range(len(state)))
-            parts = list(zip(fields, state, strict=True))
-        for field, part in parts:
-            yield from self._names(part, f"{name}_{field}" if name else str(field))
+    def _growing(self, state: State, larger: State) -> list[Entry]:
+        """The entries of states of ``SIZES`` coordinates."""
+        pairs = zip(self._parts(state).items(), tensors_of(larger), strict=True)
+        return [self._entry(name, one, other) for (name, one), other in pairs]
+
+    def _parts(self, state: State) -> dict[str, Tensor]:
+        """The tensors of a state by their names."""
+        tensors, names = tensors_of(state), list(_names(state))
+        found = dict(zip(names, tensors, strict=True))
+        if len(found) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(
+                f"the state of {self._kind} has two parts that would be called {twice}; give its "
+                "dicts or named tuples other names"
+            )
+        return found
 
     def _entry(self, name: str, one: Tensor, other: Tensor) -> Entry:
         sizes, grows = [], []
@@ -155,3 +186,34 @@ class Layout:
                     f"coordinates and of {b} for {SIZES[1]}: they must be multiples of them"
                 )
         return Entry(name, one.dtype, tuple(sizes), tuple(grows))
+
+
+def _of_bound(name: str, tensor: Tensor, n: int, known: Entry | None) -> Entry:
+    """The entry of a tensor of the state of a rule that is bound to n coordinates.
+
+    Args:
+        n: 0 where nothing goes along coordinates.
+        known: what it is to the rule before, if that has one of that name.
+    """
+    shape = tuple(tensor.shape)
+    if known is not None and (known.shape(n), known.dtype) == (shape, tensor.dtype):
+        return known
+    # A number for each tensor belongs to no coordinate; a dimension of n is along them.
+    along = [axis for axis, size in enumerate(shape) if size == n > 1][-1:]
+    sizes = tuple(1 if axis in along else size for axis, size in enumerate(shape))
+    return Entry(name, tensor.dtype, sizes, tuple(axis in along for axis in range(len(shape))))
+
+
+def _names(state: State, name: str = "") -> Iterator[str]:
+    """Of each tensor, in the order of :func:`tensors_of`."""
+    known: Any = state
+    if isinstance(known, Tensor | int):
+        yield name or "state"
+        return
+    if isinstance(known, dict):
+        parts = [(key, known[key]) for key in keys_of(known)]
+    else:
+        fields = getattr(known, "_fields", range(len(known)))
+        parts = list(zip(fields, known, strict=True))
+    for field, part in parts:
+        yield from _names(part, f"{name}_{field}" if name else str(field))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.optimizers.base import LearnedRule
-from l2lgd.optimizers.observation import Observation
 from l2lgd.pretrained import saved_states
-from l2lgd.pretrained.assignment import Assignment
+from l2lgd.pretrained.assignment import Assignment, Function
+from l2lgd.pretrained.observing import seen
 from l2lgd.pretrained.options import OPTIONS, check, type_of, warn_of_unknown
 from l2lgd.pretrained.placing import Steppers
 from l2lgd.pretrained.sharding import (
@@ -133,7 +133,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         Raises:
             ConfigError: weights whose coordinates share information have sharded parameters, or
-                weights observe the loss, and there is none.
+                weights observe the loss, and there is none, or it is not one number.
             RuntimeError: a gradient is sparse, or its parameter is in fake mode.
             ValueError: a parameter's shape has changed, and its state's has not.
         """
@@ -142,13 +142,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 found = loss = closure()
         for group in self.param_groups:
-            observed: set[str] = set()
-            for key, indices in self._assignment.functions(group):
-                parameters = [group["params"][index] for index in indices]
+            observed = False
+            for function in self._assignment.functions(group):
+                parameters = [group["params"][index] for index in function.indices]
                 if any(parameter.grad is not None for parameter in parameters):
-                    self._step(key, parameters, group, loss)
-                    observed.update(self._assignment.optimizers[key].observes)
-            if "step" in observed:
+                    self._step(function, parameters, group, loss)
+                    observed |= bool(self._assignment.optimizers[function.key].observes)
+            if observed:  # whatever it is: t is one of what they see
                 group["steps_done"] = group.get("steps_done", 0) + 1
         self._assignment.warn_of_unused(self.param_groups)
         return found
@@ -190,8 +190,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
                     for name in [entry.name for entry in entries if entry.name in kept]:
                         # PyTorch gave it the parameter's type.
                         self.state[parameter][name] = kept[name].to(parameter.device, copy=True)
-                for key, indices in self._assignment.functions(group):
-                    self._check_state(key, [group["params"][index] for index in indices])
+                for function in self._assignment.functions(group):
+                    parameters = [group["params"][index] for index in function.indices]
+                    self._check_state(self._steppers.on(function, parameters), parameters)
 
         # The last before PyTorch's own work and the first after it, among the user's hooks.
         hooks = (
@@ -219,23 +220,24 @@ class LearnedOptimizer(torch.optim.Optimizer):
     @_untraced
     def _step(
         self,
-        key: str,
+        function: Function,
         parameters: Sequence[Tensor],
         group: Mapping[str, Any],
         loss: float | Tensor | None,
     ) -> None:
         """One step of one function."""
+        key = function.key
         self._refuse_to_step(key, parameters)
         owned = [real(local(parameter)) for parameter in parameters]
         home = owned[0]
         gradient = _joined([_gradient(p) for p in parameters], home.device)
         if not len(gradient):
             return
-        stepper = self._steppers.on(key, parameters[0])
-        size = self._steppers.block_size(key, group, owned)
+        stepper = self._steppers.on(function, parameters)
+        size = stepper.block_size(group["block_size"], owned)
         learned = isinstance(self._assignment.optimizers[key], LearnedRule)
         self._begin(stepper, parameters, owned, size, type_of(group) if learned else None)
-        self._check_state(key, parameters)
+        self._check_state(stepper, parameters)
         states = [
             {entry.name: local(self.state[p][entry.name]) for entry in stepper.entries}
             for p in parameters
@@ -244,11 +246,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             gradient = -gradient
         with _without_autocast(home.device.type):
-            seen = None
-            if self._assignment.optimizers[key].observes:
-                seen = self._seen(key, theta, group, loss)
+            observes = self._assignment.optimizers[key].observes
+            observed = seen(key, observes, theta, group, loss) if observes else None
             updates = stepper.updates(
-                gradient, owned, states, size, group["skip_zero_gradients"], seen
+                gradient, owned, states, size, group["skip_zero_gradients"], observed
             )
             rate, decay = group["lr"], group["weight_decay"]
             for where, update in updates:
@@ -259,18 +260,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
             same = part.data_ptr() == own.data_ptr() != 0
             if parameter.grad is not None and not same:
                 own.copy_(part.view_as(own))
-
-    def _seen(
-        self, key: str, theta: Tensor, group: Mapping[str, Any], loss: float | Tensor | None
-    ) -> Observation:
-        """What weights observe, θ flat."""
-        if loss is None and "loss" in self._assignment.optimizers[key].observes:
-            raise ConfigError(f"weights {key} observe the loss: call step(loss=loss)")
-        told = torch.as_tensor(0.0 if loss is None else loss, device=theta.device)
-        number = told.detach().reshape(-1)[:1]
-        if group["maximize"]:
-            number = -number
-        return Observation(theta, number, group.get("steps_done", 0), group["horizon"])
 
     def _refuse_to_step(self, key: str, parameters: Sequence[Tensor]) -> None:
         if any(p.grad is not None and p.grad.layout != torch.strided for p in parameters):
@@ -303,14 +292,15 @@ class LearnedOptimizer(torch.optim.Optimizer):
         for parameter, is_new, parts in zip(parameters, new, initial, strict=True):
             if is_new:
                 for entry in stepper.entries:
-                    part = distributed_as(parts[entry.name], entry, parameter, n)
-                    self.state[parameter][entry.name] = part
+                    if entry.name not in self.state[parameter]:  # another may have come with a name
+                        part = distributed_as(parts[entry.name], entry, parameter, n)
+                        self.state[parameter][entry.name] = part
 
-    def _check_state(self, key: str, parameters: Sequence[Tensor]) -> None:
+    def _check_state(self, stepper: Stepper, parameters: Sequence[Tensor]) -> None:
         """Raise ValueError where a state is not of its parameter's shape."""
         n = sum(real_shape(parameter).numel() for parameter in parameters)
         for parameter in parameters:
-            for entry in self._steppers.on(key, parameters[0]).entries:
+            for entry in stepper.entries:
                 shape = () if entry.axis is None else real_shape(parameter)
                 found, needed = self.state[parameter].get(entry.name), (*shape, *entry.behind(n))
                 if found is not None and tuple(found.shape) != needed:

@@ -25,7 +25,7 @@ def is_older(state: Mapping[str, Any]) -> bool:
 def signature(functions: Sequence[Function], optimizers: Mapping[str, Optimizer]) -> str:
     """What a group was signed with."""
     found = hashlib.sha256()
-    for key, indices in functions:
+    for key, indices, _ in functions:
         optimizer = optimizers[key]
         if isinstance(optimizer, LearnedRule):
             found.update(digest(optimizer.state_dict()).encode())

@@ -45,14 +45,15 @@ def of_today(
     """A state of whatever version, and of whatever form, as one of this version."""
     state = dict(given["state"])
     for group, theirs in zip(groups, given["param_groups"], strict=False):
-        for key, indices in assignment.functions(group):
-            home = state.get(theirs["params"][indices[0]], {})
+        for function in assignment.functions(group):
+            home = state.get(theirs["params"][function.indices[0]], {})
             if older_states.is_older(home):
-                parameters = [real(group["params"][index]) for index in indices]
-                size = steppers.block_size(key, theirs, parameters)
-                stepper = steppers.on(key, group["params"][indices[0]])
-                parts = older_states.brought_up(home, parameters, stepper, size)
-                for index, part in zip(indices, parts, strict=True):
+                parameters = [group["params"][index] for index in function.indices]
+                stepper = steppers.on(function, parameters)
+                owned = [real(parameter) for parameter in parameters]
+                size = stepper.block_size(theirs["block_size"], owned)
+                parts = older_states.brought_up(home, owned, stepper, size)
+                for index, part in zip(function.indices, parts, strict=True):
                     state[theirs["params"][index]] = part
         for index, entries in steppers.entries_of(group).items():
             place = theirs["params"][index]

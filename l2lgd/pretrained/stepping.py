@@ -11,6 +11,7 @@ from l2lgd.pretrained.layout import Entry, Layout
 from l2lgd.tasks.base import inputs_and_outputs_last
 
 Parts = Mapping[str, Tensor]  # of the state, by name: those of one parameter
+Scratch = dict[tuple[str, torch.dtype], Tensor]  # by entry and type
 
 
 class Stepper:
@@ -19,8 +20,10 @@ class Stepper:
     Args:
         optimizer: on the device of the parameters.
         device, dtype: of what it computes with.
-        shape: of the one tensor that it is for, where it treats tensors apart. It then knows
-            weights as (…, inputs, outputs); PyTorch's are (outputs, inputs, …).
+        shapes: of the parameters that it is for, by their names; None where it does not tell
+            tensors apart. One that is tensorwise has one of them, and knows weights as
+            (…, inputs, outputs); PyTorch's are (outputs, inputs, …).
+        scratch: memory that other steppers may use between the steps of this one.
     """
 
     def __init__(
@@ -28,19 +31,31 @@ class Stepper:
         optimizer: Optimizer,
         device: torch.device,
         dtype: torch.dtype,
-        shape: tuple[int, ...] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
-        self._device, self._dtype, self._shape = device, dtype, shape
-        self._order = inputs_and_outputs_last(0 if shape is None else len(shape))
-        if shape is not None:
-            optimizer = optimizer.named({"": tuple(shape[axis] for axis in self._order)})
+        self._device, self._dtype = device, dtype
+        self._shape: tuple[int, ...] = ()  # of a tensor that the rule has in another order
+        self._order: tuple[int, ...] = ()
+        self._by_blocks = optimizer.coordinatewise and shapes is None
         self._optimizer = optimizer
-        self._layout = Layout(self._optimizer, device, dtype, shape)
-        self._scratch: dict[str, Tensor] = {}  # fresh memory for every block would cost much
+        if shapes is not None:
+            if optimizer.tensorwise:
+                ((name, self._shape),) = shapes.items()
+                self._order = inputs_and_outputs_last(len(self._shape))
+                shapes = {name: tuple(self._shape[axis] for axis in self._order)}
+            self._optimizer = optimizer.named(shapes)
+        self._layout = Layout(optimizer, device, dtype, shapes)
+        # Fresh memory for every block would cost much.
+        self._scratch = {} if scratch is None else scratch
 
     @property
     def entries(self) -> list[Entry]:
         return self._layout.entries
+
+    def block_size(self, wanted: int, parameters: Sequence[Tensor]) -> int:
+        """Coordinates that are stepped at once: all where they share information, or have names."""
+        return wanted if self._by_blocks else max(1, sum(p.numel() for p in parameters))
 
     def initial(
         self, parameters: Sequence[Tensor], size: int, kept_in: torch.dtype | None
@@ -86,7 +101,7 @@ class Stepper:
             skip_zeros: leave coordinates of zero gradient, and their states, as they are.
             seen: with θ_t (n,) and the loss (1,), where the rule observes something.
         """
-        rule = self._rule_for(parameters)
+        rule = self._optimizer
         n, kept = len(gradient), self._rows(parameters, states)
         # What is about all coordinates, such as a count of steps, is the same to every block.
         common = {
@@ -120,12 +135,6 @@ class Stepper:
                 _put(entry, parts, entry.from_rule(tensor, n), where, zero)
             yield where, self._from_rule(update if zero is None else update.masked_fill(zero, 0))
 
-    def _rule_for(self, parameters: Sequence[Tensor]) -> Optimizer:
-        """The rule for these tensors, whose names do not count."""
-        if self._optimizer.coordinatewise or self._shape is not None:
-            return self._optimizer
-        return self._optimizer.named({str(i): tuple(p.shape) for i, p in enumerate(parameters)})
-
     def _part(self, seen: Observation, where: slice) -> Observation:
         """Of one block, in the type of arithmetic."""
         theta = self._to_rule(seen.parameters[where])
@@ -134,7 +143,6 @@ class Stepper:
     def _to_rule(self, block: Tensor) -> Tensor:
         """(n,) → (1, n), in the type of arithmetic and the order of the rule's own coordinates."""
         if self._order:
-            assert self._shape is not None
             block = block.view(self._shape).permute(self._order).reshape(-1)
         return block.to(self._dtype).unsqueeze(0)
 
@@ -173,9 +181,10 @@ class Stepper:
         rows = _cut(parts, where, self._device)
         if apart or rows.dtype != dtype or not rows.is_contiguous() or not rows.data_ptr():
             size = rows.numel()
-            if entry.name not in self._scratch or self._scratch[entry.name].numel() < size:
-                self._scratch[entry.name] = rows.new_empty(size, dtype=dtype)
-            rows = self._scratch[entry.name][:size].view(rows.shape).copy_(rows)
+            place = entry.name, dtype
+            if place not in self._scratch or self._scratch[place].numel() < size:
+                self._scratch[place] = rows.new_empty(size, dtype=dtype)
+            rows = self._scratch[place][:size].view(rows.shape).copy_(rows)
         return entry.to_rule(rows, n).contiguous()
 
     def _computed(self, tensor: Tensor) -> Tensor:

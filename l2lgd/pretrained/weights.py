@@ -17,6 +17,7 @@ from l2lgd.errors import CheckpointError, close_to, nearest
 from l2lgd.meta.state import described, load_weights
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.optimizers.groups import Grouped
+from l2lgd.optimizers.observation import known_fields
 from l2lgd.storage import checkpoint
 from l2lgd.storage.paths import as_typed
 
@@ -39,7 +40,8 @@ class Weights:
 
         Raises:
             CheckpointError: the file does not hold a learned optimizer.
-            ConfigError: its class is outside l2lgd and ``allow_targets``.
+            ConfigError: its class is outside l2lgd and ``allow_targets``, or observes what there
+                is not.
         """
         if "opt" not in self.metadata:
             raise CheckpointError(f"{self.path} does not say which optimizer its weights are of")
@@ -48,6 +50,7 @@ class Weights:
             optimizer: LearnedRule = build(
                 self.metadata["opt"], f"{self.path}: opt", allow_targets, LearnedRule
             )
+        known_fields(type(optimizer).__name__, optimizer.observes)
         optimizer.float()  # whatever the user's default type is
         load_weights(self.path, optimizer)
         return optimizer

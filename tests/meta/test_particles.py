@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import optimizer
-from observers import Watchful
+from observers import Counting, Watchful
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -213,10 +213,10 @@ def by_plain_loops(
     return gradients, torch.cat(parameters)
 
 
-@pytest.mark.parametrize("name", ["lstm", "nn_adam", "mlp", "rnnprop"])
+@pytest.mark.parametrize("name", ["lstm", "nn_adam", "mlp", "rnnprop", "counting"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_course_is_that_of_plain_loops(kind: str, name: str) -> None:
-    rule = optimizer(name)
+    rule = Counting().double() if name == "counting" else optimizer(name)
     length = 12 if kind == "full_es" else 5
     unroll = Unroll([length], loss_weights="linear")
     own = problem(rule, unroll)
@@ -326,11 +326,13 @@ def test_negative_losses_have_a_bound_above_them(depth: float) -> None:
     assert gradient_of(rule).abs().max() > 0
 
 
+@pytest.mark.parametrize("name", ["lstm", "counting"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
+def test_a_run_goes_on_to_the_same_bits(kind: str, name: str, tmp_path: Path) -> None:
     ends = []
     for stops in ([9], [4, 9]):
-        folder, rule = tmp_path / str(len(stops)), optimizer("lstm", torch.float32)
+        folder = tmp_path / str(len(stops))
+        rule = Counting() if name == "counting" else optimizer(name, torch.float32)
         folder.mkdir()
         estimator = KINDS[kind](shortest_horizon=4)
         for index, stop in enumerate(stops):
@@ -383,9 +385,10 @@ def test_functions_of_other_shapes_are_refused_at_once(num_functions: int) -> No
         PersistentES().begin(own)
 
 
-def test_rules_that_count_in_their_state_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Watchful counts in its state"):
-        PersistentES().begin(problem(Watchful().double(), Unroll([4])))
+def test_rules_that_branch_on_a_count_are_refused() -> None:
+    course = PersistentES().begin(problem(Watchful().double(), Unroll([4])))
+    with pytest.raises(ConfigError, match="Watchful needs a number of Python's"):
+        course.unroll(0.0)
 
 
 @pytest.mark.parametrize(

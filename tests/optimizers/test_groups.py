@@ -1,8 +1,11 @@
 """Optimizers for groups of parameters, against each optimizer on its own tensors."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers import HAND_DESIGNED, classifiers, node, optimizer, run_steps, updates
+from observers import ByName, Rows
 from torch import Tensor
 
 from l2lgd.config.building import build
@@ -15,6 +18,8 @@ from l2lgd.optimizers.bfgs import BFGS
 from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.optimizers.mlp import MLPRule
+from l2lgd.optimizers.sign_equivariant import SignEquivariant
 
 SHAPES = {"a.weight": (3, 2), "a.bias": (2,), "b.weight": (2, 2), "b.bias": (2,)}
 SLICES = {"a.weight": slice(0, 6), "a.bias": slice(6, 8), "b.weight": slice(8, 12)}
@@ -59,6 +64,69 @@ def test_an_optimizer_that_shares_information_does_so_within_its_groups() -> Non
     columns = [6, 7, 12, 13]
     alone = updates(shared, stream()[..., columns])
     torch.testing.assert_close(found[..., columns], alone, rtol=1e-12, atol=1e-15)
+
+
+def shuffled() -> MLPRule:
+    rule = MLPRule().double()
+    rule.reset_parameters(torch.Generator().manual_seed(3))
+    return rule
+
+
+SHAPED: dict[str, Any] = {
+    "MLP": shuffled,
+    "by name": lambda: ByName().double(),
+    "a row": lambda: Rows().double(),
+}
+
+
+@pytest.mark.parametrize("inside", ["a group", "a group of a group"])
+@pytest.mark.parametrize("name", SHAPED)
+def test_a_member_knows_its_own_tensors(name: str, inside: str) -> None:
+    rule = SHAPED[name]()
+    grouped = Grouped(
+        {"it": rule, "other": lstm(2)}, [Group("a.weight", "other"), Group("*", "it")]
+    )
+    if inside == "a group of a group":
+        grouped = Grouped({"inner": grouped}, [Group("*", "inner")])
+    own = {name: shape for name, shape in SHAPES.items() if name != "a.weight"}
+    found = updates(grouped.named(SHAPES), stream())[..., 6:]
+    alone = updates(rule.named(own), stream()[..., 6:])
+    torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-15)
+
+
+def test_tensors_of_a_member_need_not_lie_side_by_side() -> None:
+    rule, adam = shuffled(), HandDesigned("Adam", 0.05)
+    grouped = Grouped({"it": rule, "adam": adam}, [Group("*.bias", "adam"), Group("*", "it")])
+    found = updates(grouped.named(SHAPES), stream())
+    for name in ("a.weight", "b.weight"):
+        alone = updates(rule.named({name: SHAPES[name]}), stream()[..., SLICES[name]])
+        torch.testing.assert_close(found[..., SLICES[name]], alone, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_an_odd_function_knows_the_tensors_of_its_optimizer(name: str) -> None:
+    rule = SHAPED[name]()
+    found = updates(SignEquivariant(rule).named(SHAPES), stream())
+    expected = updates(SignEquivariant(rule.named(SHAPES)), stream())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("second_derivatives", [False, True])
+def test_members_that_tell_tensors_apart_have_the_meta_gradient_of_the_textbook_loop(
+    name: str, second_derivatives: bool
+) -> None:
+    found = []
+    for way in ("replay", "textbook"):
+        members = {"it": SHAPED[name](), "lstm": lstm(1)}
+        learned = Grouped(members, [Group("layer0.bias", "lstm"), Group("*", "it")])
+        at = start(learned, classifiers())
+        if way == "replay":
+            replay(rollout(at, 4, second_derivatives)[0], Unroll([4]).objective(4))
+        else:
+            textbook(at, 4, Unroll([4]).objective(4), second_derivatives)
+        found.append(torch.cat([weight.grad.flatten() for weight in learned.parameters()]))
+    assert (found[0] - found[1]).norm() <= 1e-10 * found[1].norm()
 
 
 def mixed(hand_designed: str = "nag") -> Grouped:
@@ -183,3 +251,9 @@ def test_a_coordinate_without_a_gradient_leaves_the_meta_gradient_finite(name: s
         assert all(part.isfinite().all() for part in found.state.moments)
         assert found.gradient[:, 4:].abs().sum() > 0
         state = after
+
+
+def test_a_group_smooths_where_all_its_members_do() -> None:
+    groups = [Group("a.*", "one"), Group("*", "other")]
+    assert Grouped({"one": lstm(1), "other": lstm(2)}, groups).smooths
+    assert not Grouped({"one": lstm(1), "other": HandDesigned("Adam", 0.1)}, groups).smooths

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import classifiers, quadratics
-from observers import Kept, Watchful
+from observers import Kept, Misled, Watchful
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
@@ -21,6 +21,7 @@ from l2lgd.optimizers.base import like_state, map_state, tensors_of
 from l2lgd.optimizers.celo import Celo
 from l2lgd.optimizers.groups import Group, Grouped
 from l2lgd.optimizers.sign_equivariant import SignEquivariant
+from l2lgd.optimizers.vectorised import stack
 from l2lgd.storage import checkpoint
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.tracking.tracker import NullTracker
@@ -168,3 +169,27 @@ def test_states_are_gone_through_in_one_order_and_keep_their_kind() -> None:
 def test_what_no_state_may_have_is_named(part: Any) -> None:
     with pytest.raises(ConfigError, match=f"a part of type {type(part).__name__}: it must"):
         tensors_of((torch.zeros(1), part))
+
+
+def test_keys_without_an_order_are_named() -> None:
+    with pytest.raises(ConfigError, match="a dict with keys of int, str: they must have an order"):
+        tensors_of({0: torch.zeros(1), "a": torch.zeros(1)})
+
+
+class Worded(Watchful):
+    observes = "loss"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("inside", [lambda rule: rule, SignEquivariant])
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Misled(), "observes: there is no gradient_norm; choose among parameters, loss, step, hor"),
+        (Worded(), "observes='loss': must be a tuple of some of parameters, loss, step, horizon"),
+    ],
+)
+def test_what_cannot_be_observed_is_said_at_once(rule: Any, inside: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        start(inside(rule), quadratics(dtype=torch.float32))
+    with pytest.raises(ConfigError, match=said):
+        stack(inside(rule), [weight.detach().unsqueeze(0) for weight in rule.phi()])

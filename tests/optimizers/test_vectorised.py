@@ -1,11 +1,13 @@
 """Rules with weights of their own for each function, against each function's rule by itself."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from helpers import LEARNED, OPTIMIZEES, generator, optimizer
-from observers import Watchful
+from observers import Counting, Kept
+from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.meta.rollout import Position, advance, start
@@ -73,11 +75,55 @@ def test_blocks_of_columns_change_nothing() -> None:
     torch.testing.assert_close(run(parts).parameters, run(whole).parameters)
 
 
-def test_counts_cannot_differ_between_functions() -> None:
-    rule = Watchful()
+@pytest.mark.parametrize("optimizee", OPTIMIZEES)
+def test_counts_are_one_whole_number_a_function(optimizee: str) -> None:
+    functions = OPTIMIZEES[optimizee](FUNCTIONS)
+    each = [Counting().double() for _ in range(FUNCTIONS)]
+    for number, rule in enumerate(each):
+        rule.reset_parameters(generator(number, "phi"))
+    phi = [torch.stack([rule.weight.detach() for rule in each])]
+    at = start(stack(Counting().double(), phi), functions)
+    assert at.states[0].count.tolist() == [0] * FUNCTIONS  # type: ignore[union-attr]
+    found = run(at)
+    assert found.states[0].count.tolist() == [STEPS] * FUNCTIONS  # type: ignore[union-attr]
+    assert found.states[0].count.dtype == torch.int64  # type: ignore[union-attr]
+    for b, rule in enumerate(each):
+        row = slice(b, b + 1)
+        alone = run(start(rule, functions.select(row)))
+        torch.testing.assert_close(found.parameters[row], alone.parameters)
+
+
+class Branching(Counting):
+    def step(self, gradient: Tensor, state: Kept, width: Tensor | None = None) -> Any:
+        update, state = super().step(gradient, state)
+        return (update if state.count > 2 else 2 * update), state
+
+
+class Converting(Counting):
+    def step(self, gradient: Tensor, state: Kept, width: Tensor | None = None) -> Any:
+        update, state = super().step(gradient, state)
+        return update / math.sqrt(state.count), state
+
+
+@pytest.mark.parametrize("kind", [Branching, Converting])
+def test_a_count_that_must_be_a_number_of_python_is_said(kind: type[Counting]) -> None:
+    rule = kind()
     phi = [weight.detach().expand(FUNCTIONS, -1) for weight in rule.phi()]
-    with pytest.raises(ConfigError, match="Watchful counts in its state"):
-        stack(rule, phi).initial_state(torch.zeros(FUNCTIONS, 2))
+    stacked, theta = stack(rule, phi), torch.zeros(FUNCTIONS, 2)
+    with pytest.raises(ConfigError, match=f"{kind.__name__} needs a number of Python's"):
+        stacked.step(theta, stacked.initial_state(theta))
+
+
+def test_a_count_may_begin_anew_by_itself() -> None:
+    class Again(Counting):
+        def step(self, gradient: Tensor, state: Kept, width: Tensor | None = None) -> Any:
+            update, _ = super().step(gradient, state)
+            return update, self.initial_state(gradient)
+
+    phi = [weight.detach().expand(FUNCTIONS, -1) for weight in Again().phi()]
+    stacked, theta = stack(Again(), phi), torch.zeros(FUNCTIONS, 2)
+    _, state = stacked.step(theta, stacked.initial_state(theta))
+    assert state.count.tolist() == [0] * FUNCTIONS
 
 
 def test_numbers_of_steps_broadcast_against_coordinates() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import classifiers
+from observers import Misled
 from torch import Tensor, nn
 
 from l2lgd import LearnedOptimizer
@@ -166,3 +167,59 @@ def test_uphill_is_downhill_of_the_negative(tmp_path: Path) -> None:
 def test_a_horizon_is_a_number_of_steps(horizon: Any) -> None:
     with pytest.raises(ValueError, match="Invalid horizon"):
         LearnedOptimizer([nn.Parameter(torch.zeros(1))], horizon=horizon)
+
+
+def watched(folder: Path, dtype: torch.dtype = torch.float32) -> LearnedOptimizer:
+    weights, _ = saved(folder, "observers.Watchful")
+    parameter = nn.Parameter(torch.ones(2, dtype=dtype))
+    parameter.grad = torch.ones_like(parameter)
+    return LearnedOptimizer([parameter], weights, allow_targets=["observers"])
+
+
+@pytest.mark.parametrize(
+    "loss", [torch.ones(2), torch.ones(0), [1.0, 2.0], "x", {}, torch.tensor(1j)]
+)
+def test_a_loss_is_one_number(tmp_path: Path, loss: Any) -> None:
+    optimizer = watched(tmp_path)
+    with pytest.raises(ConfigError, match=r"the loss of a step is .* must be one number"):
+        optimizer.step(loss=loss)
+    assert optimizer.param_groups[0]["params"][0].eq(1).all()
+
+
+@pytest.mark.parametrize("loss", [torch.ones(1, 1), torch.tensor(1), 1, 1.0])
+def test_one_number_may_be_of_any_kind(tmp_path: Path, loss: Any) -> None:
+    ends = []
+    for told in (loss, torch.tensor(1.0)):
+        optimizer = watched(tmp_path)
+        optimizer.step(loss=told)
+        ends.append(optimizer.param_groups[0]["params"][0].detach())
+    assert ends[0].equal(ends[1])
+
+
+def test_a_loss_of_python_keeps_all_its_digits(tmp_path: Path) -> None:
+    ends = []
+    for loss in (1 / 3, torch.tensor(1 / 3, dtype=torch.float64)):
+        optimizer = watched(tmp_path, torch.float64)
+        optimizer.step(loss=loss)
+        ends.append(optimizer.param_groups[0]["params"][0].detach())
+    assert ends[0].equal(ends[1])
+
+
+def test_steps_are_counted_for_a_rule_that_names_the_horizon_alone(tmp_path: Path) -> None:
+    weights, rule = saved(tmp_path, "observers.Falling")
+    model = Model()
+    optimizer = LearnedOptimizer(
+        model.parameters(), weights, horizon=HORIZON, allow_targets=["observers"]
+    )
+    at = start(rule, model.function, horizon=HORIZON)
+    for found in trained(model, optimizer, range(STEPS)):
+        at = advance(at)
+        torch.testing.assert_close(found, at.parameters, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_observed_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    node = {"_target_": "observers.Misled"}
+    checkpoint.save(path, Misled().state_dict(), {"opt": node})
+    with pytest.raises(ConfigError, match=r"Misled\.observes: there is no gradient_norm; choose"):
+        LearnedOptimizer([nn.Parameter(torch.zeros(1))], str(path), allow_targets=["observers"])
