@@ -79,7 +79,7 @@ class MixtureTask(Task):
         if not known:
             return None
         counts = [data["num_examples"] for data in known.values()]
-        found = {
+        found: dict[str, object] = {
             "name": self.name,
             "source": ", ".join(dict.fromkeys(data["source"] for data in known.values())),
             "num_examples": {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from collections import Counter
 from functools import partial
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers import composed, json_lines, l2lgd
 from torch import Tensor, nn
 
+from l2lgd.config.building import build
 from l2lgd.config.defaults import composed as composed_config
 from l2lgd.errors import ConfigError
 from l2lgd.evaluation.keys import same_images
@@ -34,6 +37,7 @@ from l2lgd.tasks.parts import MixtureTask
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.tracking.tracker import NullTracker
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "mixtures.md"
 SETTINGS = {
     "meta_steps": 6,
     "meta_learning_rate": 0.01,
@@ -284,6 +288,26 @@ def test_a_part_has_the_horizon_that_it_recommends() -> None:
     assert composed("meta_train", *words).task.horizons.cifar == 1000
     given = composed_config("meta_train", [*words, "task.horizons.cifar=7"])
     assert dict(given.task.horizons) == {"quadratic": None, "mnist": None, "cifar": 7}
+
+
+def test_the_mixture_of_the_page_composes(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "nets_and_bowls.yaml").write_text(text, encoding="utf-8")
+    words = ("--config-dir", "conf", "task=nets_and_bowls", "--cfg", "job")
+    ran = l2lgd("meta-train", *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    config = yaml.safe_load(ran.stdout)
+    assert config["num_functions"] == 4
+    task: Any = build(config["task"], "task", kind=Task)  # type: ignore[type-abstract]
+    parts = task.parts()
+    assert {name: (part.weight, part.num_steps) for name, part in parts.items()} == {
+        "quadratic": (1.0, 50),
+        "rotated": (1.0, None),
+        "cifar10": (2.0, 200),
+    }
+    assert parts["quadratic"].task.dimension == 20
+    assert parts["rotated"].task.name == "quadratic_rotated"
 
 
 def test_rates_are_those_that_evaluate_finds() -> None:
