@@ -5,8 +5,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
 from l2lgd.config.differences import flattened
 from l2lgd.config.options import BESIDE, RECOMMENDED
 from l2lgd.config.overrides import option
@@ -60,12 +58,10 @@ def evaluations(run: Run, weights: Path) -> list[str]:
     parts = run.parts()
     if len(parts) == 1:
         return [run.evaluation_of(weights)]
-    known, choices = choices_of("task"), HydraConfig.get().runtime.choices
-    found = []
+    known, found = choices_of("task"), []
     for name, own in parts.items():
-        choice = choices.get(f"task@task.tasks.{name}", name)
-        if choice in known:
-            found.append(run.evaluation_of(weights, _words(own, choice)))
+        if own.task_name in known:
+            found.append(run.evaluation_of(weights, _words(own)))
         else:
             log.info("%s has no file conf/task/%s.yaml; with one it can be evaluated", name, name)
     return found
@@ -94,9 +90,13 @@ def _tuned_rate(run: Run, node: dict[str, Any], tracker: Tracker, ranks: Ranks) 
     return search.best_rate
 
 
-def _words(run: Run, choice: str) -> list[str]:
-    """That say what task a part is, as the choice of a file and what is changed of it."""
-    config = composed_with(f"task={choice}")
+def _words(run: Run) -> list[str]:
+    """That say what task a part is, as the choice of a file and what is changed of it.
+
+    Args:
+        run: of that part alone.
+    """
+    config = composed_with(f"task={run.task_name}")
     left_out = (RECOMMENDED, *BESIDE)
     before, now = (
         flattened({key: value for key, value in node.items() if key not in left_out})
@@ -109,4 +109,4 @@ def _words(run: Run, choice: str) -> list[str]:
         option(key, value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
         for key, value in changed.items()
     ]
-    return [f"task={choice}", *words]
+    return [f"task={run.task_name}", *words]

@@ -103,7 +103,7 @@ class Run:
 
     def parts(self) -> dict[str, "Run"]:
         """By part of its task, the run as one of that part alone."""
-        nodes = self.config["task"].get("tasks", {})
+        nodes, choices = self.config["task"].get("tasks", {}), HydraConfig.get().runtime.choices
         return {
             name: dataclasses.replace(
                 self,
@@ -112,7 +112,7 @@ class Run:
                     self.options, num_steps=part.num_steps or self.options.num_steps
                 ),
                 task=part.task,
-                task_name=name,
+                task_name=choices.get(f"task@task.tasks.{name}", name),
             )
             for name, part in self.task.parts().items()
         }

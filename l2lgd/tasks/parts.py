@@ -23,7 +23,7 @@ class MixtureTask(Task):
         horizons: T of trajectories of each; null, and those not named, for that of the run.
 
     Raises:
-        ConfigError: there are no tasks, or an option is out of range.
+        ConfigError: there are fewer than two tasks, or an option is out of range.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class MixtureTask(Task):
         weights: dict[str, float | None] | None = None,
         horizons: dict[str, int | None] | None = None,
     ) -> None:
-        if not tasks:
-            raise ConfigError("tasks: needs one task at least")
+        if len(tasks) < 2:
+            raise ConfigError("tasks: needs two at least; one alone is a task= of its own")
         weights, horizons = weights or {}, horizons or {}
         for option, given in (("weights", weights), ("horizons", horizons)):
             if unknown := [key for key in given if key not in tasks]:

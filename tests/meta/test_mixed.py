@@ -31,7 +31,7 @@ from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.storage import checkpoint
 from l2lgd.system import ranks
 from l2lgd.system.ranks import Ranks
-from l2lgd.tasks.base import Task
+from l2lgd.tasks.base import Part, Task
 from l2lgd.tasks.module import ModuleTask
 from l2lgd.tasks.parts import MixtureTask
 from l2lgd.tasks.quadratic import QuadraticTask
@@ -63,6 +63,13 @@ class Notebook(NullTracker):
 
     def log(self, step: int, values: Any) -> None:
         self.lines.append((step, dict(values)))
+
+
+class OnePart(QuadraticTask):
+    """A task whose only part is another."""
+
+    def parts(self) -> dict[str, Part]:
+        return {"quadratic": Part(QuadraticTask(dimension=4))}
 
 
 def parities() -> tuple[Tensor, Tensor]:
@@ -165,8 +172,7 @@ def test_a_task_alone_is_logged_and_trained_as_ever(tmp_path: Path) -> None:
     assert "marks" in metadata
     assert set(metadata["marks"]) == {"lowest", "strayed", "diverged"}
     assert "validation_losses" not in checkpoint.load(tmp_path / "task" / "best.safetensors")[1]
-    one = MixtureTask("mixture", {"quadratic": QuadraticTask(dimension=4)})
-    same, same_tensors, _ = trained(tmp_path / "mixture", one)
+    same, same_tensors, _ = trained(tmp_path / "part", OnePart())
     assert same.lines == notebook.lines
     assert all(same_tensors[name].equal(tensor) for name, tensor in tensors.items())
 
@@ -255,12 +261,12 @@ def test_options_that_make_no_sense_are_refused(options: Any, message: str) -> N
 
 
 def test_tasks_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ConfigError, match="needs one task"):
-        MixtureTask("mixture", {})
+    with pytest.raises(ConfigError, match="needs two at least"):
+        MixtureTask("mixture", {"quadratic": QuadraticTask()})
     with pytest.raises(ConfigError, match=r"tasks\.a\.b: a name has letters"):
-        MixtureTask("mixture", {"a.b": QuadraticTask()})
+        MixtureTask("mixture", {"a.b": QuadraticTask(), "c": QuadraticTask()})
     with pytest.raises(ConfigError, match=r"tasks\.inner is a mixture itself"):
-        MixtureTask("mixture", {"inner": mixture()})
+        MixtureTask("mixture", {"inner": mixture(), "c": QuadraticTask()})
     with pytest.raises(ConfigError, match="task=quadratic, task=network"):
         mixture().sample("test", 2, torch.Generator())
     rule = CoordinatewiseLSTM(hidden_size=2)
