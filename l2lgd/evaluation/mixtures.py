@@ -5,13 +5,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from l2lgd.config.differences import flattened
-from l2lgd.config.options import BESIDE, RECOMMENDED
-from l2lgd.config.overrides import option
+from l2lgd.config.options import RECOMMENDED
 from l2lgd.errors import ConfigError
 from l2lgd.evaluation.baselines import HIGHEST_RATE, LOWEST_RATE, search_learning_rate
 from l2lgd.evaluation.keys import tuning_key
-from l2lgd.evaluation.learned import choices_of, composed_with, opt_config
+from l2lgd.evaluation.learned import choices_of, opt_config
 from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.pretrained.weights import SHIPPED
@@ -61,7 +59,7 @@ def evaluations(run: Run, weights: Path) -> list[str]:
     known, found = choices_of("task"), []
     for name, own in parts.items():
         if own.task_name in known:
-            found.append(run.evaluation_of(weights, _words(own)))
+            found.append(own.evaluation_of(weights))
         else:
             log.info("%s has no file conf/task/%s.yaml; with one it can be evaluated", name, name)
     return found
@@ -88,25 +86,3 @@ def _tuned_rate(run: Run, node: dict[str, Any], tracker: Tracker, ranks: Ranks) 
     if ranks.leads:
         rates.store(key, search, {"command": run.command()})
     return search.best_rate
-
-
-def _words(run: Run) -> list[str]:
-    """That say what task a part is, as the choice of a file and what is changed of it.
-
-    Args:
-        run: of that part alone.
-    """
-    config = composed_with(f"task={run.task_name}")
-    left_out = (RECOMMENDED, *BESIDE)
-    before, now = (
-        flattened({key: value for key, value in node.items() if key not in left_out})
-        for node in (config["task"], run.config["task"])
-    )
-    changed = {f"task.{k}": v for k, v in now.items() if k not in before or before[k] != v}
-    if run.options.num_steps != config["num_steps"]:
-        changed["num_steps"] = run.options.num_steps
-    words = [
-        option(key, value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
-        for key, value in changed.items()
-    ]
-    return [f"task={run.task_name}", *words]

@@ -107,7 +107,11 @@ class Run:
         return {
             name: dataclasses.replace(
                 self,
-                config={**self.config, "task": nodes.get(name, self.config["task"])},
+                config={
+                    **self.config,
+                    "task": nodes.get(name, self.config["task"]),
+                    "num_steps": part.num_steps or self.options.num_steps,
+                },
                 options=dataclasses.replace(
                     self.options, num_steps=part.num_steps or self.options.num_steps
                 ),
@@ -119,7 +123,7 @@ class Run:
 
     def refuse_mixture(self) -> None:
         """Raise ConfigError where the task has several parts, whose losses do not compare."""
-        names = list(self.task.parts())
+        names = [own.task_name for own in self.parts().values()]
         if len(names) > 1:
             raise ConfigError(
                 f"task={self.task_name} is a mixture, whose losses do not compare; run l2lgd "
@@ -239,15 +243,25 @@ def _task(node: Mapping[str, Any], allow_targets: Sequence[str]) -> Task:
     def built(own: Mapping[str, Any]) -> Task:
         return build(own, "task", allow_targets, Task)  # type: ignore[type-abstract]
 
-    told = node.get(AUGMENT)
+    told, task = node.get(AUGMENT), built(node)
+    if len(task.parts()) > 1:
+        inner = {f"tasks.{name}": part for name, part in node.get("tasks", {}).items()}
+        for name, part in {"": node, **inner}.items():
+            if part.get(AUGMENT):
+                option_of = ".".join(filter(None, ("task", name, AUGMENT)))
+                raise ConfigError(
+                    f"{option_of}: functions of a mixture are not augmented; leave it out"
+                )
     if not told:
-        return built(node)
+        return task
     target = f"{Augmentation.__module__}.{Augmentation.__qualname__}"
     augmentation: Augmentation = build(
         {**told, "_target_": target}, f"task.{AUGMENT}", kind=Augmentation
     )
     variants = [built({**node, **variant}) for variant in augmentation.variants]
-    return Augmented(built(node), augmentation, variants)
+    return Augmented(task, augmentation, variants)
+
+
 def _of_split(data: Mapping[str, Any] | None, split: str) -> dict[str, Any] | None:
     """What a task says of its data, with the number of examples in one split alone."""
     if not data:
