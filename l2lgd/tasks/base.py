@@ -180,17 +180,17 @@ class Task(ABC):
         """
         return None
 
-    def parts(self) -> Mapping[str, "Part"]:
+    def parts(self) -> Mapping[str, "TaskPart"]:
         """The tasks that this one consists of, by name; by default it is the only one.
 
         Each meta-step is on functions of one part, drawn by weight. ``sample`` of a task with
         several parts is never called in a meta-training.
         """
-        return {getattr(self, "name", type(self).__name__): Part(self)}
+        return {getattr(self, "name", type(self).__name__): TaskPart(self)}
 
 
 @dataclass(frozen=True)
-class Part:
+class TaskPart:
     """One of the tasks that a task consists of.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from l2lgd.errors import ConfigError
-from l2lgd.tasks.base import Optimizee, Part, Split, Task
+from l2lgd.tasks.base import Optimizee, Split, Task, TaskPart
 
 NAME = r"[A-Za-z0-9_-]+"  # it is part of the names of numbers and tensors
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -52,7 +52,7 @@ class MixtureTask(Task):
                 raise ConfigError(f"horizons.{key}={steps}: must be at least 1, or null")
         self.name = name
         self._parts = {
-            key: Part(task, weights.get(key) or 1.0, horizons.get(key))
+            key: TaskPart(task, weights.get(key) or 1.0, horizons.get(key))
             for key, task in tasks.items()
         }
 
@@ -63,7 +63,7 @@ class MixtureTask(Task):
         for part in self._parts.values():
             part.task.setup(data_dir, device, dtype)
 
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, TaskPart]:
         return self._parts
 
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Optimizee:

@@ -31,7 +31,7 @@ from l2lgd.optimizers.coordinatewise import CoordinatewiseLSTM
 from l2lgd.storage import checkpoint
 from l2lgd.system import ranks
 from l2lgd.system.ranks import Ranks
-from l2lgd.tasks.base import Part, Task
+from l2lgd.tasks.base import Task, TaskPart
 from l2lgd.tasks.module import ModuleTask
 from l2lgd.tasks.parts import MixtureTask
 from l2lgd.tasks.quadratic import QuadraticTask
@@ -68,8 +68,8 @@ class Notebook(NullTracker):
 class OnePart(QuadraticTask):
     """A task whose only part is another."""
 
-    def parts(self) -> dict[str, Part]:
-        return {"quadratic": Part(QuadraticTask(dimension=4))}
+    def parts(self) -> dict[str, TaskPart]:
+        return {"quadratic": TaskPart(QuadraticTask(dimension=4))}
 
 
 def parities() -> tuple[Tensor, Tensor]:
