@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from l2lgd.optimizers.base import LearnedRule, Optimizer, TunedOptimizer, coordinate_blocks
     from l2lgd.optimizers.preprocessing import log_sign
     from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
-    from l2lgd.tasks.base import Optimizee, Split, Task
+    from l2lgd.tasks.base import Optimizee, Split, Task, TaskPart
     from l2lgd.tasks.images import ImageTask, Network
     from l2lgd.tasks.module import ModuleTask
+    from l2lgd.tasks.parts import MixtureTask
 
 _MODULES = {  # of the names below
     "l2lgd.data.sources": ("DataConfig",),
@@ -38,9 +39,10 @@ _MODULES = {  # of the names below
     "l2lgd.optimizers.base": ("LearnedRule", "Optimizer", "TunedOptimizer", "coordinate_blocks"),
     "l2lgd.optimizers.preprocessing": ("log_sign",),
     "l2lgd.pretrained.learned_optimizer": ("LearnedOptimizer",),
-    "l2lgd.tasks.base": ("Optimizee", "Split", "Task"),
+    "l2lgd.tasks.base": ("Optimizee", "Split", "Task", "TaskPart"),
     "l2lgd.tasks.images": ("ImageTask", "Network"),
     "l2lgd.tasks.module": ("ModuleTask",),
+    "l2lgd.tasks.parts": ("MixtureTask",),
 }
 __all__ = [
     "CheckpointError",
@@ -54,6 +56,7 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MetaProblem",
+    "MixtureTask",
     "ModuleTask",
     "Network",
     "Optimizee",
@@ -61,6 +64,7 @@ __all__ = [
     "ProcessLost",
     "Split",
     "Task",
+    "TaskPart",
     "TunedOptimizer",
     "Unrolled",
     "UserError",

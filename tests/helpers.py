@@ -41,6 +41,11 @@ SLOW = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}  # W&B's own 
 PATIENCE = 600.0  # seconds: what takes one on idle cores takes many on busy ones
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONF = Path(str(files("l2lgd.conf")))
+SINGLE_TASKS = sorted(  # a mixture has no functions of its own
+    file.stem
+    for file in (CONF / "task").glob("*.yaml")
+    if "MixtureTask" not in file.read_text(encoding="utf-8")
+)
 VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.

@@ -56,6 +56,7 @@ class Loader(ConfigLoaderImpl):
         load = functools.partial(self._load_single_config, repo=repo)
         _fill(config, _recommended(config, later), defaults[:place], load)
         config.merge_with(later)
+        _fill_horizons(config)
         return config
 
 
@@ -107,6 +108,16 @@ def _fill(
     for package, part, key in _open(defaults, load):
         if key in recommended.get(part, {}):
             OmegaConf.update(config, f"{package}.{key}", recommended[part][key])
+
+
+def _fill_horizons(config: DictConfig) -> None:
+    """Each task of a mixture has the horizon that it recommends, where none is given."""
+    parts = OmegaConf.select(config, "task.tasks")
+    for name, node in (parts if isinstance(parts, DictConfig) else {}).items():
+        steps = OmegaConf.select(node, f"{RECOMMENDED}.num_steps") if node else None
+        given = OmegaConf.select(config, "task.horizons")
+        if steps is not None and (given is None or given.get(name) is None):
+            OmegaConf.update(config, f"task.horizons.{name}", steps, force_add=True)
 
 
 def _open(defaults: Sequence[Any], load: Any) -> Iterator[tuple[str, str, str]]:

@@ -1,5 +1,6 @@
 """Options in which two configs differ."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from l2lgd.config.old_names import upgraded
 from l2lgd.config.options import RECOMMENDED
 
-NO_EFFECT = f"task.{RECOMMENDED}."  # of its own
+NO_EFFECT = rf"task\.(tasks\.[^.]+\.)?{RECOMMENDED}\."  # of its own
 
 
 def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> list[str]:
@@ -22,7 +23,7 @@ def differences(stored: DictConfig, now: DictConfig, ignore: Iterable[str]) -> l
         plain: Any = OmegaConf.to_container(config, resolve=True)
         kept = {k: v for k, v in upgraded(plain).items() if k not in set(ignore)}
         options = flattened(kept).items()
-        flat.append({k: v for k, v in options if not k.startswith(NO_EFFECT)})
+        flat.append({k: v for k, v in options if not re.match(NO_EFFECT, k)})
     before, after = flat
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"

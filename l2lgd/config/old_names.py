@@ -62,8 +62,13 @@ def upgraded_task(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_estimator(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's node, with what it recommends for estimators at its place."""
+    """A task's node, with what it recommends for estimators at its place; so are those in it."""
     found, recommended = dict(node), node.get(RECOMMENDED)
+    if isinstance(node.get("tasks"), Mapping):
+        found["tasks"] = {
+            name: upgraded_task(part) if isinstance(part, Mapping) else part
+            for name, part in node["tasks"].items()
+        }
     if isinstance(recommended, Mapping) and isinstance(recommended.get("unroll"), Mapping):
         unroll, own = _parted(recommended["unroll"])
         if own:

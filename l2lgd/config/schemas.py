@@ -51,6 +51,7 @@ class MetaTraining:
 class MetaTrain(MetaTraining, Verb):
     """``l2lgd meta-train``."""
 
+    tuned_dir: str
     resume: str | None
 
 
@@ -161,6 +162,7 @@ class RecommendedUnroll:
     lengths: list[int] | None = None
     horizons: list[int] | None = None
     loss_weights: str | None = None
+    meta_loss: str | None = None
     restart_above: float | None = None
 
 

@@ -9,7 +9,7 @@ from l2lgd.config.choices import first_comment
 
 SOURCE = re.compile(r"\s*\([^()]*\)$")  # "(paper, section 3.2)" at the end
 NOT_THE_FUNCTIONS = re.compile(  # where data and weights are from, which summary.json says
-    r"task\.(name|content|data\.|vgg\.|recommended|recipe|weights_of|loss_label)"
+    r"task\.(tasks\.[^.]+\.)?(name|content|data\.|vgg\.|recommended|recipe|weights_of|loss_label)"
 )
 
 

@@ -11,6 +11,7 @@ from l2lgd.optimizers.base import Optimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
 from l2lgd.storage.paths import as_typed
+from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,14 @@ def search_learning_rate(
     lowest: float,
     highest: float,
     tracker: Tracker | None = None,
+    ranks: Ranks | None = None,
 ) -> Search:
-    """Grid search on the validation problems; the best final loss wins (section 3 of the paper)."""
-    evaluator = Evaluator(run.task, seed, tracker or NullTracker())
+    """Grid search on the validation problems; the best final loss wins (section 3 of the paper).
+
+    Args:
+        ranks: the processes that share the functions.
+    """
+    evaluator = Evaluator(run.task, seed, tracker or NullTracker(), ranks)
 
     def final_loss(rate: float) -> float:
         optimizer = run.build_optimizer({**node, "learning_rate": rate})

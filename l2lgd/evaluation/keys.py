@@ -1,7 +1,7 @@
 """What a tuned rate, or the losses of an evaluation, depend on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2lgd.config.options import BESIDE, RECOMMENDED
@@ -60,4 +60,10 @@ def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
 
 def same_images(data: dict[str, object] | None) -> dict[str, object] | None:
     """What tells data apart: the same images from another place are the same data."""
-    return data and {key: value for key, value in data.items() if key != "source"}
+    if not data:
+        return data
+    found = {key: value for key, value in data.items() if key != "source"}
+    parts = found.get("parts")  # of a mixture
+    if isinstance(parts, Mapping):
+        found["parts"] = {name: same_images(part) for name, part in parts.items()}
+    return found

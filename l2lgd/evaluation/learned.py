@@ -33,17 +33,30 @@ def opt_config(run: Run, name: str, said: str = "") -> dict[str, Any]:
     Raises:
         ConfigError: there is no such choice.
     """
-    hydra = HydraConfig.get()
-    search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath=")]
-    loader = GlobalHydra.instance().config_loader()
-    known = loader.get_group_options("opt", config_name=hydra.job.config_name, overrides=search)
+    known = choices_of("opt")
     if name not in known:
         said = said or f"baselines=[{name}]"
         raise ConfigError(f"{said}: there is no opt={name}{nearest(name, known)}")
-    overrides = [f"task={run.task_name}", f"opt={name}", *search]
-    composed = compose(hydra.job.config_name, overrides=overrides)
-    node: Any = OmegaConf.to_container(composed.opt, resolve=True)
-    return dict(node)
+    composed = composed_with(f"task={run.task_name}", f"opt={name}")
+    return dict(composed["opt"])
+
+
+def choices_of(group: str) -> list[str]:
+    """The choices of a config group, those of one's own included."""
+    loader, job = GlobalHydra.instance().config_loader(), HydraConfig.get().job
+    return loader.get_group_options(group, config_name=job.config_name, overrides=_searchpath())
+
+
+def composed_with(*overrides: str) -> dict[str, Any]:
+    """The config of the verb that runs, with other words; interpolations resolved."""
+    composed = compose(HydraConfig.get().job.config_name, overrides=[*overrides, *_searchpath()])
+    found: Any = OmegaConf.to_container(composed, resolve=True)
+    return dict(found)
+
+
+def _searchpath() -> list[str]:
+    given = HydraConfig.get().overrides.hydra
+    return [override for override in given if override.startswith("hydra.searchpath=")]
 
 
 class Trained(NamedTuple):
@@ -173,6 +186,11 @@ def _warn_of_shared_images(
     """Splits are disjoint within a source, but the embedded digits train full MNIST too."""
     now = run.task.data_description()
     if not trained_on or not now or trained_on["name"] != now["name"]:
+        return
+    if isinstance(parts := trained_on.get("parts"), dict):  # of a mixture
+        for part in parts.values():
+            if part.get("name") == now["name"]:
+                _warn_of_shared_images(run, path, part, split)
         return
     then, here = trained_on["source"], now["source"]
     if then == here == "embedded" and trained_on.get("note") != now.get("note"):

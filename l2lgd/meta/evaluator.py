@@ -48,3 +48,21 @@ class Evaluator:
             self.tracker.steps(step, num_steps)
         everyones = self.ranks.columns(losses, num_functions)
         return Curves(everyones, optimizee.stochastic)
+
+    def final_losses(
+        self, optimizer: Optimizer, num_functions: int, num_steps: int
+    ) -> dict[str, float]:
+        """By part of the task, the mean loss at the end of its validation trajectories.
+
+        Args:
+            num_functions: of each part.
+            num_steps: T of parts that have none of their own.
+        """
+        found = {}
+        for name, part in self.task.parts().items():
+            own = self
+            if part.task is not self.task:
+                own = Evaluator(part.task, self.seed, self.tracker, self.ranks)
+            steps = part.num_steps or num_steps
+            found[name] = own.evaluate(optimizer, "validation", num_functions, steps).final_loss()
+        return found

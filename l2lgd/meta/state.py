@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 KINDS = {"opt": dict, "opt_name": str, "task_name": str, "command": str, "licence": str}
 KINDS |= {"packages": dict, "data": dict, "begun_from": dict, "versions": dict, "source": str}
+KINDS |= {"validation_losses": dict, "reference_losses": dict}
 PROGRESS = fields(MetaProgress)
 LONGEST_LIST = 300  # letters of what PyTorch says of tensors
 ANCESTRY = ("command", "seed", "data", "begun_from")

@@ -1,9 +1,11 @@
 """The trainer: meta-trains any rule on any task."""
 
 import copy
+import functools
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from l2lgd.errors import CheckpointError, ConfigError
 from l2lgd.meta.estimators.base import Course, Estimator, MetaProblem
+from l2lgd.meta.estimators.mixed import begin
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.progress import MetaProgress, given_up, watch
 from l2lgd.meta.schedules import Unroll, decay_factor
+from l2lgd.meta.scores import score
 from l2lgd.meta.state import load_last, load_weights, save_last
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.seeding import generator
@@ -65,6 +69,7 @@ class Trainer(Evaluator):
         provenance: dict[str, Any],
         resume: bool = False,
         from_scratch: bool = True,
+        references: Mapping[str, float] | None = None,
     ) -> MetaProgress:
         """Meta-train ``optimizer``, leave its best weights in it and in ``folder`` (on rank 0).
 
@@ -73,6 +78,8 @@ class Trainer(Evaluator):
             provenance: stored with every checkpoint.
             resume: go on from ``last.safetensors``; the numbers are those of a run without a break.
             from_scratch: draw the initial weights; otherwise begin with those of ``optimizer``.
+            references: final losses that those of each part of a task are compared with, see
+                :func:`l2lgd.meta.scores.score`; no matter for a task that is its only part.
 
         Raises:
             Diverged: one trajectory after another, or every validation.
@@ -94,7 +101,7 @@ class Trainer(Evaluator):
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             saved = load_last(last, optimizer, averaged, meta_optimizer, self.ranks.rank)
             progress = saved.progress
-            course = estimator.begin(problem, progress.trajectory)
+            course = begin(estimator, problem, progress.trajectory)
             course.restore(saved.step, saved.marks, saved.tensors)
             keep = saved.whole
             if math.isfinite(progress.best_validation_loss):
@@ -104,8 +111,16 @@ class Trainer(Evaluator):
                 optimizer.reset_parameters(generator(self.seed, "phi"))
             averaged = AveragedModel(optimizer, multi_avg_fn=decay)
             progress, keep = MetaProgress(), True
-            course = estimator.begin(problem)
+            course = begin(estimator, problem)
         provenance = provenance | {"processes": self.ranks.size}
+        validation = functools.partial(
+            self._validate,
+            settings=settings,
+            folder=folder,
+            provenance=provenance,
+            progress=progress,
+            references=references,
+        )
         while progress.meta_step < settings.meta_steps:
             signals.check()
             began = time.monotonic()
@@ -114,7 +129,7 @@ class Trainer(Evaluator):
             progress.seconds += time.monotonic() - began
             done = progress.meta_step == settings.meta_steps
             if done or progress.meta_step % settings.validate_every == 0:
-                self._validate(_rule_in(averaged), settings, folder, provenance, progress)
+                validation(_rule_in(averaged))
             progress.total_seconds += time.monotonic() - began
             if done or progress.meta_step % settings.checkpoint_every == 0:
                 everyones = self.ranks.collect(course.tensors())
@@ -134,7 +149,7 @@ class Trainer(Evaluator):
                         )
                 keep = True
         if resume and not math.isfinite(progress.best_validation_loss):  # its file was damaged
-            self._validate(_rule_in(averaged), settings, folder, provenance, progress)
+            validation(_rule_in(averaged))
         if not math.isfinite(progress.best_validation_loss):
             raise given_up("every validation diverged", progress, best)
         if self.ranks.leads:
@@ -193,24 +208,30 @@ class Trainer(Evaluator):
         folder: Path,
         provenance: dict[str, Any],
         progress: MetaProgress,
+        references: Mapping[str, float] | None,
     ) -> None:
         """Measure the final loss on the fixed validation problems and keep the best weights."""
-        curves = self.evaluate(
-            optimizer, "validation", settings.validation_functions, settings.num_steps
-        )
-        loss = curves.final_loss()
+        losses = self.final_losses(optimizer, settings.validation_functions, settings.num_steps)
+        loss, several = score(losses, references), len(losses) > 1
         if loss < progress.best_validation_loss:
             progress.best_validation_loss, progress.best_meta_step = loss, progress.meta_step
-            found = {"validation_loss": loss, "meta_step": progress.meta_step}
+            found: dict[str, Any] = {"validation_loss": loss, "meta_step": progress.meta_step}
+            found |= {"validation_losses": losses} if several else {}
             if self.ranks.leads:
                 tensors = optimizer.state_dict()
                 with signals.held():
                     checkpoint.save(folder / BEST, tensors, provenance | found)
         self.tracker.log(
             progress.meta_step,
-            {"validation_loss": loss, "best_validation_loss": progress.best_validation_loss},
+            {
+                "validation_loss": loss,
+                **({f"validation_loss/{name}": f for name, f in losses.items()} if several else {}),
+                "best_validation_loss": progress.best_validation_loss,
+            },
         )
         note = f"validation {loss:.4g}, best {progress.best_validation_loss:.4g}"
+        if several:
+            note += f" ({', '.join(f'{name} {own:.4g}' for name, own in losses.items())})"
         self.tracker.progress(
             progress.meta_step, settings.meta_steps, settings.num_steps, settings.num_steps, note
         )

@@ -54,18 +54,23 @@ def of_search(summary: Mapping[str, Any], count: int, what: str, clipped: bool) 
     )
 
 
-def of_training(num_functions: int, validation_functions: int, remark: str) -> str:
+def of_training(num_functions: int, validation_functions: int, remark: str, parts: int = 1) -> str:
     """Under ``training.png``.
 
     Args:
         num_functions: in a meta-step.
         validation_functions: that a validation is a mean over.
         remark: of the data, may be empty.
+        parts: of the task.
     """
     shown = f"{num_functions} training function{'s' * (num_functions > 1)}"
     above = f"above, the meta-loss of {shown} in each meta-step"
+    above += f", of one of {parts} tasks" if parts > 1 else ""
     functions = f"{validation_functions} fixed function{'s' * (validation_functions > 1)}"
-    below = f"below, the final loss on {functions}, the best validation starred"
+    below = f"the final loss on {functions}"
+    if parts > 1:
+        below = f"the log of {below} over that of tuned Adam, a mean over tasks"
+    below = f"below, {below}, the best validation starred"
     return sentences(above, "; ".join(filter(None, [below, remark])))
 
 

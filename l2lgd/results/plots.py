@@ -178,6 +178,7 @@ def plot_training(
     validations: Sequence[tuple[int, float]],
     title: str,
     caption: str,
+    scored: bool = False,
 ) -> None:
     """Meta-loss and validation loss against the meta-step, the best validation marked.
 
@@ -185,6 +186,7 @@ def plot_training(
 
     Args:
         meta_losses, validations: points (meta-step, loss); NaN where it was not finite.
+        scored: are validations scores of several tasks?
     """
     figure, (above, below) = _figure(rows=2)
     window = max(1, len(meta_losses) // POINTS)
@@ -198,11 +200,11 @@ def plot_training(
     if finite:
         best = min(finite, key=lambda point: point[1])
         below.plot(*best, "*", markersize=14, color=VALIDATION, clip_on=False)
-    below.set_ylabel("validation: final loss")
+    below.set_ylabel("validation: score" if scored else "validation: final loss")
     below.set_xlabel("meta-step")
     for axes, points in ((above, meta_losses), (below, finite)):
         values = [value for _, value in points if np.isfinite(value)]
-        if values and min(values) > 0:
+        if values and min(values) > 0 and not scored:  # logarithms as they are
             log_axis(axes, "y", 0.95 * min(values), 1.05 * max(values))
     last = max([step for step, _ in (*meta_losses, *validations)], default=1)
     above.set(xlim=(0, last))

@@ -101,6 +101,35 @@ class Run:
             threads,
         )
 
+    def parts(self) -> dict[str, "Run"]:
+        """By part of its task, the run as one of that part alone."""
+        nodes, choices = self.config["task"].get("tasks", {}), HydraConfig.get().runtime.choices
+        return {
+            name: dataclasses.replace(
+                self,
+                config={
+                    **self.config,
+                    "task": nodes.get(name, self.config["task"]),
+                    "num_steps": part.num_steps or self.options.num_steps,
+                },
+                options=dataclasses.replace(
+                    self.options, num_steps=part.num_steps or self.options.num_steps
+                ),
+                task=part.task,
+                task_name=choices.get(f"task@task.tasks.{name}", name),
+            )
+            for name, part in self.task.parts().items()
+        }
+
+    def refuse_mixture(self) -> None:
+        """Raise ConfigError where the task has several parts, whose losses do not compare."""
+        names = [own.task_name for own in self.parts().values()]
+        if len(names) > 1:
+            raise ConfigError(
+                f"task={self.task_name} is a mixture, whose losses do not compare; run l2lgd "
+                f"{self.verb} for its tasks one by one: {', '.join(f'task={n}' for n in names)}"
+            )
+
     def build_optimizer(self, node: Mapping[str, Any], path: str = "opt") -> Optimizer:
         """The optimizer that a config node describes, on the run's device."""
         optimizer = build(node, path, self.options.allow_targets, Optimizer)
@@ -184,9 +213,6 @@ class Run:
 
     def summary(self, split: str, seconds: float | None = None, **found: Any) -> dict[str, Any]:
         """``summary.json``: what was run, then what was found, then where and how long."""
-        data = self.task.data_description()
-        if data:
-            data = {**data, "num_examples": data["num_examples"][split]}  # type: ignore[index]
         return {
             "verb": self.verb,
             "task": self.task_name,
@@ -194,7 +220,7 @@ class Run:
             "num_functions": self.options.num_functions,
             "num_steps": self.options.num_steps,
             "seed": self.options.seed,
-            "data": data,
+            "data": _of_split(self.task.data_description(), split),
             **found,
             "command": self.command(),
             "versions": versions(),
@@ -217,15 +243,33 @@ def _task(node: Mapping[str, Any], allow_targets: Sequence[str]) -> Task:
     def built(own: Mapping[str, Any]) -> Task:
         return build(own, "task", allow_targets, Task)  # type: ignore[type-abstract]
 
-    told = node.get(AUGMENT)
+    told, task = node.get(AUGMENT), built(node)
+    if len(task.parts()) > 1:
+        inner = {f"tasks.{name}": part for name, part in node.get("tasks", {}).items()}
+        for name, part in {"": node, **inner}.items():
+            if part.get(AUGMENT):
+                option_of = ".".join(filter(None, ("task", name, AUGMENT)))
+                raise ConfigError(
+                    f"{option_of}: functions of a mixture are not augmented; leave it out"
+                )
     if not told:
-        return built(node)
+        return task
     target = f"{Augmentation.__module__}.{Augmentation.__qualname__}"
     augmentation: Augmentation = build(
         {**told, "_target_": target}, f"task.{AUGMENT}", kind=Augmentation
     )
     variants = [built({**node, **variant}) for variant in augmentation.variants]
-    return Augmented(built(node), augmentation, variants)
+    return Augmented(task, augmentation, variants)
+
+
+def _of_split(data: Mapping[str, Any] | None, split: str) -> dict[str, Any] | None:
+    """What a task says of its data, with the number of examples in one split alone."""
+    if not data:
+        return None
+    found = {**data, "num_examples": data["num_examples"][split]}
+    if "parts" in data:  # of a mixture
+        found["parts"] = {name: _of_split(part, split) for name, part in data["parts"].items()}
+    return found
 
 
 def _own_configs(here: Path) -> list[str]:

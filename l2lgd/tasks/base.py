@@ -6,6 +6,7 @@ coordinates each, with parameters (B, n), losses (B,) and gradients (B, n).
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
@@ -178,3 +179,26 @@ class Task(ABC):
         ``note`` is put into captions.
         """
         return None
+
+    def parts(self) -> Mapping[str, "TaskPart"]:
+        """The tasks that this one consists of, by name; by default it is the only one.
+
+        Each meta-step is on functions of one part, drawn by weight. ``sample`` of a task with
+        several parts is never called in a meta-training.
+        """
+        return {getattr(self, "name", type(self).__name__): TaskPart(self)}
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """One of the tasks that a task consists of.
+
+    Args:
+        task: has been set up.
+        weight: how often it is drawn, in proportion to those of the others.
+        num_steps: T of its trajectories; None for that of the run.
+    """
+
+    task: Task
+    weight: float = 1.0
+    num_steps: int | None = None

@@ -38,6 +38,7 @@ def check(config: DictConfig) -> float:
     except Exception as error:  # it is somebody's own code
         name = f"the set-up of task={config.task.get('name')}"
         raise ConfigError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
+    run.refuse_mixture()
     found = [("task", finding) for finding in _of_task(run)]
     found += [("opt", finding) for finding in _of_optimizer(run)]
     failed = [part for part, finding in found if finding.problem]

@@ -38,6 +38,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 def evaluate(config: DictConfig) -> float:
     """Compare optimizers on the same functions; returns the final loss of ``opt``."""
     run = Run.prepare(config, "evaluate")
+    run.refuse_mixture()
     options, split = run.options, run.options.split
     if split not in SPLITS:
         raise ConfigError(f"split={split}{nearest(split, SPLITS)}")

@@ -7,7 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from l2lgd.evaluation.mixtures import evaluations
 from l2lgd.meta.progress import MetaProgress
+from l2lgd.meta.state import described
 from l2lgd.results.captions import note, of_training
 from l2lgd.results.pictures import drawn
 from l2lgd.results.plots import plot_training
@@ -53,17 +55,22 @@ def meta_train(config: DictConfig) -> float:
             progress.skipped,
             progress.meta_step,
         )
+    several = len(run.task.parts()) > 1
     log.info(
-        "best validation loss %.4g at meta-step %d; to compare it with tuned optimizers:",
+        "best validation %s %.4g at meta-step %d; to compare it with tuned optimizers:",
+        "score" if several else "loss",
         progress.best_validation_loss,
         progress.best_meta_step,
     )
-    log.info("%s", run.evaluation_of(best))
+    for command in evaluations(run, best):
+        log.info("%s", command)
     say_where(("training curve", picture), ("summary", summary), ("run folder", run.folder))
     return progress.best_validation_loss
 
 
 def _summary(run: Run, progress: MetaProgress, ranks: Ranks, best: Path) -> dict[str, Any]:
+    told = described(best) if len(run.task.parts()) > 1 else {}
+    by_part = ("validation_losses", "reference_losses")
     return run.summary(
         "validation",
         seconds=progress.total_seconds,
@@ -71,6 +78,7 @@ def _summary(run: Run, progress: MetaProgress, ranks: Ranks, best: Path) -> dict
         opt=run.opt_name,
         best_validation_loss=progress.best_validation_loss,
         best_meta_step=progress.best_meta_step,
+        **{name: told[name] for name in by_part if name in told},
         meta_steps=progress.meta_step,
         skipped=progress.skipped,
         processes=ranks.size,
@@ -84,5 +92,6 @@ def _draw(path: Path, run: Run) -> None:
     found = series(run.folder / "metrics.jsonl", "meta_loss", "validation_loss")
     meta_losses, validations = found.values()
     counts = run.options.num_functions, run.options.validation_functions
-    caption = of_training(*counts, note({"data": run.task.data_description()}))
-    plot_training(path, meta_losses, validations, run.title(), caption)
+    parts = len(run.task.parts())
+    caption = of_training(*counts, note({"data": run.task.data_description()}), parts)
+    plot_training(path, meta_losses, validations, run.title(), caption, parts > 1)

@@ -8,7 +8,9 @@ from typing import Any
 from l2lgd.config.building import build
 from l2lgd.config.old_names import OF_ESTIMATOR
 from l2lgd.errors import CheckpointError, ConfigError
+from l2lgd.evaluation.mixtures import reference_losses
 from l2lgd.meta.estimators.base import Estimator
+from l2lgd.meta.estimators.mixed import check_horizons
 from l2lgd.meta.progress import MetaProgress
 from l2lgd.meta.schedules import Unroll
 from l2lgd.meta.state import ancestry, load_weights
@@ -58,6 +60,7 @@ class MetaTrainingPlan:
                 "choose a learned one such as opt=lstm"
             )
         unroll = build_unroll(run.config["unroll"])
+        check_horizons(run.task, unroll)  # before Adam is tuned
         estimator = build(
             run.config["estimator"], "estimator", run.options.allow_targets, Estimator
         )
@@ -100,6 +103,11 @@ class MetaTrainingPlan:
                 raise CheckpointError(f"initial_weights: {error}") from error
             provenance["begun_from"] = ancestry(ancestor)
         run.say_what_runs(self.optimizer)
+        references = (stored or {}).get("reference_losses")
+        if references is None and len(run.task.parts()) > 1:
+            references = reference_losses(run, tracker, ranks or Ranks())
+        if references is not None:
+            provenance["reference_losses"] = references
         return Trainer(run.task, run.options.seed, tracker, ranks).meta_train(
             self.optimizer,
             self.unroll,
@@ -109,4 +117,5 @@ class MetaTrainingPlan:
             provenance,
             resume=stored is not None,
             from_scratch=initial is None,
+            references=references,
         )

@@ -39,6 +39,7 @@ class Found:
 
 def _learning_rates(run: Run) -> dict[str, Found]:
     """Grid search of the learning rate of each of ``baselines=``; keeps what is found."""
+    run.refuse_mixture()
     options, searches = run.options, {}
     rates = TunedRates(Path(), as_typed(options.tuned_dir))
     nodes = {name: opt_config(run, name) for name in options.baselines}
@@ -109,6 +110,7 @@ def _meta_learning_rate(run: Run) -> dict[str, Found]:
 
 def _update_scale(run: Run) -> dict[str, Found]:
     """Grid search of a factor on the updates of trained weights; keeps them times the best."""
+    run.refuse_mixture()
     found = trained(run, run.opt_name, run.config["opt"], "validation")
     run.say_what_runs(found.optimizer)
     evaluator = Evaluator(run.task, run.options.seed, NullTracker())

@@ -71,7 +71,7 @@ def test_only_paths_are_interpolated(task: str) -> None:
     config = OmegaConf.to_container(composed("meta_train", f"task={task}"), resolve=False)
     assert isinstance(config, dict)
     open_ones = {k for k, v in config.items() if isinstance(v, str) and "${" in v}
-    assert open_ones == {"data_dir"}
+    assert open_ones == {"data_dir", "tuned_dir"}
     assert "${" not in str(config["unroll"]) + str(config["opt"]) + str(config["task"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import LEARNED, OPTIMIZERS, choices, classifiers, node, optimizer
+from helpers import LEARNED, OPTIMIZERS, SINGLE_TASKS, classifiers, node, optimizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +35,7 @@ def is_of_modules(task: str) -> bool:
     return isinstance(build(node("evaluate", "task", f"task={task}"), "task"), ModuleTask)
 
 
-TASKS = choices("task")
+TASKS = SINGLE_TASKS
 PAIRS = [
     (task, name)
     for task in TASKS
