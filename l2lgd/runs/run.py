@@ -243,15 +243,19 @@ def _task(node: Mapping[str, Any], allow_targets: Sequence[str]) -> Task:
     def built(own: Mapping[str, Any]) -> Task:
         return build(own, "task", allow_targets, Task)  # type: ignore[type-abstract]
 
-    told, task = node.get(AUGMENT), built(node)
+    told, task = node.get(AUGMENT) or {}, built(node)
     if len(task.parts()) > 1:
-        inner = {f"tasks.{name}": part for name, part in node.get("tasks", {}).items()}
-        for name, part in {"": node, **inner}.items():
+        for name, part in node.get("tasks", {}).items():
             if part.get(AUGMENT):
-                option_of = ".".join(filter(None, ("task", name, AUGMENT)))
                 raise ConfigError(
-                    f"{option_of}: functions of a mixture are not augmented; leave it out"
+                    f"task.tasks.{name}.{AUGMENT}: tasks of a mixture are augmented alike; give "
+                    f"task.{AUGMENT} in its place"
                 )
+        if told.get("variants"):
+            raise ConfigError(
+                f"task.{AUGMENT}.variants: a mixture has none; name each in its tasks, by a name "
+                "of its own"
+            )
     if not told:
         return task
     target = f"{Augmentation.__module__}.{Augmentation.__qualname__}"

@@ -6,14 +6,15 @@ minimised as a function of θ' with θ = c θ', and begins where it did (Lv, Jia
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
-from l2lgd.tasks.base import Optimizee, Split, Task
+from l2lgd.tasks.base import Optimizee, Split, Task, TaskPart
 from l2lgd.tasks.joined import join
 
 LEVELS = ("none", "global", "tensor", "coordinate")
@@ -99,6 +100,8 @@ class Rescaled(Optimizee):
 class Augmented(Task):
     """A task whose functions to meta-train on are augmented; all others are as they were.
 
+    Each task of a mixture is augmented.
+
     Args:
         task: which it is.
         augmentation: what is done.
@@ -110,6 +113,11 @@ class Augmented(Task):
     ) -> None:
         self.task, self.augmentation, self.variants = task, augmentation, list(variants)
         self.name, self.not_in_keys = task.name, task.not_in_keys
+        self._parts = {
+            name: replace(part, task=Augmented(part.task, augmentation))
+            for name, part in task.parts().items()
+            if part.task is not task
+        }
 
     def setup(
         self, data_dir: str, device: torch.device, dtype: torch.dtype = torch.float32
@@ -128,7 +136,10 @@ class Augmented(Task):
         if not self.augmentation.rescales:
             return functions
         each = [self._scale(functions, generator) for _ in range(num_functions)]
-        return Rescaled(functions, torch.stack(each).to(self.device, self.dtype))
+        return Rescaled(functions, torch.stack(each).to(functions.initial_parameters))
+
+    def parts(self) -> Mapping[str, TaskPart]:
+        return self._parts or super().parts()
 
     def data_description(self) -> dict[str, object] | None:
         return self.task.data_description()

@@ -16,6 +16,7 @@ from l2lgd.tasks.base import Task
 from l2lgd.tasks.classification import ClassificationTask
 from l2lgd.tasks.joined import join
 from l2lgd.tasks.module import ModuleTask
+from l2lgd.tasks.parts import MixtureTask
 from l2lgd.tasks.quadratic import QuadraticTask
 from l2lgd.testing import TASK_CHECKS, findings
 
@@ -116,6 +117,24 @@ def test_each_trajectory_draws_a_variant() -> None:
     sizes = [drawn(task, seed=seed).initial_parameters.shape[1] for seed in range(20)]
     assert set(sizes) == {2, 5}
     assert drawn(task, "validation").initial_parameters.shape[1] == 10
+
+
+def test_each_task_of_a_mixture_is_augmented() -> None:
+    tasks: dict[str, Task] = {"one": QuadraticTask(dimension=2), "other": QuadraticTask()}
+    mixture = MixtureTask("both", tasks, {"one": 2.0}, {"other": 50})
+    parts = augmented(mixture, levels=["global"]).parts()
+    assert {name: (p.weight, p.num_steps) for name, p in parts.items()} == {
+        "one": (2.0, None),
+        "other": (1.0, 50),
+    }
+    for name, part in parts.items():
+        functions = drawn(part.task)
+        assert isinstance(functions, Rescaled)
+        own = drawn(tasks[name])
+        torch.testing.assert_close(
+            functions.loss(functions.initial_parameters, 0), own.loss(own.initial_parameters, 0)
+        )
+        assert not isinstance(drawn(part.task, "validation"), Rescaled)
 
 
 @pytest.mark.parametrize(
