@@ -17,6 +17,7 @@ from l2lgd.data.images import ImageSplits, load_images
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError, DataUnavailable
 from l2lgd.optimizers.hand_designed import HandDesigned
+from l2lgd.tasks.augmentation import LEVELS, Augmentation, Augmented
 from l2lgd.tasks.base import Optimizee, Task
 from l2lgd.tasks.classification import ACTIVATIONS, ClassificationTask
 from l2lgd.tasks.quadratic import QuadraticTask
@@ -76,6 +77,16 @@ def test_every_file_is_found() -> None:
 @pytest.mark.parametrize("check", TASK_CHECKS, ids=lambda check: check.__name__)
 def test_the_contract_holds(task: Task, check: Callable[[Task], None]) -> None:
     check(task)
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "none"])
+def test_scaled_functions_begin_where_they_did_and_are_stacked(task: Task, level: str) -> None:
+    scaled = Augmented(task, Augmentation([level], [[0.001, 1000]])).sample("train", B, seeded())
+    own, theta = task.sample("train", B, seeded()), scaled.initial_parameters
+    expected = own.loss(own.initial_parameters, 1)
+    torch.testing.assert_close(scaled.loss(theta, 1), expected, rtol=1e-6, atol=0)
+    alone = torch.cat([scaled.select(slice(k, k + 1)).loss(theta[k : k + 1], 1) for k in range(B)])
+    torch.testing.assert_close(alone, expected, rtol=1e-6, atol=0)
 
 
 def test_names_and_shapes_cover_every_coordinate_once(task: Task) -> None:
