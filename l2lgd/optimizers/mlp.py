@@ -42,6 +42,7 @@ INPUTS = {
 SMALL_FC = tuple(name for name in INPUTS if name not in ("clipped_gradient", "scaled_gradient"))
 NORMALISATIONS = ("tensor", "matrix")
 BACKENDS = ("auto", "torch")
+TIME = "time"  # its inputs, beside those above
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)  # steps
 CLIPPED = 0.1  # bound of the clipped gradient
 SENSITIVITY = 10.0  # of the logarithm of 1 − β to a weight
@@ -186,6 +187,7 @@ class MLPRule(LearnedRule[State]):
             self.decay_shifts = nn.Parameter(torch.zeros(len(decays)))
         self._shapes: tuple[tuple[int, ...], ...] | None = None
         self._stacked: MLPWeights | None = None
+        self._known_rows: dict[tuple[str, ...], Tensor] = {}
         self.reset_parameters(torch.Generator().manual_seed(0))
 
     @torch.no_grad()
@@ -219,6 +221,7 @@ class MLPRule(LearnedRule[State]):
         names = [name for name, _ in self.named_parameters()]
         own = dict(zip(names, phi, strict=True))
         depth = range(len(self.weights))
+        bound._known_rows = {}
         bound._stacked = MLPWeights(
             [own[f"weights.{k}"] for k in depth],
             [own[f"biases.{k}"] for k in depth],
@@ -248,12 +251,12 @@ class MLPRule(LearnedRule[State]):
             return compiled
         if self.gradient_clip is not None:
             gradient = gradient.clamp(-self.gradient_clip, self.gradient_clip)
-        decays, times = self._split_decays(), self._time_features(seen)
+        decays, bias = self._split_decays(), self._first_bias(seen)
         updates, following = [], []
         pairs = zip(self._tensors(gradient), self._tensors(seen.parameters), strict=True)
         for (own, theta), before in zip(pairs, state, strict=True):
             kept = advanced(before, own, decays)
-            updates.append(self._update(own, theta, kept, times).flatten(1))
+            updates.append(self._update(own, theta, kept, bias).flatten(1))
             following.append(kept)
         return torch.cat(updates, 1), tuple(following)
 
@@ -318,18 +321,30 @@ class MLPRule(LearnedRule[State]):
     def _split_decays(self) -> Decays:
         return Decays(*self._decays().split([len(MOMENTA), 1, len(FACTORED)], -1))
 
-    def _time_features(self, seen: Observation) -> Tensor | None:
-        """(11,), (B, 1, 11) where the functions are at different steps, or None."""
+    def _first_bias(self, seen: Observation) -> Tensor:
+        """Of the first layer, with what it sees of time; (H,) or (B, H)."""
+        bias: Tensor = next(iter(self._own().biases))
         if not self.time:
-            return None
-        return torch.tanh((seen.number.unsqueeze(-1) - 1) / self.time_scales - 1)
+            return bias
+        times = torch.tanh((seen.number.unsqueeze(-1) - 1) / self.time_scales - 1)
+        return bias + (times.reshape(-1, 1, len(TIME_SCALES)) @ self._rows((TIME,))).squeeze(1)
 
-    def _update(
-        self, gradient: Tensor, theta: Tensor, kept: Accumulators, times: Tensor | None
-    ) -> Tensor:
+    def _rows(self, names: tuple[str, ...]) -> Tensor:
+        """Those of the first layer's weights that some inputs go through, (…, F, H)."""
+        if names in self._known_rows:
+            return self._known_rows[names]
+        sizes = [*map(INPUTS.__getitem__, self.inputs), self._num_times]
+        pieces = next(iter(self._own().weights)).split(sizes, -2)
+        own = dict(zip((*self.inputs, TIME), pieces, strict=True))
+        found = torch.cat([own[name] for name in names], -2)
+        if self._stacked is not None and not found.requires_grad:
+            self._known_rows[names] = found  # as its weights never change
+        return found
+
+    def _update(self, gradient: Tensor, theta: Tensor, kept: Accumulators, bias: Tensor) -> Tensor:
         """g_t of one tensor, (B, *shape)."""
         features = self._features(gradient, theta, kept)
-        outputs = self._network(features, times, gradient.shape[1:])  # (B, O, n)
+        outputs = self._network(features, bias, gradient.shape[1:])  # (B, O, n)
         update = outputs[:, 0]
         if self.magnitude:
             update = update * torch.exp(self.magnitude * outputs[:, 1])
@@ -348,38 +363,31 @@ class MLPRule(LearnedRule[State]):
             update = update * (OUTPUT_EPSILON + update.square().mean(dims, keepdim=True)).rsqrt()
         return -self.step_size * update
 
-    def _network(
-        self, features: Mapping[str, Tensor], times: Tensor | None, shape: torch.Size
-    ) -> Tensor:
+    def _network(self, features: Mapping[str, Tensor], bias: Tensor, shape: torch.Size) -> Tensor:
         """Of one tensor, (B, O, n)."""
         (_, *weights), (_, *biases), _ = self._own()
-        hidden = self._first_layer(features, times, shape)
+        hidden = self._first_layer(features, bias, shape)
         for weight, bias in zip(weights, biases, strict=True):
             product = torch.bmm if weight.dim() == 3 else torch.matmul
             hidden = product(weight.mT, torch.relu(hidden)).add_(bias.unsqueeze(-1))
         return hidden
 
     def _first_layer(
-        self, features: Mapping[str, Tensor], times: Tensor | None, shape: torch.Size
+        self, features: Mapping[str, Tensor], bias: Tensor, shape: torch.Size
     ) -> Tensor:
         """(B, k, *shape) each → (B, H, n). Its weights normalise the features.
 
         Those that are the same along an axis of a matrix are multiplied without it.
         """
-        (first, *_), (bias, *_), _ = self._own()
-        *rows, of_times = first.split([*map(INPUTS.__getitem__, self.inputs), self._num_times], -2)
-        if times is not None:
-            bias = bias + (times.reshape(-1, 1, self._num_times) @ of_times).squeeze(1)
-        own = dict(zip(self.inputs, rows, strict=True))
         groups: dict[torch.Size, list[str]] = {}
         for name in self.inputs:
             groups.setdefault(features[name].shape[2:], []).append(name)
         dims = len(shape)
-        units = first.shape[-1]
+        units = bias.shape[-1]
         total: Tensor = bias.reshape(-1, units, *[1] * dims)
         for own_shape, names in sorted(groups.items(), key=lambda group: math.prod(group[0])):
             joined = torch.cat([features[name] for name in names], 1)
-            weight = torch.cat([own[name] for name in names], -2)  # (…, F, H)
+            weight = self._rows(tuple(names))
             if dims == 1:
                 joined = joined[:, : self.vector_inputs]
                 weight = weight[..., : self.vector_inputs, :]
