@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate
@@ -51,12 +52,19 @@ def counts(parts: Mapping[str, Examples]) -> dict[str, int]:
 
 
 def _tensors(found: Any, name: str) -> Examples:
-    if isinstance(found, Tensor):
+    if isinstance(found, Tensor | np.ndarray):
         found = (found,)
     if isinstance(found, Dataset):
         found = _collated(found, name)
-    if not isinstance(found, tuple | list) or not found or not all(map(_is_tensor, found)):
-        raise ConfigError(f"{name} is {_kind(found)}: it must be tensors, or a data set of PyTorch")
+    if isinstance(found, tuple | list):
+        found = [torch.from_numpy(p) if isinstance(p, np.ndarray) else p for p in found]
+        others = [_kind(part) for part in found if not _is_tensor(part)]
+        if others:
+            raise ConfigError(f"{name} has a part of {others[0]}: all must be dense tensors (N, …)")
+    if not isinstance(found, list) or not found:
+        raise ConfigError(
+            f"{name} is {_kind(found)}: it must be a tuple of tensors, or a data set of PyTorch"
+        )
     lengths = {len(tensor) for tensor in found}
     if len(lengths) > 1:
         raise ConfigError(f"{name} has tensors of {sorted(lengths)} examples: all need as many")
@@ -77,6 +85,8 @@ def _collated(found: Dataset, name: str) -> Examples:
             f"{name}: {_kind(found)} has examples that cannot be stacked ({one_line(error)}); "
             "give it a transform that makes tensors of one size"
         ) from error
+    if isinstance(examples, Mapping):
+        raise ConfigError(f"{name}: {_kind(found)} has dicts for examples; give it tuples")
     return (examples,) if isinstance(examples, Tensor) else tuple(examples)
 
 
@@ -94,7 +104,7 @@ def _divided(tensors: Examples) -> dict[str, Examples]:
 
 
 def _is_tensor(part: object) -> bool:
-    return isinstance(part, Tensor) and part.dim() > 0
+    return isinstance(part, Tensor) and part.layout == torch.strided and part.dim() > 0
 
 
 def _kind(found: object) -> str:

@@ -131,7 +131,7 @@ class Optimizee(ABC):
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         pieces = parameters.split(sizes, dim=1)
         return {
-            name: piece.unflatten(1, shape)
+            name: piece.unflatten(1, shape) if shape else piece.squeeze(1)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 

@@ -23,8 +23,13 @@ OF_MODULE = "module"  # name of the loss that the module itself returns
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(B,) of logits (B, …, classes), classes last, and labels (B, …)."""
-    losses = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
+    """(B,) of logits (B, …, classes), classes last, and labels (B, …) or probabilities."""
+    if targets.is_floating_point():  # probabilities of all classes
+        _alike(outputs, targets)
+        flat = targets.flatten(0, -2)
+    else:
+        flat = targets.flatten()
+    losses = functional.cross_entropy(outputs.flatten(0, -2), flat, reduction="none")
     return losses.view(len(outputs), -1).mean(1)
 
 
@@ -61,9 +66,10 @@ class FunctionalModule:
     """
 
     def __init__(self, module: nn.Module, loss: str | Loss) -> None:
+        _refuse_what_does_not_do(module)
         self.module = module.train()
-        _refuse_dropout(module)
-        _without_running_statistics(module)
+        if _without_running_statistics(module):
+            log.info("batch normalisation has the statistics of each minibatch, as in training")
         if isinstance(loss, str) and loss != OF_MODULE and loss not in LOSSES:
             known = ", ".join([*LOSSES, OF_MODULE])
             raise ConfigError(f"loss={loss}: choose one of {known}")
@@ -121,13 +127,41 @@ class FunctionalModule:
                 return LOSSES[self.loss](found, batch[-1])
         return found
 
+    def of_module(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss () and gradient (n,) of a module with its own parameters, for comparison.
+
+        Args:
+            batch: tensors (batch, …), the targets last.
+        """
+        _without_running_statistics(module.train())
+        inputs = batch if self.loss == OF_MODULE else batch[:-1]
+        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            loss = self._loss_of(module(*inputs), batch[-1])
+            if isinstance(self.loss, str) and self.loss != OF_MODULE:
+                loss = LOSSES[self.loss](loss.unsqueeze(0), batch[-1].unsqueeze(0))[0]
+            weights = [weight for _, weight in trained(module)]
+            found = torch.autograd.grad(loss, weights, materialize_grads=True)
+        orders = self._orders.values()
+        pieces = [
+            piece.permute(order).flatten() for piece, order in zip(found, orders, strict=True)
+        ]
+        return loss.detach(), torch.cat(pieces)
+
     def _of_one(
         self, tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor], batch: Batch
     ) -> Tensor:
         """The loss, or the outputs, of one function."""
         inputs = tuple(batch if self.loss == OF_MODULE else batch[:-1])
-        outputs: Tensor = functional_call(self.module, {**tensors, **constants}, inputs)
-        return outputs if isinstance(self.loss, str) else self.loss(outputs, batch[-1])
+        outputs = functional_call(self.module, {**tensors, **constants}, inputs)
+        return self._loss_of(outputs, batch[-1])
+
+    def _loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss, where a function of one function computes it; else outputs."""
+        found = outputs if isinstance(self.loss, str) else self.loss(outputs, targets)
+        if not isinstance(found, Tensor):
+            what = "module: its output" if isinstance(self.loss, str) else "loss: it"
+            raise ConfigError(f"{what} is {type(found).__name__}, and must be a tensor")
+        return found
 
 
 def trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -155,7 +189,14 @@ def _alike(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs
 
 
-def _refuse_dropout(module: nn.Module) -> None:
+def _refuse_what_does_not_do(module: nn.Module) -> None:
+    for name, weight in module.named_parameters():
+        if isinstance(weight, nn.parameter.UninitializedParameter):
+            raise ConfigError(f"module: {name} has no size yet; take a layer that is not lazy")
+        if weight.is_complex():
+            raise ConfigError(
+                f"module: {name} is complex; take real parameters and torch.view_as_complex"
+            )
     for name, part in module.named_modules():
         share = getattr(part, "p", None) if isinstance(part, nn.modules.dropout._DropoutNd) else 0.0
         if isinstance(part, nn.MultiheadAttention | nn.RNNBase):
@@ -167,15 +208,14 @@ def _refuse_dropout(module: nn.Module) -> None:
             )
 
 
-def _without_running_statistics(module: nn.Module) -> None:
+def _without_running_statistics(module: nn.Module) -> bool:
     """Have normalisation use the statistics of its minibatch, which is all that θ decides."""
     found = False
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
             part.track_running_stats, found = False, True
             part.running_mean = part.running_var = part.num_batches_tracked = None
-    if found:
-        log.info("batch normalisation has the statistics of each minibatch, as in training")
+    return found
 
 
 def explained(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Any module of PyTorch as a task: B copies with weights of their own, stacked by themselves."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from l2lgd.data.examples import Examples, counts, load_examples
 from l2lgd.data.images import load_images
 from l2lgd.data.sources import DataConfig
-from l2lgd.errors import ConfigError, DataUnavailable
+from l2lgd.errors import ConfigError, DataUnavailable, UserError, one_line
 from l2lgd.seeding import derive_seed, generator
 from l2lgd.tasks.base import Optimizee, Split, Task
 from l2lgd.tasks.functional import FunctionalModule, Loss, constants_of, explained
@@ -83,23 +83,52 @@ class Modules(Optimizee):
         return self.network.losses(self.unpack(parameters), self.constants, self.minibatch(step))
 
     def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        count, size = len(parameters), self.at_once or len(parameters)
-        if count <= size:
-            return super().loss_and_gradient(parameters, step)
-        rows = [slice(begin, min(begin + size, count)) for begin in range(0, count, size)]
-        found = [self.select(own).loss_and_gradient(parameters[own], step) for own in rows]
-        losses, gradients = zip(*found, strict=True)
-        return torch.cat(losses), torch.cat(gradients)
+        found = []
+        for theta, loss in self._in_parts(parameters, step):
+            with torch.enable_grad():
+                losses = loss(theta)
+                (gradient,) = torch.autograd.grad(losses.sum(), theta)
+            found.append((losses.detach(), gradient))
+        losses, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return losses, gradients
 
     def hessian_product(self, parameters: Tensor, step: int, vector: Tensor) -> Tensor:
+        products, directions = [], vector.split(self.at_once or len(vector))
+        parts = self._in_parts(parameters, step)
         try:
-            return super().hessian_product(parameters, step, vector)
+            for (theta, loss), direction in zip(parts, directions, strict=True):
+                with torch.enable_grad():
+                    (gradient,) = torch.autograd.grad(loss(theta).sum(), theta, create_graph=True)
+                    if not gradient.requires_grad:  # linear functions
+                        products.append(torch.zeros_like(direction))
+                        continue
+                    products += torch.autograd.grad(
+                        gradient, theta, direction, materialize_grads=True
+                    )
         except RuntimeError as error:
             kind = type(self.network.module).__name__
             raise ConfigError(
                 f"{kind} has no second derivatives ({explained(error)}); take "
                 "estimator.second_derivatives=false"
             ) from error
+        return torch.cat(products)
+
+    def _in_parts(
+        self, parameters: Tensor, step: int
+    ) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+        """Leaves of some rows each, and their loss: no more functions than fit in memory."""
+        batch, size = self.minibatch(step), self.at_once or len(parameters)
+        for begin in range(0, len(parameters), size):
+            rows = slice(begin, min(begin + size, len(parameters)))
+            own = [part[rows] for part in batch]
+            fixed = {name: tensor[rows] for name, tensor in self.constants.items()}
+
+            def loss(
+                theta: Tensor, own: list[Tensor] = own, fixed: dict[str, Tensor] = fixed
+            ) -> Tensor:
+                return self.network.losses(self.unpack(theta), fixed, own)
+
+            yield parameters[rows].detach().requires_grad_(), loss
 
     def select(self, rows: slice) -> Self:
         own = [source.minibatches.select(rows) for source in self.sources]
@@ -164,6 +193,8 @@ class ModuleTask(Task):
         batch_size: int | None = 64,
         noise: int = 0,
     ) -> None:
+        if isinstance(module, nn.Module):
+            raise ConfigError("module: give what builds one, such as its class, for B to be built")
         if (data is None) == (dataset is None):
             raise ConfigError("data: needs data, images by name, or dataset, examples of your own")
         if batch_size is not None and batch_size < 1:
@@ -187,7 +218,10 @@ class ModuleTask(Task):
             self.network = FunctionalModule(self._built(0).to(device), self.loss)
             if device.type != "meta":  # which has no numbers to try
                 functions = self.sample("train", 2, generator(0, "trial"))
-                self._at_once = try_out(self.network, functions, functions.minibatch(0))
+                draw = generator(0, "trial")  # the same seeds again
+                modules = [self._built(_seed(draw)).to(device) for _ in range(2)]
+                batch = functions.minibatch(0)
+                self._at_once = try_out(self.network, functions, batch, modules)
         except ConfigError as error:
             raise ConfigError(f"task.{error}") from error
 
@@ -243,6 +277,14 @@ class ModuleTask(Task):
             raise DataUnavailable(f"task.dataset: {error}") from error
         except ConfigError as error:
             raise ConfigError(f"task.{error}") from error
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # it is somebody's own code
+            raise ConfigError(
+                f"task.dataset: it cannot be made: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        if self.loss == "cross_entropy":
+            parts = {split: (*part[:-1], _labels(part[-1])) for split, part in parts.items()}
         kind = getattr(self.dataset, "func", self.dataset)
         name = getattr(kind, "__qualname__", type(kind).__name__)
         moved = {
@@ -254,15 +296,33 @@ class ModuleTask(Task):
         """A module with the initial weights of a seed, on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            module = self.module()
+            try:
+                module = self.module()
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # it is somebody's own code
+                raise ConfigError(
+                    f"module: it cannot be built: {type(error).__name__}: {one_line(error)}"
+                ) from error
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module: it builds {type(module).__name__}, not an nn.Module")
-        return module.to(self.dtype)
+        module._apply(self._converted)
+        return module
+
+    def _converted(self, tensor: Tensor) -> Tensor:
+        """In the type of the task; what is complex stays so."""
+        if tensor.is_complex():
+            return tensor.to(self.dtype.to_complex())
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _minibatches(self, count: int, num_functions: int, seed: int) -> Streams:
         if self.batch_size is None:
             return OneMinibatch(torch.arange(count, device=self.device).expand(num_functions, -1))
         return Minibatches(count, self.batch_size, seed, num_functions, device=self.device)
+
+
+def _labels(targets: Tensor) -> Tensor:
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def _seed(generator: torch.Generator) -> int:

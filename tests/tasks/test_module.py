@@ -11,6 +11,7 @@ import torch
 import yaml
 from helpers import l2lgd, unavailable
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from l2lgd.config.building import build
@@ -231,6 +232,79 @@ def test_buffers_and_frozen_weights_are_kept_and_not_trained() -> None:
     torch.testing.assert_close(alone, functions.loss(theta, 0)[1:])
 
 
+class Scaled(nn.Module):
+    """With a parameter that is one number, and a complex buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.size = nn.Linear(8, 3), nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("turn", torch.polar(torch.ones(3), torch.arange(3.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.size * (self.read(x) * self.turn).imag
+
+
+class Drawn(nn.Module):
+    """It keeps what it draws in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.order = nn.Linear(8, 3), torch.randperm(8).tolist()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(x[:, self.order])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = perceptron()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.net, x, use_reentrant=False)
+
+
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 3, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embed((10 * x.abs()).long().clamp(max=49)).sum(1)
+
+
+def test_parameters_of_one_number_and_complex_buffers() -> None:
+    task = of(Scaled)
+    assert task.network.stacked
+    functions = task.sample("train", B, seeded())
+    assert functions.shapes["size"] == ()
+    assert functions.constants["turn"].dtype == torch.complex128
+    assert functions.unpack(functions.initial_parameters)["size"].tolist() == [2.0] * B
+
+
+def test_products_with_the_hessian_are_made_in_parts() -> None:
+    functions = of(perceptron).sample("train", 5, seeded())
+    theta = functions.initial_parameters
+    expected = functions.hessian_product(theta, 1, theta)
+    functions.at_once = 2
+    torch.testing.assert_close(functions.hessian_product(theta, 1, theta), expected)
+
+
+def test_labels_may_be_probabilities_or_of_any_whole_type() -> None:
+    inputs, labels = points()
+    whole = of(perceptron).sample("train", B, seeded())
+    theta = whole.initial_parameters
+    expected = whole.loss(theta, 1)
+    for kind in (torch.uint8, torch.int32):
+        other = of(perceptron, dataset=lambda k=kind: (inputs, labels.to(k)))
+        torch.testing.assert_close(other.sample("train", B, seeded()).loss(theta, 1), expected)
+    shares = nn.functional.one_hot(labels, 3).double()
+    soft = of(perceptron, dataset=lambda: (inputs, shares)).sample("train", B, seeded())
+    torch.testing.assert_close(soft.loss(theta, 1), expected)
+    arrays = of(perceptron, dataset=lambda: (inputs.numpy(), labels.numpy()))
+    torch.testing.assert_close(arrays.sample("train", B, seeded()).loss(theta, 1), expected)
+
+
 def detached(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.detach().sum()
 
@@ -259,9 +333,20 @@ def random(outputs: Tensor, targets: Tensor) -> Tensor:
         (lambda: nn.Linear(8, 3), {"loss": detached}, "does not depend on the parameters"),
         (lambda: nn.Linear(8, 3), {"loss": infinite}, "not finite at the start"),
         (lambda: nn.Linear(8, 3), {"loss": random}, "gives another loss each time"),
+        (lambda: nn.Linear(8, 3), {"loss": lambda o, t: o.sum().item()}, "loss: it is float"),
+        (lambda: nn.Linear(8, 3), {"loss": lambda o, t: (o / 0).sum() * 0}, "not finite"),
+        (Drawn, {}, "must be a parameter or a buffer"),
+        (Checkpointed, {}, "leave out torch.utils.checkpoint"),
+        (Sparse, {}, "Sparse has no gradient"),
+        (lambda: nn.LazyLinear(3), {}, "weight has no size yet"),
+        (lambda: nn.Linear(8, 3, dtype=torch.complex64), {}, "weight is complex"),
+        (lambda: nn.utils.spectral_norm(nn.Linear(8, 3)), {}, "or changes itself"),
+        (lambda: nn.Linear(8), {}, "it cannot be built: TypeError"),
+        (perceptron, {"dataset": lambda: 1 / 0}, "it cannot be made: ZeroDivisionError"),
+        (perceptron, {"dataset": lambda: ({"x": 1}, 2)}, "has a part of dict"),
         (lambda: 3, {}, "it builds int"),
         (lambda: nn.ReLU(), {}, "ReLU has no parameters"),
-        (perceptron, {"dataset": lambda: 3}, "dataset is int"),
+        (perceptron, {"dataset": lambda: 3}, "dataset is int: it must be a tuple of tensors"),
         (perceptron, {"dataset": lambda: torch.zeros(2)}, "dataset has 2 examples"),
     ],
 )
