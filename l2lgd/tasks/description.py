@@ -1,10 +1,12 @@
 """What a task says of its data; see :meth:`l2lgd.tasks.base.Task.data_description`."""
 
+import json
 from collections.abc import Mapping
 
 from l2lgd.errors import ConfigError
+from l2lgd.tasks.base import Split
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def checked(found: object) -> dict[str, object] | None:
@@ -29,4 +31,22 @@ def checked(found: object) -> dict[str, object] | None:
             "data_description has no num_examples of each split, as in {'train': 800, "
             "'validation': 100, 'test': 100}"
         )
+    for split, number in numbers.items():
+        if type(number) is not int or number < 0:
+            raise ConfigError(
+                f"data_description: num_examples of {split} is {_shown(number)}, and must be a "
+                "whole number"
+            )
+    for name, entry in found.items():
+        try:
+            json.dumps({name: entry})
+        except (TypeError, ValueError) as error:  # results are kept as JSON
+            raise ConfigError(
+                f"data_description: {name} is {_shown(entry)}, which JSON has not; make it of "
+                "strings, numbers, lists and dicts"
+            ) from error
     return dict(found)
+
+
+def _shown(entry: object) -> str:
+    return str(entry) if isinstance(entry, str | int | float) else type(entry).__name__

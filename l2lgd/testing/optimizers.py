@@ -21,17 +21,30 @@ from l2lgd.meta.rollout import Position, advance, start
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import LearnedRule, Optimizer, TunedOptimizer, given, tensors_of
 from l2lgd.optimizers.observation import Observation
+from l2lgd.optimizers.vectorised import stack
 from l2lgd.pretrained.learned_optimizer import LearnedOptimizer
 from l2lgd.storage import checkpoint
 from l2lgd.system.ranks import Ranks
 from l2lgd.tasks.base import Optimizee
 from l2lgd.tasks.quadratic import QuadraticTask
-from l2lgd.testing.base import B, Failed, distance, normal, same_random_state, seeded
+from l2lgd.testing.base import (
+    B,
+    Failed,
+    basic,
+    default_type,
+    distance,
+    normal,
+    same_random_state,
+    seeded,
+)
 
 N, STEPS = 6, 5  # coordinates of the functions, and steps
 ROUNDING = 1e-9
 SLOPES = 1e-4  # of differences
+AS_TEXTBOOK = 1e-7
+AS_STACKED = 1e-7
 AS_WRAPPED = 1e-6
+FACTOR, SCALED = 1.5, 1e-6
 ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "replay": lambda: Replay(second_derivatives=True),
     "textbook": lambda: Textbook(second_derivatives=True),
@@ -54,6 +67,11 @@ class OptimizerCase:
     optimizer: Optimizer
     node: Mapping[str, Any]
     allow_targets: Sequence[str] = ()
+
+    @property
+    def owner(self) -> Optimizer:
+        """Whose code is checked."""
+        return self.optimizer
 
     def rule(self) -> LearnedRule | None:
         """The optimizer, where it is a learned one."""
@@ -86,6 +104,7 @@ def run(optimizer: Optimizer, own: Optimizee, steps: int = STEPS) -> Position:
     return at
 
 
+@basic
 def states_are_made_of_tensors(case: OptimizerCase) -> None:
     """Tensors, whole numbers that count, tuples, named tuples and dicts."""
     optimizer, own = case.ready(), functions()
@@ -106,6 +125,7 @@ def states_are_made_of_tensors(case: OptimizerCase) -> None:
             )
 
 
+@basic
 def steps_take_all_arguments(case: OptimizerCase) -> None:
     """(gradient, state, width=None), and ``seen`` where something is observed."""
     step = type(case.optimizer).step
@@ -130,6 +150,7 @@ def steps_take_all_arguments(case: OptimizerCase) -> None:
         raise Failed(f"step needs {needed[0]}, which may be left out; give it =None", step)
 
 
+@basic
 def updates_have_the_shape_of_gradients(case: OptimizerCase) -> None:
     """An update (B, n), finite, and a state like the one before; arguments stay as they are."""
     optimizer, own = case.ready(), functions()
@@ -188,30 +209,100 @@ def stacked_functions_are_stepped_as_if_alone(case: OptimizerCase) -> None:
             )
 
 
-def coordinates_may_be_permuted(case: OptimizerCase) -> None:
-    """Where the optimizer says that it is coordinatewise."""
+def coordinates_may_be_stepped_apart(case: OptimizerCase) -> None:
+    """Where the optimizer says that it is coordinatewise: in another order, and only some."""
     if not case.optimizer.coordinatewise:
         return
     optimizer, order = case.ready(), torch.randperm(N, generator=seeded("order"))
-    gradients = [normal(torch.zeros(B, N, dtype=torch.float64), "gradient", k) for k in range(3)]
-
-    def updates(by: Tensor) -> Tensor:
-        theta = torch.zeros(B, N, dtype=torch.float64)
-        bound = optimizer.named({"theta": (N,)})
-        state, found = bound.initial_state(theta), []
-        for step, gradient in enumerate(gradients):
-            seen = None
-            if bound.observes:
-                seen = Observation(theta, torch.ones(B, dtype=torch.float64), step, STEPS)
-            with torch.no_grad():
-                update, state = bound.step(gradient[:, by], state, **given(seen))
-            found.append(update)
-        return torch.stack(found)
-
-    if distance(updates(order), updates(torch.arange(N))[:, :, order]) > ROUNDING:
+    together = updates(optimizer)
+    if distance(updates(optimizer, order), together[:, :, order]) > ROUNDING:
         raise Failed(
             "coordinatewise is True, and permuted gradients do not have permuted updates",
             case.optimizer.step,
+        )
+    half = torch.arange(N // 2)
+    if distance(updates(optimizer, half), together[:, :, half]) > ROUNDING:
+        raise Failed(
+            "coordinatewise is True, and coordinates alone have other updates than among others; "
+            "is there a mean or a norm over dimension 1?",
+            case.optimizer.step,
+        )
+
+
+def updates(
+    optimizer: Optimizer, of: Tensor | None = None, row: int | None = None, apart: bool = False
+) -> Tensor:
+    """The updates (steps, functions, coordinates) by gradients that do not depend on them.
+
+    Args:
+        of: coordinates; None for all of them.
+        row: the only function; None for all of them.
+        apart: has each function a step and a horizon of its own, as particles have?
+    """
+    rows, columns = slice(None) if row is None else slice(row, row + 1), slice(None)
+    theta = normal(torch.zeros(B, N, dtype=torch.float64), "theta")[rows]
+    theta = theta[:, columns if of is None else of]
+    bound = optimizer.named({"theta": tuple(theta.shape[1:])})
+    state, found = bound.initial_state(theta), []
+    for step in range(3):
+        gradient = normal(torch.zeros(B, N, dtype=torch.float64), "gradient", step)[rows]
+        gradient = gradient[:, columns if of is None else of]
+        seen = None
+        if optimizer.observes:
+            seen = Observation(theta, theta.new_ones(len(theta)), step, STEPS)
+            if apart:
+                each = [torch.full((len(theta),), number) for number in (step, STEPS)]
+                seen = seen._replace(step=each[0], horizon=each[1])
+        with torch.no_grad():
+            update, state = bound.step(gradient, state, **given(seen))
+        found.append(update)
+    return torch.stack(found)
+
+
+def functions_may_have_weights_of_their_own(case: OptimizerCase) -> None:
+    """``stacked(phi)`` steps each function as the rule with these weights does."""
+    rule = case.rule()
+    if rule is None or not rule.phi():
+        return
+    case.ready()
+    weights = rule.phi()
+    begin = [weight.detach().clone() for weight in weights]
+    phi = [
+        torch.stack([w + 0.02 * normal(w, "weights", k, row) for row in range(B)])
+        for k, w in enumerate(begin)
+    ]
+    try:
+        found = updates(stack(rule.named({"theta": (N,)}), phi), apart=True)
+    except ConfigError:  # every_estimator_runs says so
+        return
+    for row in range(B):
+        with torch.no_grad():
+            for weight, own in zip(weights, phi, strict=True):
+                weight.copy_(own[row])
+        if distance(found[:, row : row + 1], updates(rule, row=row)) > AS_STACKED:
+            raise Failed(
+                "with weights of its own for each function, by stacked, a function is stepped "
+                "otherwise than by the rule with these weights",
+                rule.stacked,
+            )
+
+
+def updates_can_be_scaled(case: OptimizerCase) -> None:
+    """By ``scale_updates``, where there is a way to."""
+    rule = case.rule()
+    if rule is None:
+        return
+    case.ready()
+    before = updates(rule)
+    try:
+        rule.scale_updates(FACTOR)
+    except ConfigError:
+        return
+    if distance(updates(rule), FACTOR * before) > SCALED:
+        raise Failed(
+            f"after scale_updates({FACTOR}) updates are not {FACTOR} times what they were; where "
+            "there is no way to, leave it out",
+            rule.scale_updates,
         )
 
 
@@ -236,28 +327,28 @@ def the_generator_decides_the_initial_weights(case: OptimizerCase) -> None:
 
 
 def meta_gradients_are_those_of_differences(case: OptimizerCase) -> None:
-    """Replay and textbook, with second derivatives, against differences of the meta-loss."""
+    """Replay against textbook, of both orders, and against differences of the meta-loss."""
     rule = case.rule()
     if rule is None or not rule.phi():
         return
     case.ready()
     own = functions()
-    found = {}
-    for name in ("replay", "textbook"):
-        rule.zero_grad()
-        problem = _problem(rule, own)
-        course = ESTIMATORS[name]().begin(problem)
-        course.unroll(0.0)
-        pieces = [(w.grad if w.grad is not None else torch.zeros_like(w)) for w in rule.phi()]
-        found[name] = torch.cat([piece.flatten() for piece in pieces])
-    if distance(found["replay"], found["textbook"]) > 1e-7:
+    first, ours = (_meta_gradient(rule, own, made()) for made in (Textbook, Replay))
+    if distance(first, ours) > AS_TEXTBOOK:
+        raise Failed(
+            "the first-order meta-gradient by vector_jacobian_product is not that of autograd "
+            "through the loop; is something detached, or vector_jacobian_product wrong?",
+            rule.vector_jacobian_product,
+        )
+    second, ours = (_meta_gradient(rule, own, ESTIMATORS[n]()) for n in ("textbook", "replay"))
+    if distance(second, ours) > AS_TEXTBOOK:
         raise Failed(
             "the meta-gradient by step_back is not that of autograd through the loop; is "
             "something detached, or step_back wrong?",
             rule.step_back,
         )
     begin = [weight.detach().clone() for weight in rule.phi()]
-    direction = normal(found["replay"], "direction")
+    direction = normal(ours, "direction")
     direction /= direction.norm()
 
     def meta_loss(size: float) -> float:
@@ -274,14 +365,22 @@ def meta_gradients_are_those_of_differences(case: OptimizerCase) -> None:
     size = 1e-5
     slope = (meta_loss(size) - meta_loss(-size)) / (2 * size)
     meta_loss(0.0)
-    said = float(found["replay"] @ direction)
-    least = 1e-9 * max(1.0, float(found["replay"].norm()))
+    said = float(ours @ direction)
+    least = 1e-9 * max(1.0, float(ours.norm()))
     if abs(said - slope) > SLOPES * max(abs(slope), abs(said)) + least:
         raise Failed(
             f"along a direction of φ the meta-gradient is {said:.6g}, and the meta-loss changes by "
             f"{slope:.6g}; is something in step detached, or not differentiable?",
             rule.step,
         )
+
+
+def _meta_gradient(rule: LearnedRule, own: Optimizee, estimator: Estimator) -> Tensor:
+    """All weights', flat."""
+    rule.zero_grad()
+    estimator.begin(_problem(rule, own)).unroll(0.0)
+    pieces = [(w.grad if w.grad is not None else torch.zeros_like(w)) for w in rule.phi()]
+    return torch.cat([piece.flatten() for piece in pieces])
 
 
 def every_estimator_runs(case: OptimizerCase) -> None:
@@ -313,31 +412,36 @@ def pytorch_steps_as_meta_training_does(case: OptimizerCase) -> None:
     case.ready()
     rule.float()
     try:
-        own = functions(1, torch.float32)
-        expected = run(rule, own).parameters
-        theta = nn.Parameter(own.initial_parameters[0].clone())
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "weights.safetensors"
-            checkpoint.save(path, rule.state_dict(), {"opt": dict(case.node)})
-            wrapped = LearnedOptimizer(
-                [("theta", theta)],
-                weights=str(path),
-                horizon=STEPS,
-                allow_targets=case.allow_targets,
-            )
-        for step in range(STEPS):
-            wrapped.zero_grad()
-            loss = own.loss(theta.unsqueeze(0), step).sum()
-            loss.backward()
-            wrapped.step(loss=loss.detach())
-        if distance(theta.detach(), expected[0]) > AS_WRAPPED:
-            raise Failed(
-                "LearnedOptimizer takes other steps than meta-training; does step use what is "
-                "neither its argument nor in the state?",
-                rule.step,
-            )
+        with default_type(torch.float32):  # as it is where nobody checks
+            _as_wrapped(case, rule)
     finally:
         rule.double()
+
+
+def _as_wrapped(case: OptimizerCase, rule: LearnedRule) -> None:
+    own = functions(1, torch.float32)
+    expected = run(rule, own).parameters
+    theta = nn.Parameter(own.initial_parameters[0].clone())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        checkpoint.save(path, rule.state_dict(), {"opt": dict(case.node)})
+        wrapped = LearnedOptimizer(
+            [("theta", theta)],
+            weights=str(path),
+            horizon=STEPS,
+            allow_targets=case.allow_targets,
+        )
+    for step in range(STEPS):
+        wrapped.zero_grad()
+        loss = own.loss(theta.unsqueeze(0), step).sum()
+        loss.backward()
+        wrapped.step(loss=loss.detach())
+    if distance(theta.detach(), expected[0]) > AS_WRAPPED:
+        raise Failed(
+            "LearnedOptimizer takes other steps than meta-training; does step use what is "
+            "neither its argument nor in the state?",
+            rule.step,
+        )
 
 
 class _OneDraw(QuadraticTask):
@@ -360,9 +464,11 @@ OPTIMIZER_CHECKS: tuple[Callable[[OptimizerCase], None], ...] = (
     steps_take_all_arguments,
     updates_have_the_shape_of_gradients,
     stacked_functions_are_stepped_as_if_alone,
-    coordinates_may_be_permuted,
+    coordinates_may_be_stepped_apart,
     the_generator_decides_the_initial_weights,
     meta_gradients_are_those_of_differences,
+    functions_may_have_weights_of_their_own,
     every_estimator_runs,
     pytorch_steps_as_meta_training_does,
+    updates_can_be_scaled,
 )

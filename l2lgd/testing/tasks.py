@@ -7,9 +7,9 @@ from torch import Tensor
 
 from l2lgd.errors import ConfigError
 from l2lgd.tasks.base import Optimizee, Split, Task
-from l2lgd.tasks.description import checked
+from l2lgd.tasks.description import SPLITS, checked
 from l2lgd.tasks.joined import join
-from l2lgd.testing.base import B, Failed, distance, normal, same_random_state, seeded
+from l2lgd.testing.base import B, Failed, basic, distance, normal, same_random_state, seeded
 
 ROUNDING = 1e-6
 SLOPES = 1e-3  # of differences, which have kinks
@@ -35,10 +35,13 @@ def data_are_described(task: Task) -> None:
         raise Failed(str(error), task.data_description) from error
 
 
+@basic
 def functions_are_sampled(task: Task) -> None:
     """An ``Optimizee`` of B functions with parameters (B, n), and shapes that add up to n."""
-    for split in ("train", "validation", "test"):
-        functions = task.sample(split, B, seeded())  # type: ignore[arg-type]
+    if not isinstance(getattr(task, "name", None), str):
+        raise Failed("the task has no name; write name = '…' into its class", task)
+    for split in SPLITS:
+        functions = task.sample(split, B, seeded())
         where = task.sample
         if not isinstance(functions, Optimizee):
             kind = type(functions).__name__
@@ -71,9 +74,14 @@ def functions_are_sampled(task: Task) -> None:
             )
 
 
+@basic
 def there_is_one_loss_for_each_function(task: Task) -> None:
-    """Losses (B,), finite at the start."""
-    functions = functions_of(task)
+    """Losses (B,), finite at the start, in every split."""
+    for split in SPLITS:
+        _one_loss_for_each(functions_of(task, split), split)
+
+
+def _one_loss_for_each(functions: Optimizee, split: Split) -> None:
     loss = functions.loss(functions.initial_parameters, 0)
     if not isinstance(loss, Tensor):
         raise Failed(f"loss returns {type(loss).__name__}, and must return (B,)", functions.loss)
@@ -90,9 +98,10 @@ def there_is_one_loss_for_each_function(task: Task) -> None:
             functions.loss,
         )
     if not loss.isfinite().all():
-        raise Failed("the loss is not finite at the initial parameters", functions.loss)
+        raise Failed(f"the loss is not finite at the initial parameters of {split}", functions.loss)
 
 
+@basic
 def losses_have_gradients(task: Task) -> None:
     """By autograd, finite, and none of them zero throughout."""
     functions = functions_of(task)
@@ -109,6 +118,13 @@ def losses_have_gradients(task: Task) -> None:
         raise Failed("the gradient is not finite near the start", functions.loss)
     if (gradient == 0).all(1).any():
         raise Failed("the gradient of a function is zero near the start", functions.loss)
+    for split in SPLITS:  # at the start itself, where many a norm or root has no gradient
+        functions = functions_of(task, split)
+        _, gradient = functions.loss_and_gradient(functions.initial_parameters, 0)
+        if not gradient.isfinite().all():
+            raise Failed(
+                f"the gradient is not finite at the initial parameters of {split}", functions.loss
+            )
 
 
 def gradients_are_those_of_the_losses(task: Task) -> None:
@@ -216,9 +232,9 @@ def splits_are_apart(task: Task) -> None:
     """The same generator gives other functions in another split, where there are data."""
     if task.data_description() is None:
         return
-    losses = {}
-    for split in ("train", "validation", "test"):
-        functions = functions_of(task, split)  # type: ignore[arg-type]
+    losses: dict[str, Tensor] = {}
+    for split in SPLITS:
+        functions = functions_of(task, split)
         theta = functions.initial_parameters
         losses[split] = functions.loss(torch.zeros_like(theta) + 0.1 * normal(theta, "at"), 0)
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):

@@ -1,6 +1,7 @@
 """Checks of the contracts: what ships passes, and each mistake is named in one line."""
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ from helpers import choices, l2lgd, optimizer_node
 from torch import Tensor
 
 from l2lgd.config.building import build
+from l2lgd.errors import ConfigError
 from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.tasks.base import Optimizee, Task
+from l2lgd.tasks.description import checked
 from l2lgd.testing import OPTIMIZER_CHECKS, TASK_CHECKS, Failed, OptimizerCase, findings
-from l2lgd.verbs.check import losses_suit_the_meta_loss
+from l2lgd.testing.base import default_type
+from l2lgd.verbs.check import losses_suit_the_meta_loss, wants_second_derivatives
 
 N = 4
 
@@ -106,6 +110,52 @@ class Infinite(Bowls):
         return super().loss(parameters, step) / parameters.abs().sum(1)
 
 
+class Root(Bowls):
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        return super().loss(parameters, step) + parameters.square().sum(1).sqrt()
+
+
+class WithoutStep(Bowls):
+    def loss(self, parameters: Tensor) -> Tensor:  # type: ignore[override]
+        return super().loss(parameters, 0)
+
+
+class WithoutSelect(Optimizee):
+    def __init__(self, *tensors: Tensor) -> None:
+        pass
+
+    def loss(self, parameters: Tensor, step: int) -> Tensor:
+        return parameters.sum(1)
+
+
+class WithoutName(BowlTask):
+    name = None  # type: ignore[assignment]
+
+
+class WithoutGenerator(BowlTask):
+    def sample(self, split: Any, num_functions: int) -> Any:  # type: ignore[override]
+        return self.made(*self.drawn(num_functions, None))
+
+
+class InfiniteInTest(BowlTask):
+    def sample(self, split: Any, num_functions: int, generator: torch.Generator) -> Any:
+        self.functions = Infinite if split == "test" else Bowls
+        return super().sample(split, num_functions, generator)
+
+
+class SeedsPyTorch(BowlTask):
+    def drawn(self, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        assert generator is not None
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return super().drawn(count, None)
+
+
+class AlwaysSeedsPyTorch(BowlTask):
+    def sample(self, split: Any, num_functions: int, generator: torch.Generator) -> Any:
+        torch.manual_seed(0)
+        return super().sample(split, num_functions, generator)
+
+
 class GlobalGenerator(BowlTask):
     def drawn(self, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         return super().drawn(count, None)
@@ -153,7 +203,7 @@ def problems(task: Task) -> Iterator[str]:
     for finding in findings(TASK_CHECKS, task):
         if finding.problem is not None:
             assert "\n" not in finding.problem
-            assert "test_checks.py:" in str(finding.place) or "base.py" in str(finding.place)
+            assert "test_checks.py:" in str(finding.place)
             yield finding.problem
 
 
@@ -175,6 +225,14 @@ def test_a_right_task_passes() -> None:
         (of(SaysStochastic), "stochastic=True, and the loss is always the same"),
         (of(SelectsTheFirst), "by select"),
         (of(Infinite), "not finite at the initial parameters"),
+        (InfiniteInTest(), "not finite at the initial parameters of test"),
+        (of(Root), "the gradient is not finite at the initial parameters of train"),
+        (of(WithoutStep), "WithoutStep.loss() takes 2 positional arguments"),
+        (of(WithoutSelect), "abstract method"),
+        (WithoutName(), "the task has no name"),
+        (WithoutGenerator(), "WithoutGenerator.sample() takes 3 positional arguments"),
+        (SeedsPyTorch(), "draws from PyTorch's global generator"),
+        (AlwaysSeedsPyTorch(), "draws from PyTorch's global generator"),
         (GlobalGenerator(), "draws from PyTorch's global generator"),
         (AlwaysTheSame(), "another generator gives the same functions"),
         (SingleType(), "must be self.dtype"),
@@ -188,6 +246,57 @@ def test_each_mistake_of_a_task_is_named(task: Task, message: str) -> None:
     assert any(message in problem for problem in problems(task))
 
 
+def line_of(code: Any) -> str:
+    return f"test_checks.py:{inspect.getsourcelines(code)[1]}"
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [
+        (of(WithoutStep), WithoutStep.loss),
+        (WithoutGenerator(), WithoutGenerator.sample),
+        (of(WithoutShapes), WithoutShapes),
+        (of(HalfDetached), HalfDetached),
+        (WithoutName(), WithoutName),
+    ],
+)
+def test_a_mistake_is_placed_in_the_code_that_has_it(task: Task, place: Any) -> None:
+    task.setup("", torch.device("cpu"), torch.float64)
+    found = [f for f in findings(TASK_CHECKS, task) if f.problem]
+    assert all(str(finding.place).endswith(line_of(place)) for finding in found), found
+    assert len(found) == 1
+
+
+def test_checks_stop_where_those_that_follow_cannot_tell_more() -> None:
+    def made(task: Task) -> list[str]:
+        task.setup("", torch.device("cpu"), torch.float64)
+        return [finding.name for finding in findings(TASK_CHECKS, task)]
+
+    assert made(of(Columns))[-1] == "there is one loss for each function"
+    assert len(made(AlwaysTheSame())) == len(TASK_CHECKS)
+
+
+COUNTS = {"train": 8, "validation": 1, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_examples": {**COUNTS, "test": -1}}, "num_examples of test is -1"),
+        ({"num_examples": {**COUNTS, "train": 8.0}}, "num_examples of train is 8.0"),
+        ({"num_examples": {**COUNTS, "train": True}}, "num_examples of train is True"),
+        ({"num_examples": {**COUNTS, "train": torch.tensor(8)}}, "of train is Tensor"),
+        ({"mean": torch.zeros(3)}, "mean is Tensor, which JSON has not"),
+        ({"parts": [{"path": Path("a")}]}, "parts is list, which JSON has not"),
+    ],
+)
+def test_descriptions_of_data_can_be_kept(change: dict[str, Any], message: str) -> None:
+    right = {"name": "bowls", "source": "mine", "num_examples": COUNTS}
+    assert checked(right) == right
+    with pytest.raises(ConfigError, match=message):
+        checked({**right, **change})
+
+
 class Negative(Bowls):
     def loss(self, parameters: Tensor, step: int) -> Tensor:
         return super().loss(parameters, step) - 100
@@ -198,6 +307,21 @@ def test_negative_losses_do_not_suit_their_logarithm() -> None:
     losses_suit_the_meta_loss(of(Bowls), Unroll([5], meta_loss="log"))
     with pytest.raises(Failed, match="needs positive ones"):
         losses_suit_the_meta_loss(of(Negative), Unroll([5], meta_loss="log"))
+    with pytest.raises(Failed, match="the loss of validation is"):
+        losses_suit_the_meta_loss(NegativeInValidation(), Unroll([5], meta_loss="log"))
+
+
+class NegativeInValidation(BowlTask):
+    def sample(self, split: Any, num_functions: int, generator: torch.Generator) -> Any:
+        self.functions = Negative if split == "validation" else Bowls
+        return super().sample(split, num_functions, generator)
+
+
+def test_second_derivatives_are_wanted_where_the_estimator_uses_them() -> None:
+    assert not wants_second_derivatives({"second_derivatives": False})
+    assert wants_second_derivatives({"second_derivatives": True, "difference": 0.0})
+    assert not wants_second_derivatives({"second_derivatives": True, "difference": 0.01})
+    assert wants_second_derivatives({"estimator": {"second_derivatives": True}})
 
 
 class Momentum(LearnedRule):
@@ -232,8 +356,8 @@ class TextInState(Momentum):
 
 
 class GrowingState(Momentum):
-    def step(self, *arguments: Any) -> tuple[Tensor, Any]:
-        update, state = super().step(*arguments[:2])
+    def step(self, gradient: Tensor, state: Any, width: Tensor | None = None) -> tuple[Tensor, Any]:
+        update, state = super().step(gradient, state)
         return update, (state, state)
 
 
@@ -263,6 +387,39 @@ class ClaimsCoordinates(Momentum):
     def step(self, gradient: Tensor, state: Any, width: Tensor | None = None) -> tuple[Tensor, Any]:
         update, state = super().step(gradient, state)
         return update.cumsum(1), state
+
+
+class MeanOfCoordinates(ClaimsCoordinates):
+    def step(self, gradient: Tensor, state: Any, width: Tensor | None = None) -> tuple[Tensor, Any]:
+        update, state = Momentum.step(self, gradient, state)
+        return update - update.mean(1, keepdim=True), state
+
+
+class WrongProduct(Momentum):
+    def vector_jacobian_product(self, *arguments: Any) -> Sequence[Tensor]:
+        return [torch.zeros_like(weight) for weight in self.phi()]
+
+
+class IgnoresWeights(Momentum):
+    def stacked(self, phi: Sequence[Tensor]) -> Any:
+        return self
+
+
+class ScalesHalf(Momentum):
+    def scale_updates(self, factor: float) -> None:
+        with torch.no_grad():
+            self.rate.mul_((1 + factor) / 2)
+
+
+class StepsWithoutState(Momentum):
+    def initial_state(self) -> Any:  # type: ignore[override]
+        return ()
+
+
+class MakesTensors(Momentum):
+    def step(self, gradient: Tensor, state: Any, width: Tensor | None = None) -> tuple[Tensor, Any]:
+        update, state = super().step(gradient, state)
+        return update.matmul(torch.eye(update.shape[1])), state
 
 
 class Remembers(Momentum):
@@ -313,6 +470,11 @@ def test_a_right_rule_passes(kind: Callable[[], Optimizer]) -> None:
         (DetachedRate, "along a direction of φ the meta-gradient is"),
         (SharesFunctions, "optimized otherwise in a stack than alone"),
         (ClaimsCoordinates, "permuted gradients do not have permuted updates"),
+        (MeanOfCoordinates, "coordinates alone have other updates than among others"),
+        (WrongProduct, "meta-gradient by vector_jacobian_product is not that of autograd"),
+        (IgnoresWeights, "by stacked, a function is stepped otherwise"),
+        (ScalesHalf, "after scale_updates(1.5) updates are not 1.5 times"),
+        (StepsWithoutState, "StepsWithoutState.initial_state() takes 1 positional argument"),
         (Remembers, "gives another update"),
         (GlobalWeights, "reset_parameters draws from PyTorch's global generator"),
         (InPlace, "changes the gradient"),
@@ -322,7 +484,14 @@ def test_each_mistake_of_a_rule_is_named(kind: Callable[[], Optimizer], message:
     found = [f for f in findings(OPTIMIZER_CHECKS, case_of(kind())) if f.problem]
     assert any(message in str(f.problem) for f in found), found
     assert all("\n" not in str(f.problem) for f in found)
-    assert any("test_checks.py:" in str(f.place) for f in found)
+    assert all("test_checks.py:" in str(f.place) for f in found), found
+
+
+def test_tensors_of_the_default_type_fit_while_checks_are_made() -> None:
+    before = torch.get_default_dtype()
+    with default_type(torch.float64):
+        assert [f for f in findings(OPTIMIZER_CHECKS, case_of(MakesTensors())) if f.problem] == []
+    assert torch.get_default_dtype() == before
 
 
 @pytest.mark.parametrize("name", choices("opt"))
@@ -352,4 +521,11 @@ def test_the_command_says_what_to_change(tmp_path: Path) -> None:
     line = next(line for line in wrong.stdout.splitlines() if line.startswith("WRONG"))
     assert "it must be (B,)" in line
     assert "bowl.py:" in line
+    assert wrong.stdout.count("WRONG") == 1
+    assert "were not made" in wrong.stderr
     assert wrong.stderr.strip().count("\n") == 0
+    setup = "\n    def setup(self, *given: object) -> None:\n        {}['nothing']\n"
+    code.write_text(text + setup, encoding="utf-8")
+    unset = l2lgd("check", *own, "task=bowl", "opt=gru", cwd=tmp_path)
+    assert "KeyError: 'nothing'" in unset.stderr
+    assert f"bowl.py:{len((text + setup).splitlines())})" in unset.stderr
