@@ -43,7 +43,7 @@ EXAMPLES = {
     "evaluate": "task=mnist num_functions=20",
     "tune": "task=mnist baselines=[adam,sgd]",
     "stylize": WORDS["stylize"],
-    "check": "--config-dir mine/conf allow_targets=[mine] task=bowls opt=gru",
+    "check": "--config-dir conf allow_targets=[mine] task=bowls opt=gru",
     "figures": "figure=4",
 }
 ENDING = """Lists are written without blanks: baselines=[adam,sgd]. hydra.run.dir=FOLDER chooses the

@@ -12,10 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from l2lgd.config.differences import flattened
 from l2lgd.config.old_names import upgraded
-from l2lgd.config.options import RECOMMENDED
+from l2lgd.config.options import AUGMENT, RECOMMENDED
 from l2lgd.config.overrides import any_option
 from l2lgd.storage.paths import as_typed, where_typed
 
+OF_TRAINING = (RECOMMENDED, AUGMENT)  # keys of a task that no evaluation heeds
 SAME = ("task", "num_steps", "data_dir")  # options that functions and their steps depend on
 MISSING = "???"  # OmegaConf's, of an option that has to be given
 
@@ -39,7 +40,8 @@ def options_of_evaluation(config: Mapping[str, Any], choices: Sequence[str]) -> 
     except (HydraException, OmegaConfBaseException):
         # No reason to fail: the run has reached its end, and its configs may be for it alone.
         kept = ("task.", "num_steps=", "data_dir=", "opt.")
-        return [word for word in hydra.task if word.lstrip("+~").startswith(kept)]
+        words = (word for word in hydra.task if word.lstrip("+~").startswith(kept))
+        return [word for word in words if f"task.{AUGMENT}" not in word]
     given = {word.lstrip("+~").partition("=")[0] for word in hydra.task}
     return [*_differing(config, defaults, SAME), *_of_opt(config, defaults, given)]
 
@@ -48,7 +50,7 @@ def _differing(
     config: Mapping[str, Any], defaults: Mapping[str, Any], names: Sequence[str]
 ) -> Iterator[str]:
     own, others = (
-        flattened({name: _without_recommended(node[name]) for name in names})
+        flattened({name: _of_evaluation(node[name]) for name in names})
         for node in (config, defaults)
     )
     for name in sorted(others.keys() - own.keys()):
@@ -80,10 +82,10 @@ def _is_given(name: str, given: set[str]) -> bool:
     return any(name == word or name.startswith(f"{word}.") for word in given - {"opt"})
 
 
-def _without_recommended(node: Any) -> Any:
+def _of_evaluation(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {key: value for key, value in node.items() if key != RECOMMENDED}
+    return {key: value for key, value in node.items() if key not in OF_TRAINING}
 
 
 def _from_here(value: Any) -> Any:

@@ -110,6 +110,7 @@ def test_an_evaluation_has_the_task_and_the_horizon_of_the_run(
     pasted(f"l2lgd evaluate{printed}", *FEW, cwd=tmp_path)
     (trained, about), (evaluated, found) = run_of(tmp_path / "run"), run_of(tmp_path / "e")
     assert found["num_steps"] == about["num_steps"]
+    trained["task"].pop("augment")  # of functions to meta-train on
     assert trained["task"] == evaluated["task"]
     assert trained["data_dir"] == evaluated["data_dir"]
     for data in (about["data"], found["data"]):
