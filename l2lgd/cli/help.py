@@ -34,7 +34,7 @@ EVERYDAY = {  # what help shows first
         num_steps meta_steps seed device threads logger""",
     "stylize": """content style output size num_steps checkpoint beside learning_rate
         seed device threads""",
-    "check": """task opt data_dir threads""",
+    "check": """task opt estimator unroll task.augment.levels data_dir allow_targets threads""",
     "figures": """figure scale figures.style figures.overlay of reuse workers vgg
         seed device data_dir""",
 }
