@@ -110,11 +110,7 @@ class FunctionalModule:
             constants: buffers and frozen parameters, each (B, …).
             batch: tensors (B, batch, …), the targets last.
         """
-        own = {}
-        for name, tensor in tensors.items():
-            order = self._orders[name]
-            back = sorted(range(len(order)), key=order.__getitem__)
-            own[name] = tensor.permute(0, *(axis + 1 for axis in back))
+        own = self._in_own_order(tensors)
         # Fused attention has no second derivatives.
         with sdpa_kernel(SDPBackend.MATH):
             if self.stacked:
@@ -126,6 +122,17 @@ class FunctionalModule:
             if isinstance(self.loss, str) and self.loss != OF_MODULE:
                 return LOSSES[self.loss](found, batch[-1])
         return found
+
+    @torch.no_grad()
+    def load(
+        self, module: nn.Module, tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor]
+    ) -> None:
+        """Give a module the parameters and constants of a function, each (1, …)."""
+        own = self._in_own_order(tensors)
+        for name, weight in trained(module):
+            weight.copy_(own[name][0])
+        for name, constant in constants_of(module).items():
+            constant.copy_(constants[name][0])
 
     def of_module(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss () and gradient (n,) of a module with its own parameters, for comparison.
@@ -146,6 +153,15 @@ class FunctionalModule:
             piece.permute(order).flatten() for piece, order in zip(found, orders, strict=True)
         ]
         return loss.detach(), torch.cat(pieces)
+
+    def _in_own_order(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters (B, …) with the axes that the module has."""
+        own = {}
+        for name, tensor in tensors.items():
+            order = self._orders[name]
+            back = sorted(range(len(order)), key=order.__getitem__)
+            own[name] = tensor.permute(0, *(axis + 1 for axis in back))
+        return own
 
     def _of_one(
         self, tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor], batch: Batch

@@ -218,8 +218,11 @@ class ModuleTask(Task):
             self.network = FunctionalModule(self._built(0).to(device), self.loss)
             if device.type != "meta":  # which has no numbers to try
                 functions = self.sample("train", 2, generator(0, "trial"))
-                draw = generator(0, "trial")  # the same seeds again
-                modules = [self._built(_seed(draw)).to(device) for _ in range(2)]
+                modules = [self._built(seed).to(device) for seed in (1, 2)]
+                for row, module in enumerate(modules):
+                    own = functions.select(slice(row, row + 1))
+                    pieces = own.unpack(own.initial_parameters)
+                    self.network.load(module, pieces, own.constants)
                 batch = functions.minibatch(0)
                 self._at_once = try_out(self.network, functions, batch, modules)
         except ConfigError as error:

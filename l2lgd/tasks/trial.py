@@ -26,7 +26,7 @@ def try_out(
     Args:
         network: of these functions.
         batch: their minibatch.
-        modules: the same functions, as modules with parameters of their own.
+        modules: others of the kind, with the parameters and constants of these functions.
 
     Returns:
         How many functions to evaluate at once.
