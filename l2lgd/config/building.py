@@ -151,8 +151,7 @@ def _function(node: Any, path: str, packages: tuple[str, ...], returned: Any) ->
 
 def _made_by(found: Callable[..., Any]) -> Callable[..., Any]:
     """Whose signature the arguments are in."""
-    made: Callable[..., Any] = vars(found).get("__init__", found.__init__)  # type: ignore[misc]
-    return made if isinstance(found, type) else found
+    return found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
 
 
 def _returned(hint: Any) -> Any:

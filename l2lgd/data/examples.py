@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError, one_line
 from l2lgd.seeding import generator
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.1  # share of the examples for validation, and as many for test
 LARGE = 2**30  # bytes
 
@@ -37,7 +37,9 @@ def load_examples(found: object) -> dict[str, Examples]:
         if set(found) != set(SPLITS):
             names = ", ".join(map(str, found))
             raise ConfigError(f"dataset has {names}: it needs {', '.join(SPLITS)}, or no names")
-        parts = {split: _tensors(found[split], f"dataset[{split}]") for split in SPLITS}
+        parts: dict[str, Examples] = {
+            split: _tensors(found[split], f"dataset[{split}]") for split in SPLITS
+        }
     else:
         parts = _divided(_tensors(found, "dataset"))
     size = sum(tensor.nbytes for part in parts.values() for tensor in part)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from l2lgd.data.decoding import bounded, decoded, pictures_in
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import DataUnavailable
 from l2lgd.storage.paths import as_typed
 
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.1  # share of the pictures that is for validation, and for the test
 
 
@@ -34,7 +34,7 @@ def find_photographs(folder: Path) -> dict[str, list[Path]]:
         )
     absent = [split for split in SPLITS if not (folder / split).is_dir()]
     if not absent:
-        splits = {split: pictures_in(folder / split) for split in SPLITS}
+        splits: dict[str, list[Path]] = {split: pictures_in(folder / split) for split in SPLITS}
     elif len(absent) < len(SPLITS):
         raise DataUnavailable(
             f"{folder} lacks {absent[0]}/; give task.content=FOLDER with train/, validation/ and "

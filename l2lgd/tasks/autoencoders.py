@@ -1,5 +1,7 @@
 """Autoencoders and variational autoencoders of images."""
 
+from abc import abstractmethod
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -82,9 +84,9 @@ class ReconstructionTask(ModuleTask):
         self.hidden_layers, self.code = list(hidden_layers), code
         self.activation = known_activation(activation)
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """A module with weights of PyTorch's own generator, once the data are loaded."""
-        raise NotImplementedError
 
     def widths(self) -> list[int]:
         """Of the pixels, of hidden layers, and of the code."""

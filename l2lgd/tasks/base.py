@@ -7,12 +7,12 @@ coordinates each, with parameters (B, n), losses (B,) and gradients (B, n).
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-Split = Literal["train", "validation", "test"]
+from l2lgd.data.splits import Split as Split
 
 
 def inputs_and_outputs_last(rank: int) -> tuple[int, ...]:

@@ -3,10 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError
-from l2lgd.tasks.base import Split
-
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def checked(found: object) -> dict[str, object] | None:

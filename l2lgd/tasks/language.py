@@ -1,5 +1,7 @@
 """Character language models: what comes after each character of a text."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -99,9 +101,9 @@ class LanguageTask(ModuleTask):
         self.file, self.characters, self.length = file, characters, length
         self.alphabet = alphabet
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """A module with weights of PyTorch's own generator, once the text is loaded."""
-        raise NotImplementedError
 
     def splits(self) -> dict[str, Examples]:
         """Sequences of separate stretches of the text."""

@@ -1,5 +1,6 @@
 """Any module of PyTorch as a task: B copies with weights of their own, stacked by themselves."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,52 +84,38 @@ class Modules(Optimizee):
         return self.network.losses(self.unpack(parameters), self.constants, self.minibatch(step))
 
     def loss_and_gradient(self, parameters: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        found = []
-        for theta, loss in self._in_parts(parameters, step):
-            with torch.enable_grad():
-                losses = loss(theta)
-                (gradient,) = torch.autograd.grad(losses.sum(), theta)
-            found.append((losses.detach(), gradient))
-        losses, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if self._fits(len(parameters)):
+            return super().loss_and_gradient(parameters, step)
+        parts = self._in_parts(step)
+        found = [part.loss_and_gradient(parameters[rows], step) for rows, part in parts]
+        losses, gradients = (torch.cat(each) for each in zip(*found, strict=True))
         return losses, gradients
 
     def hessian_product(self, parameters: Tensor, step: int, vector: Tensor) -> Tensor:
-        products, directions = [], vector.split(self.at_once or len(vector))
-        parts = self._in_parts(parameters, step)
+        if not self._fits(len(parameters)):
+            parts = self._in_parts(step)
+            found = [p.hessian_product(parameters[rows], step, vector[rows]) for rows, p in parts]
+            return torch.cat(found)
         try:
-            for (theta, loss), direction in zip(parts, directions, strict=True):
-                with torch.enable_grad():
-                    (gradient,) = torch.autograd.grad(loss(theta).sum(), theta, create_graph=True)
-                    if not gradient.requires_grad:  # linear functions
-                        products.append(torch.zeros_like(direction))
-                        continue
-                    products += torch.autograd.grad(
-                        gradient, theta, direction, materialize_grads=True
-                    )
+            return super().hessian_product(parameters, step, vector)
         except RuntimeError as error:
             kind = type(self.network.module).__name__
             raise ConfigError(
                 f"{kind} has no second derivatives ({explained(error)}); take "
                 "estimator.second_derivatives=false"
             ) from error
-        return torch.cat(products)
 
-    def _in_parts(
-        self, parameters: Tensor, step: int
-    ) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-        """Leaves of some rows each, and their loss: no more functions than fit in memory."""
-        batch, size = self.minibatch(step), self.at_once or len(parameters)
-        for begin in range(0, len(parameters), size):
-            rows = slice(begin, min(begin + size, len(parameters)))
-            own = [part[rows] for part in batch]
-            fixed = {name: tensor[rows] for name, tensor in self.constants.items()}
+    def _fits(self, count: int) -> bool:
+        """May so many functions be evaluated at once?"""
+        return self.at_once is None or count <= self.at_once
 
-            def loss(
-                theta: Tensor, own: list[Tensor] = own, fixed: dict[str, Tensor] = fixed
-            ) -> Tensor:
-                return self.network.losses(self.unpack(theta), fixed, own)
-
-            yield parameters[rows].detach().requires_grad_(), loss
+    def _in_parts(self, step: int) -> Iterator[tuple[slice, "Modules"]]:
+        """No more functions each than fit in memory, at a step whose minibatch is drawn once."""
+        assert self.at_once is not None
+        at, count = self.on(self.inputs(step)), len(self.initial_parameters)
+        for begin in range(0, count, self.at_once):
+            rows = slice(begin, min(begin + self.at_once, count))
+            yield rows, at.select(rows)
 
     def select(self, rows: slice) -> Self:
         own = [source.minibatches.select(rows) for source in self.sources]
@@ -182,6 +169,7 @@ class ModuleTask(Task):
     """
 
     not_in_keys = ("data",)
+    _at_once: int | None = None  # functions; found out by trial
 
     def __init__(
         self,
@@ -261,8 +249,6 @@ class ModuleTask(Task):
         """Of the images."""
         return self._num_classes
 
-    _at_once: int | None = None
-
     def _load(self, data_dir: str) -> tuple[dict[str, Examples], dict[str, object]]:
         """The splits on the device, and what they are."""
         if self.data is not None:
@@ -274,18 +260,13 @@ class ModuleTask(Task):
             }
             return parts, images.description
         assert self.dataset is not None
-        try:
-            parts = load_examples(self.dataset())
-        except OSError as error:
-            raise DataUnavailable(f"task.dataset: {error}") from error
-        except ConfigError as error:
-            raise ConfigError(f"task.{error}") from error
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:  # it is somebody's own code
-            raise ConfigError(
-                f"task.dataset: it cannot be made: {type(error).__name__}: {one_line(error)}"
-            ) from error
+        with _of_somebody("task.dataset: it cannot be made"):
+            try:
+                parts = load_examples(self.dataset())
+            except OSError as error:
+                raise DataUnavailable(f"task.dataset: {error}") from error
+            except ConfigError as error:
+                raise ConfigError(f"task.{error}") from error
         if self.loss == "cross_entropy":
             parts = {split: (*part[:-1], _labels(part[-1])) for split, part in parts.items()}
         kind = getattr(self.dataset, "func", self.dataset)
@@ -297,16 +278,9 @@ class ModuleTask(Task):
 
     def _built(self, seed: int) -> nn.Module:
         """A module with the initial weights of a seed, on the CPU."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _of_somebody("module: it cannot be built"):
             torch.default_generator.manual_seed(seed)
-            try:
-                module = self.module()
-            except (UserError, MemoryError):
-                raise
-            except Exception as error:  # it is somebody's own code
-                raise ConfigError(
-                    f"module: it cannot be built: {type(error).__name__}: {one_line(error)}"
-                ) from error
+            module = self.module()
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module: it builds {type(module).__name__}, not an nn.Module")
         module._apply(self._converted)
@@ -322,6 +296,17 @@ class ModuleTask(Task):
         if self.batch_size is None:
             return OneMinibatch(torch.arange(count, device=self.device).expand(num_functions, -1))
         return Minibatches(count, self.batch_size, seed, num_functions, device=self.device)
+
+
+@contextlib.contextmanager
+def _of_somebody(what_fails: str) -> Iterator[None]:
+    """Have what goes wrong in somebody's own code be one line."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what_fails}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _labels(targets: Tensor) -> Tensor:

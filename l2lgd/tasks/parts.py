@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError
 from l2lgd.tasks.base import Optimizee, Split, Task, TaskPart
 
 NAME = r"[A-Za-z0-9_-]+"  # it is part of the names of numbers and tensors
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class MixtureTask(Task):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from l2lgd import seeding
-from l2lgd.data.examples import SPLITS, Examples
+from l2lgd.data.examples import Examples
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError
 from l2lgd.seeding import derive_seed
 from l2lgd.tasks.base import Split

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError
 from l2lgd.tasks.base import Optimizee, Split, Task
-from l2lgd.tasks.description import SPLITS, checked
+from l2lgd.tasks.description import checked
 from l2lgd.tasks.joined import join
 from l2lgd.testing.base import B, Failed, basic, distance, normal, same_random_state, seeded
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from omegaconf import DictConfig
 
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError, UserError, one_line
 from l2lgd.meta.rollout import advance, start
 from l2lgd.meta.schedules import Unroll
@@ -15,7 +16,6 @@ from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.runs.run import Run
 from l2lgd.system.terminal import show_line
 from l2lgd.tasks.base import Task
-from l2lgd.tasks.description import SPLITS
 from l2lgd.testing.base import Failed, Finding, default_type, findings, raised_at
 from l2lgd.testing.optimizers import OPTIMIZER_CHECKS, OptimizerCase
 from l2lgd.testing.tasks import TASK_CHECKS, functions_of, second_derivatives_exist

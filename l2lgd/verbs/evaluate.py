@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from l2lgd.config.schemas import about_task
+from l2lgd.data.splits import SPLITS
 from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
@@ -25,14 +26,12 @@ from l2lgd.results.summary import write_summary
 from l2lgd.runs.run import Run
 from l2lgd.storage.paths import as_typed
 from l2lgd.system.terminal import show
-from l2lgd.tasks.base import Split
 from l2lgd.tracking.tracker import RunTracker
 from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
 LONG = 500  # steps, from which on pictures show means of several
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def evaluate(config: DictConfig) -> float:
