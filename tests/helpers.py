@@ -46,7 +46,7 @@ SINGLE_TASKS = sorted(  # a mixture has no functions of its own
     for file in (CONF / "task").glob("*.yaml")
     if "MixtureTask" not in file.read_text(encoding="utf-8")
 )
-VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "figures")
+VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "benchmark", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}

@@ -1,0 +1,113 @@
+"""The tables of a benchmark: over all tasks, and of each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from l2lgd.benchmark.outcome import seen_data
+
+COLUMNS = (
+    "optimizer",
+    "speed-up",
+    "loss ratio",
+    "held-out ratio",
+    "below on",
+    "diverged",
+    "ns / coordinate",
+    "trials",
+)
+SEEN = "†"
+
+
+def overall(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of :data:`COLUMNS`, the highest speed-up first."""
+    scores, tasks = summary["scores"], len(summary["tasks"])
+
+    def rank(name: str) -> float:
+        return -float(scores[name]["speed_up"]["interquartile_mean"])
+
+    return [_row(name, scores[name], tasks) for name in sorted(scores, key=rank)]
+
+
+def by_task(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the median loss ratio of each optimizer on each task."""
+    names = [name for name in summary["scores"] if name != summary["reference"]]
+    rows = []
+    for task in summary["tasks"].values():
+        seen = seen_data(task, summary["scores"])
+        final = task["results"][summary["reference"]]["final_loss"]
+        row = [task["title"], f"{task['num_steps']:,}", number(float(np.median(final)))]
+        for name in names:
+            result = task["results"][name]
+            mark = SEEN if name in seen else ""
+            row.append(number(float(np.median(result["loss_ratio"]))) + mark)
+        rows.append(row)
+    return ["task", "steps", f"loss of {summary['reference']}", *names], rows
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """``table.md``."""
+    reference, seeds = summary["reference"], summary["seeds"]
+    columns, rows = by_task(summary)
+    marked = any(SEEN in cell for row in rows for cell in row)
+    lines = [
+        f"Of {len(summary['tasks'])} tasks and {seeds} seed{'s' * (seeds > 1)} each, interquartile "
+        "means with the 95 % interval of a bootstrap within tasks. The speed-up is the number of "
+        f"steps that {reference} takes over those of the optimizer to the same loss; a ratio is of "
+        f"final losses, to that of {reference}. *Below on* counts tasks whose median ratio is "
+        "below 1; the nanoseconds are of the optimizer's step alone.",
+        "",
+        *_lines(COLUMNS, overall(summary)),
+        "",
+        "Median ratio of final losses by task.",
+        "",
+        *_lines(columns, rows),
+    ]
+    if marked:
+        lines += ["", f"{SEEN} The optimizer was meta-trained on this data set, on another task."]
+    return "\n".join(lines) + "\n"
+
+
+def printed(summary: Mapping[str, Any]) -> Table:
+    """The table over all tasks, for the terminal."""
+    table = Table()
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == COLUMNS[0] else "right")
+    for row in overall(summary):
+        table.add_row(*row)
+    return table
+
+
+def number(value: float) -> str:
+    """Three digits; infinite is what diverged."""
+    if not math.isfinite(value):
+        return "∞"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
+
+
+def _row(name: str, own: Mapping[str, Any], tasks: int) -> list[str]:
+    return [
+        name,
+        *(_mean(own[score]) for score in ("speed_up", "loss_ratio", "held_out_ratio")),
+        f"{own['below_reference']} of {tasks}",
+        f"{own['diverged']} of {own['runs']}",
+        f"{own['optimizer_seconds_per_coordinate'] * 1e9:.2g}",
+        str(own["trials"]),
+    ]
+
+
+def _mean(score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return "–"
+    mean = number(score["interquartile_mean"])
+    if score["ci95"] is None:
+        return mean
+    return f"{mean} ({' … '.join(number(end) for end in score['ci95'])})"
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    align = ["---", *["---:"] * (len(columns) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (columns, align, *rows)]
