@@ -1,7 +1,7 @@
 """Evaluation: the losses of any optimizer on functions that a task draws."""
 
 from l2lgd.meta.graphed import step_of
-from l2lgd.meta.rollout import start
+from l2lgd.meta.rollout import reported_loss, start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
@@ -38,13 +38,13 @@ class Evaluator:
         following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
-        losses[0] = at.loss
+        losses[0] = reported_loss(at)
         for step in range(1, num_steps + 1):
             signals.check()
             if step % AHEAD == 1:
                 own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
             at = following(at)
-            losses[step] = at.loss
+            losses[step] = reported_loss(at)
             self.tracker.steps(step, num_steps)
         everyones = self.ranks.columns(losses, num_functions)
         return Curves(everyones, optimizee.stochastic)
