@@ -13,7 +13,7 @@ install: $(BIN)/.installed  ## make a virtual environment with l2lgd and all its
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev,embedded,sweeps,tensorboard,docs]'
+	$(BIN)/pip install --quiet --editable '.[dev,embedded,baselines,sweeps,tensorboard,docs]'
 	touch $@
 
 run: install  ## meta-train on MNIST for some minutes, compare with tuned optimizers, leave a picture

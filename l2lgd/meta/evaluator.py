@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from l2lgd.meta.graphed import step_of
-from l2lgd.meta.rollout import Position, start
+from l2lgd.meta.rollout import Position, reported_loss, start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
@@ -46,13 +46,13 @@ class Evaluator:
         following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
-        losses[0] = at.loss
+        losses[0] = reported_loss(at)
         for step in range(1, num_steps + 1):
             signals.check()
             if step % AHEAD == 1:
                 own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
             at = following(at)
-            losses[step] = at.loss
+            losses[step] = reported_loss(at)
             self.tracker.steps(step, num_steps)
         return losses, at
 
