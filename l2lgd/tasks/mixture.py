@@ -71,7 +71,7 @@ class PerceptronMixture(ImageTask):
 
     Args:
         data: which data set, and where it comes from.
-        activations: each network has one of these, ``sigmoid``, ``relu`` or ``tanh``.
+        activations: each network has one of these, ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         depths: and one of these numbers of hidden layers.
         widths: and in all of them as many units, from the first to the second, log-uniform.
         rescaling: functions to meta-train on have their coordinates divided by c, log c uniform in
