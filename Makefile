@@ -68,7 +68,6 @@ figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OV
 redraw: install  ## draw the pictures in outputs/ again from their tables (a minute, evaluates nothing)
 	$(BIN)/python scripts/tools/redraw.py
 	$(BIN)/python scripts/studies/sharing.py --redraw
-	$(BIN)/python scripts/studies/untrained_models.py --redraw
 
 reproduce: install  ## meta-train every shipped optimizer again, then draw (hours; says how many first)
 	$(BIN)/python scripts/tools/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))

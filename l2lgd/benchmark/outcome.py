@@ -119,6 +119,11 @@ def seen_data(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
     return [name for name, own in scores.items() if data in own["trained_on"]]
 
 
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """Losses or ratios of a summary, where null stands for what is not finite."""
+    return np.array([math.inf if value is None else value for value in values])
+
+
 def _joined(parts: Sequence[Measurement]) -> Measurement:
     """Of all functions; numbers that are about all are those of the first five."""
     held_out = [part.held_out for part in parts if part.held_out is not None]

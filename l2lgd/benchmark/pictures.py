@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from l2lgd.benchmark.outcome import numbers
 from l2lgd.results.pictures import own_settings, say_literally
 from l2lgd.results.plots import COLORS, LABELS
 from l2lgd.storage.files import write_atomically
@@ -74,7 +75,7 @@ def draw_axes(path: Path, summary: Mapping[str, Any]) -> None:
         points = sorted((t for t in tasks if t.get("axis") == axis), key=lambda t: t["factor"])
         factors = [task["factor"] for task in points]
         for name in names:
-            ratios = np.array([task["results"][name]["loss_ratio"] for task in points])
+            ratios = np.array([numbers(task["results"][name]["loss_ratio"]) for task in points])
             middle = np.clip(np.median(ratios, axis=1), LOWEST, HIGHEST)
             low = np.clip(ratios.min(1), LOWEST, HIGHEST)
             high = np.clip(ratios.max(1), LOWEST, HIGHEST)
@@ -93,9 +94,9 @@ def draw_axes(path: Path, summary: Mapping[str, Any]) -> None:
     _save(figure, path)
 
 
-def _point(axes: Any, ratios: Sequence[float], y: float, color: str) -> None:
+def _point(axes: Any, ratios: Sequence[float | None], y: float, color: str) -> None:
     """Median and range; a triangle at the edge for what lies beyond, a cross for what diverged."""
-    values = np.array(ratios)
+    values = numbers(ratios)
     middle = float(np.median(values))
     low, high = np.clip([values.min(), values.max()], LOWEST, HIGHEST)
     axes.plot([low, high], [y, y], color=color, linewidth=1)

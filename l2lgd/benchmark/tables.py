@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from l2lgd.benchmark.outcome import seen_data
+from l2lgd.benchmark.outcome import numbers, seen_data
 
 COLUMNS = (
     "optimizer",
@@ -39,11 +39,11 @@ def by_task(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for task in summary["tasks"].values():
         seen = seen_data(task, summary["scores"])
         final = task["results"][summary["reference"]]["final_loss"]
-        row = [task["title"], f"{task['num_steps']:,}", number(float(np.median(final)))]
+        row = [task["title"], f"{task['num_steps']:,}", number(np.median(numbers(final)))]
         for name in names:
             result = task["results"][name]
             mark = SEEN if name in seen else ""
-            row.append(number(float(np.median(result["loss_ratio"]))) + mark)
+            row.append(number(np.median(numbers(result["loss_ratio"]))) + mark)
         rows.append(row)
     return ["task", "steps", f"loss of {summary['reference']}", *names], rows
 
@@ -81,9 +81,9 @@ def printed(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def number(value: float) -> str:
-    """Three digits; infinite is what diverged."""
-    if not math.isfinite(value):
+def number(value: float | None) -> str:
+    """Three digits; infinite, or null in JSON, is what diverged."""
+    if value is None or not math.isfinite(value):
         return "∞"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
 

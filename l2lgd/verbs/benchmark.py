@@ -1,7 +1,6 @@
 """``l2lgd benchmark``."""
 
 import logging
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -15,18 +14,17 @@ from omegaconf import DictConfig
 from l2lgd.benchmark.contestants import Contestant, contestants
 from l2lgd.benchmark.measuring import Bench, OfTask
 from l2lgd.benchmark.outcome import of_task, over_tasks
-from l2lgd.benchmark.pictures import draw, draw_axes
+from l2lgd.benchmark.report import write
 from l2lgd.benchmark.suite import Entry, entries
-from l2lgd.benchmark.tables import markdown, printed
+from l2lgd.benchmark.tables import printed
 from l2lgd.config.overrides import option
 from l2lgd.config.schemas import validated
 from l2lgd.errors import ConfigError, UserError
-from l2lgd.results.pictures import drawn
 from l2lgd.results.summary import versions, write_summary
 from l2lgd.runs.children import Children
 from l2lgd.runs.run import own_configs
 from l2lgd.storage import locks
-from l2lgd.storage.files import check_writable, write_atomically
+from l2lgd.storage.files import check_writable
 from l2lgd.storage.paths import where_typed
 from l2lgd.system.runtime import pick_device
 from l2lgd.system.terminal import show
@@ -59,7 +57,7 @@ def benchmark(config: DictConfig) -> float:
     locks.hold(folder)
     found = _found(chosen, compared, options, folder)
     tasks = {one.entry.name: of_task(one, options.reference) for one in found}
-    summary = {
+    summary: dict[str, Any] = {
         "verb": "benchmark",
         "reference": options.reference,
         "seeds": options.seeds,
@@ -71,21 +69,10 @@ def benchmark(config: DictConfig) -> float:
         "seconds": time.monotonic() - began,
     }
     write_summary(folder / "summary.json", summary)
-    write_atomically(folder / "table.md", markdown(summary).encode())
     show(printed(summary))
-    picture = drawn(folder / "benchmark.png", lambda path: draw(path, summary))
-    varied = None
-    if any(entry.axis for entry in chosen):
-        varied = drawn(folder / "generalisation.png", lambda path: draw_axes(path, summary))
-    say_where(
-        ("picture", picture),
-        ("along what is varied", varied),
-        ("tables", folder / "table.md"),
-        ("run folder", folder),
-    )
-    first: Any = summary["scores"]
-    ratio = first[next(name for name in options.optimizers)]["loss_ratio"]
-    return float(ratio["median"]) if ratio else math.nan
+    left = write(folder, summary)
+    say_where(*left.items(), ("run folder", folder))
+    return float(summary["scores"][options.optimizers[0]]["loss_ratio"]["median"])
 
 
 def _found(
