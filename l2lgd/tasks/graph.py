@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from l2lgd.data.examples import Examples, counts
 from l2lgd.data.graphs import karate_club
 from l2lgd.errors import ConfigError
-from l2lgd.seeding import generator
+from l2lgd.tasks.base import Split
 from l2lgd.tasks.layers import Activation, at_least_one, known_activation
-from l2lgd.tasks.minibatches import OneMinibatch, Streams
-from l2lgd.tasks.module import ModuleTask
+from l2lgd.tasks.module import Modules, ModuleTask
 
 
 class GraphNetwork(nn.Module):
@@ -76,10 +75,10 @@ class GraphTask(ModuleTask):
         """Nodes of each split, and their classes."""
         return {split: (own, self._graph.labels[own]) for split, own in self._nodes.items()}
 
+    def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Modules:
+        functions = super().sample(split, num_functions, generator)
+        order = torch.rand(num_functions, len(self._nodes[split]), generator=generator).argsort(1)
+        return functions.on((order[:, : self.labelled].to(self.device),))
+
     def data_description(self) -> dict[str, object]:
         return {"name": "karate_club", "source": "l2lgd", "num_examples": counts(self._examples)}
-
-    def _minibatches(self, count: int, num_functions: int, seed: int) -> Streams:
-        draws = (generator(seed, "labelled", function) for function in range(num_functions))
-        seen = [torch.randperm(count, generator=draw)[: self.labelled] for draw in draws]
-        return OneMinibatch(torch.stack(seen).to(self.device))

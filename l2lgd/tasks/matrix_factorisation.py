@@ -52,8 +52,7 @@ class Factorisation(nn.Module):
 class MatrixFactorisationTask(ModuleTask):
     """Factorisations; each function has a matrix of its own, some of whose entries are observed.
 
-    The others are for held-out losses: those of the two splits that a function is not of share
-    them.
+    The others are held out: the two splits that a function is not of have half of them each.
 
     Args:
         rows: of the matrix.
@@ -111,3 +110,12 @@ class MatrixFactorisationTask(ModuleTask):
 
     def data_description(self) -> None:
         return None
+
+    def _others(self, functions: Modules, split: Split) -> Examples:
+        trained_on = functions.sources[0].tensors
+        (own,) = (one for one in SPLITS if self._examples[one] is trained_on)
+        if split == own:
+            return trained_on
+        half = [one for one in SPLITS if one != own].index(split)
+        places = torch.arange(self.observed_count + half, self.rows * self.columns, 2)
+        return (places.to(self.device),)

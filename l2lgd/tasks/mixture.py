@@ -126,6 +126,18 @@ class PerceptronMixture(ImageTask):
             functions = [self._rescaled(function, generator) for function in functions]
         return Padded(functions, max(f.initial_parameters.shape[1] for f in functions))
 
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Optimizee | None:
+        if isinstance(functions, Rescaled):
+            return functions.of(self.held_out(functions.function, split, generator))
+        if not isinstance(functions, Padded):
+            return super().held_out(functions, split, generator)
+        each = [self.held_out(function, split, generator) for function in functions.functions]
+        known = [function for function in each if function is not None]
+        n = functions.initial_parameters.shape[1]
+        return Padded(known, n) if len(known) == len(each) else None
+
     def _rescaled(self, function: Optimizee, generator: torch.Generator) -> Rescaled:
         share = torch.rand(function.initial_parameters.shape, generator=generator)
         scale = (self.rescaling * (2 * share - 1)).exp()
