@@ -22,12 +22,13 @@ from l2lgd.evaluation.baselines import needs_tuning
 from l2lgd.evaluation.keys import same_images, task_options
 from l2lgd.evaluation.learned import composed_with
 from l2lgd.evaluation.space_tuning import SpaceTuning
-from l2lgd.meta.evaluator import Evaluator, held_out_losses
+from l2lgd.meta.evaluator import Evaluator
+from l2lgd.meta.held_out import held_out_losses
 from l2lgd.meta.rollout import Position, reported_parameters
 from l2lgd.optimizers.base import given_part
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
-from l2lgd.seeding import generator
+from l2lgd.seeding import derive_seed, generator
 from l2lgd.storage.paths import as_typed
 from l2lgd.tracking.tracker import NullTracker
 
@@ -164,14 +165,15 @@ class Bench:
         if found is not None or not make:
             return found
         log.info("%s: %s is being measured", self.entry.name, one.name)
-        functions = self._functions(block).select(slice(0, count))
+        drawn, rows = self._functions(block), slice(0, count)
+        functions = drawn.select(rows)
         began = time.perf_counter()
         losses, at = Evaluator(task, self.options.seed, NullTracker()).path(
             optimizer, functions, self.entry.num_steps
         )
         seconds = (time.perf_counter() - began) / self.entry.num_steps / count
-        draw = generator(self.options.seed, "held out", block)
-        held_out = held_out_losses(task, functions, reported_parameters(at), "test", draw)
+        seed = derive_seed(self.options.seed, "held out", block)
+        held_out = held_out_losses(task, drawn, reported_parameters(at), "test", seed, rows=rows)
         about = {
             "seconds": seconds,
             "optimizer_seconds": _optimizer_seconds(at) / count,
