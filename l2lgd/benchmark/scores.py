@@ -13,6 +13,7 @@ from l2lgd.results.curves import FINAL_WINDOW
 
 RESAMPLES = 2000
 ENDS = [0.025, 0.975]
+TINY = np.finfo(np.float32).tiny  # so that two losses of 0 have the ratio 1
 TRIMMED = 0.25  # of the scores, at either end
 
 
@@ -50,8 +51,8 @@ def loss_ratios(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
     Returns:
         (F,).
     """
-    found: np.ndarray = np.where(has_diverged(curves), math.inf, curves[-1] / reference[-1])
-    return found
+    found: np.ndarray = (curves[-1] + TINY) / (reference[-1] + TINY)
+    return np.where(has_diverged(curves), math.inf, found)
 
 
 def speed_ups(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from l2lgd.data.examples import Examples, counts
 from l2lgd.data.graphs import karate_club
@@ -20,20 +21,29 @@ class GraphNetwork(nn.Module):
         adjacency: of the graph (N, N).
         widths: units of hidden layers, and last the number of classes.
         activation: one of ``ACTIVATIONS``.
+        penalty: on half the squared weights of the first layer, as in section 5.2 of the paper.
     """
 
     propagation: Tensor  # D^(−1/2) (A + 1) D^(−1/2), (N, N)
 
-    def __init__(self, adjacency: Tensor, widths: list[int], activation: str) -> None:
+    def __init__(
+        self, adjacency: Tensor, widths: list[int], activation: str, penalty: float
+    ) -> None:
         super().__init__()
         with_itself = adjacency + torch.eye(len(adjacency))
         root = with_itself.sum(1).rsqrt()
         self.register_buffer("propagation", root.unsqueeze(1) * with_itself * root)
         pairs = itertools.pairwise([len(adjacency), *widths])
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairs)
-        self.activation = Activation(activation)
+        self.activation, self.penalty = Activation(activation), penalty
 
-    def forward(self, nodes: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, classes: Tensor) -> Tensor:
+        """The cross-entropy of the classes (batch,) of nodes (batch,), and the penalty, ()."""
+        squares = next(self.layers.parameters()).square().sum()
+        loss = functional.cross_entropy(self.logits(nodes), classes)
+        return loss + 0.5 * self.penalty * squares
+
+    def logits(self, nodes: Tensor) -> Tensor:
         """Nodes (batch,) → logits of their classes (batch, classes)."""
         first, *others = self.layers
         features: Tensor = first(self.propagation)  # of the features, which are the identity
@@ -51,10 +61,16 @@ class GraphTask(ModuleTask):
         hidden_layers: units of each hidden layer.
         activation: ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         labelled: nodes of its split whose class a function sees, drawn at random.
+        penalty: on half the squared weights of the first layer, so that the least loss is not 0.
     """
 
     def __init__(
-        self, name: str, hidden_layers: list[int], activation: str = "relu", labelled: int = 8
+        self,
+        name: str,
+        hidden_layers: list[int],
+        activation: str = "relu",
+        labelled: int = 8,
+        penalty: float = 5e-4,
     ) -> None:
         at_least_one(hidden_layers=hidden_layers, labelled=labelled)
         self._graph = karate_club()
@@ -62,14 +78,16 @@ class GraphTask(ModuleTask):
         most = min(map(len, self._nodes.values()))
         if labelled > most:
             raise ConfigError(f"labelled={labelled}: there are {most} nodes in a split")
-        super().__init__(name, self.build, dataset=self.nodes, batch_size=None)
-        self.hidden_layers, self.labelled = list(hidden_layers), labelled
+        if not penalty >= 0:
+            raise ConfigError(f"penalty={penalty}: must not be negative")
+        super().__init__(name, self.build, "module", dataset=self.nodes, batch_size=None)
+        self.hidden_layers, self.labelled, self.penalty = list(hidden_layers), labelled, penalty
         self.activation = known_activation(activation)
 
     def build(self) -> GraphNetwork:
         """A module with weights of PyTorch's own generator."""
         widths = [*self.hidden_layers, int(self._graph.labels.max()) + 1]
-        return GraphNetwork(self._graph.adjacency(), widths, self.activation)
+        return GraphNetwork(self._graph.adjacency(), widths, self.activation, self.penalty)
 
     def nodes(self) -> dict[str, Examples]:
         """Nodes of each split, and their classes."""
