@@ -13,6 +13,8 @@ from l2lgd.results.losses import digest
 from l2lgd.runs.run import Run
 from l2lgd.storage.paths import as_typed
 
+SHIPPED_ONES = "shipped"  # in a list of names
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -73,14 +75,16 @@ class Contestant:
 
 
 def contestants(wanted: Sequence[str]) -> list[Contestant]:
-    """Those of these names.
+    """Those of these names; ``shipped`` stands for all weights that ship, but a study's.
 
     Raises:
         ConfigError: one is neither weights nor a choice of ``opt``.
         CheckpointError: a file of weights is missing or not readable.
     """
     shipped, choices, found = names(), choices_of("opt"), []
-    for name in dict.fromkeys(wanted):
+    every = [name for name in shipped if "/" not in name]
+    meant = [name for word in wanted for name in (every if word == SHIPPED_ONES else [word])]
+    for name in dict.fromkeys(meant):
         if name in shipped or name.endswith(SUFFIX) or as_typed(name).is_file():
             found.append(Contestant(name, find(name)))
         elif name in choices:

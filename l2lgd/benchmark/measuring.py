@@ -14,7 +14,7 @@ from torch import Tensor
 
 from l2lgd.benchmark.contestants import Contestant
 from l2lgd.benchmark.store import Measurement, Measurements
-from l2lgd.benchmark.suite import Entry
+from l2lgd.benchmark.suite import BenchmarkTask
 from l2lgd.config.overrides import option
 from l2lgd.config.packages import sources_of
 from l2lgd.config.schemas import Benchmark
@@ -48,7 +48,7 @@ class OfTask:
         searches: by optimizer, the settings that were found and all trials.
     """
 
-    entry: Entry
+    entry: BenchmarkTask
     data: dict[str, object] | None
     coordinates: int
     measured: dict[str, list[Measurement] | None]
@@ -71,7 +71,7 @@ class Bench:
         DataUnavailable: it lacks its data.
     """
 
-    def __init__(self, entry: Entry, options: Benchmark, folder: Path) -> None:
+    def __init__(self, entry: BenchmarkTask, options: Benchmark, folder: Path) -> None:
         self.entry, self.options = entry, options
         words = [
             *entry.options,

@@ -11,7 +11,7 @@ STEPS = 500  # of a task outside the suite that recommends no number
 
 
 @dataclass(frozen=True)
-class Entry:
+class BenchmarkTask:
     """A task of a benchmark, under its name there.
 
     Args:
@@ -29,7 +29,7 @@ class Entry:
     factor: float | None = field(default=None)
 
 
-def entries(suite: Mapping[str, SuiteTask], names: Sequence[str] | None) -> list[Entry]:
+def entries(suite: Mapping[str, SuiteTask], names: Sequence[str] | None) -> list[BenchmarkTask]:
     """Those of the suite, or of these names, in their order.
 
     Raises:
@@ -42,7 +42,9 @@ def entries(suite: Mapping[str, SuiteTask], names: Sequence[str] | None) -> list
             if own.num_steps < 1:
                 raise ConfigError(f"suite.tasks.{name}.num_steps={own.num_steps}: at least 1")
             found.append(
-                Entry(name, tuple(own.options), own.num_steps, own.title, own.axis, own.factor)
+                BenchmarkTask(
+                    name, tuple(own.options), own.num_steps, own.title, own.axis, own.factor
+                )
             )
         else:
             found.append(_own(name, suite))
@@ -51,10 +53,10 @@ def entries(suite: Mapping[str, SuiteTask], names: Sequence[str] | None) -> list
     return found
 
 
-def _own(name: str, suite: Mapping[str, SuiteTask]) -> Entry:
+def _own(name: str, suite: Mapping[str, SuiteTask]) -> BenchmarkTask:
     known = choices_of("task")
     if name not in known:
         raise ConfigError(f"tasks=[{name}]: there is none{nearest(name, [*suite, *known])}")
     config = composed_with(f"task={name}", verb="evaluate")
     steps = about_task(config).recommended.num_steps or STEPS
-    return Entry(name, (f"task={name}",), steps, name)
+    return BenchmarkTask(name, (f"task={name}",), steps, name)

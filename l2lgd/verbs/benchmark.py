@@ -15,7 +15,7 @@ from l2lgd.benchmark.contestants import Contestant, contestants
 from l2lgd.benchmark.measuring import Bench, OfTask
 from l2lgd.benchmark.outcome import of_task, over_tasks
 from l2lgd.benchmark.report import write
-from l2lgd.benchmark.suite import Entry, entries
+from l2lgd.benchmark.suite import BenchmarkTask, entries
 from l2lgd.benchmark.tables import printed
 from l2lgd.config.overrides import option
 from l2lgd.config.schemas import validated
@@ -72,11 +72,11 @@ def benchmark(config: DictConfig) -> float:
     show(printed(summary))
     left = write(folder, summary)
     say_where(*left.items(), ("run folder", folder))
-    return float(summary["scores"][options.optimizers[0]]["loss_ratio"]["median"])
+    return float(summary["scores"][compared[1].name]["loss_ratio"]["median"])
 
 
 def _found(
-    chosen: Sequence[Entry], compared: list[Contestant], options: Any, folder: Path
+    chosen: Sequence[BenchmarkTask], compared: list[Contestant], options: Any, folder: Path
 ) -> list[OfTask]:
     """What was measured on each task, in this process or in one for each, some at once.
 
@@ -88,7 +88,7 @@ def _found(
     found: dict[str, OfTask] = {}
     failed: dict[str, UserError] = {}
 
-    def look(entries: Sequence[Entry], make: bool) -> None:
+    def look(entries: Sequence[BenchmarkTask], make: bool) -> None:
         for entry in entries:
             try:
                 found[entry.name] = Bench(entry, options, folder).measure(compared, make)
@@ -115,7 +115,7 @@ def _found(
     return [found[entry.name] for entry in chosen]
 
 
-def _make(missing: Sequence[Entry], folder: Path, workers: int) -> dict[str, UserError]:
+def _make(missing: Sequence[BenchmarkTask], folder: Path, workers: int) -> dict[str, UserError]:
     """Have tasks measured by processes, so many at once; returns what went wrong."""
     given = [o for o in HydraConfig.get().overrides.task if o.partition("=")[0] not in OWN]
     words = ["benchmark", *own_configs(where_typed()), *given, "workers=1"]
