@@ -116,6 +116,14 @@ class Solver:
             optimizer.step(*(() if elsewhere is None else (closure,)))
         self.steps += 1
 
+    def give_up(self) -> None:
+        """A step to NaN, of a function that has diverged."""
+        self.lost = True
+        self.steps += 1
+        with torch.no_grad():
+            for parameter in self.parameters:
+                parameter.fill_(torch.nan)
+
     def averaged(self) -> list[Tensor]:
         """The parameters that count, where they are others than those that gradients are of."""
         kept = [parameter.detach().clone() for parameter in self.parameters]
