@@ -14,7 +14,7 @@ from l2lgd.optimizers.library_classes import blueprint_of, class_of, manner_of
 from l2lgd.optimizers.observation import Observation
 from l2lgd.optimizers.rate_schedules import factor, known_schedule, one_for_all
 from l2lgd.optimizers.search_space import SearchSpace, known_beta, known_decay, known_space
-from l2lgd.optimizers.solver import Elsewhere1, Solver, flat, pieces, reseed, undisturbed
+from l2lgd.optimizers.solver import FunctionElsewhere, Solver, flat, pieces, reseed, undisturbed
 
 
 class LibraryState(NamedTuple):
@@ -174,7 +174,7 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
 
     def _elsewhere(
         self, seen: Observation | None, row: int, gradient: Tensor, state: LibraryState
-    ) -> Elsewhere1 | None:
+    ) -> FunctionElsewhere | None:
         """A function, for its line search; what is known of θ_t is not evaluated again."""
         if not self._manner.closure:
             return None
@@ -194,7 +194,11 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
         return found
 
     def _advance(
-        self, solver: Solver, gradients: list[Tensor], rate: float, elsewhere: Elsewhere1 | None
+        self,
+        solver: Solver,
+        gradients: list[Tensor],
+        rate: float,
+        elsewhere: FunctionElsewhere | None,
     ) -> None:
         """A step, or NaN; a function whose numbers a decomposition cannot take has diverged.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from l2lgd.seeding import derive_seed
 
 # (parameters) → loss () and gradients there, of one function and of the shapes of its tensors.
-Elsewhere1: TypeAlias = Callable[[Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
+FunctionElsewhere: TypeAlias = Callable[[Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 
 
 class Form(enum.Enum):
@@ -93,7 +93,7 @@ class Solver:
                 optimizer.train()  # type: ignore[attr-defined]
 
     def step(
-        self, gradients: Sequence[Tensor], rate: float, elsewhere: Elsewhere1 | None = None
+        self, gradients: Sequence[Tensor], rate: float, elsewhere: FunctionElsewhere | None = None
     ) -> None:
         """One step of the library's.
 
