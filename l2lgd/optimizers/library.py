@@ -14,7 +14,7 @@ from l2lgd.optimizers.library_classes import blueprint_of, class_of, manner_of
 from l2lgd.optimizers.observation import Observation
 from l2lgd.optimizers.rate_schedules import factor, known_schedule, one_for_all
 from l2lgd.optimizers.search_space import SearchSpace, known_beta, known_decay, known_space
-from l2lgd.optimizers.solver import Elsewhere1, Solver, flat, pieces, reseed, undisturbed
+from l2lgd.optimizers.solver import FunctionElsewhere, Solver, flat, pieces, reseed, undisturbed
 
 
 class LibraryState(NamedTuple):
@@ -109,8 +109,10 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
         tensors = [[reached]]
         if not self._manner.elementwise:
             tensors = [self._pieces(row) for row in reached]
-        with undisturbed(parameters.device, 0):
-            solvers = [Solver(self._manner.blueprint, own, rate) for own in tensors]
+        solvers = []
+        for own in tensors:
+            with undisturbed(parameters.device, 0):
+                solvers.append(Solver(self._manner.blueprint, own, rate))
         return LibraryState(solvers, reached, 0)
 
     def step(
@@ -131,22 +133,16 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
         with undisturbed(device, state.steps):
             if self._manner.elementwise:
                 (solver,) = state.solvers
-                self._guarded(solver, [gradient], rate, None)
+                self._advance(solver, [gradient], rate, None)
                 own = solver.parameters[0].detach()
             else:
-                rows = []
                 finite = gradient.isfinite().all(1).tolist()
                 for row, solver in enumerate(state.solvers):
                     reseed(device, state.steps)
                     solver.lost |= not finite[row]
-                    if not solver.lost:
-                        elsewhere = self._elsewhere(seen, row, gradient, state)
-                        self._guarded(solver, self._pieces(gradient[row]), rate, elsewhere)
-                    rows.append(flat(solver.parameters))
-                    if solver.lost:
-                        rows[-1] = torch.full_like(rows[-1], torch.nan)
-                        solver.steps = state.steps + 1
-                own = torch.stack(rows)
+                    elsewhere = self._elsewhere(seen, row, gradient, state)
+                    self._advance(solver, self._pieces(gradient[row]), rate, elsewhere)
+                own = torch.stack([flat(solver.parameters) for solver in state.solvers])
         update = own - state.reached
         # The sum rounds as the caller's does: differences do not add up.
         following = LibraryState(state.solvers, state.reached + update, state.steps + 1)
@@ -178,7 +174,7 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
 
     def _elsewhere(
         self, seen: Observation | None, row: int, gradient: Tensor, state: LibraryState
-    ) -> Elsewhere1 | None:
+    ) -> FunctionElsewhere | None:
         """A function, for its line search; what is known of θ_t is not evaluated again."""
         if not self._manner.closure:
             return None
@@ -197,18 +193,25 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
 
         return found
 
-    def _guarded(
-        self, solver: Solver, gradients: list[Tensor], rate: float, elsewhere: Elsewhere1 | None
+    def _advance(
+        self,
+        solver: Solver,
+        gradients: list[Tensor],
+        rate: float,
+        elsewhere: FunctionElsewhere | None,
     ) -> None:
-        """A step; a function whose numbers a decomposition cannot take has diverged.
+        """A step, or NaN; a function whose numbers a decomposition cannot take has diverged.
 
         Raises:
             ConfigError: the library refuses to.
         """
+        if solver.lost:
+            solver.give_up()
+            return
         try:
             solver.step(gradients, rate, elsewhere)
         except (LinAlgError, ArithmeticError):
-            solver.lost = True
+            solver.give_up()
         except Exception as error:  # each class has its own ways of refusing tensors
             if isinstance(error, OSError | ConfigError) or is_out_of_memory(error):
                 raise

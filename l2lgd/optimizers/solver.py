@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from l2lgd.seeding import derive_seed
 
 # (parameters) → loss () and gradients there, of one function and of the shapes of its tensors.
-Elsewhere1: TypeAlias = Callable[[Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
+FunctionElsewhere: TypeAlias = Callable[[Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 
 
 class Form(enum.Enum):
@@ -93,7 +93,7 @@ class Solver:
                 optimizer.train()  # type: ignore[attr-defined]
 
     def step(
-        self, gradients: Sequence[Tensor], rate: float, elsewhere: Elsewhere1 | None = None
+        self, gradients: Sequence[Tensor], rate: float, elsewhere: FunctionElsewhere | None = None
     ) -> None:
         """One step of the library's.
 
@@ -115,6 +115,14 @@ class Solver:
                 group["lr"] = rate
             optimizer.step(*(() if elsewhere is None else (closure,)))
         self.steps += 1
+
+    def give_up(self) -> None:
+        """A step to NaN, of a function that has diverged."""
+        self.lost = True
+        self.steps += 1
+        with torch.no_grad():
+            for parameter in self.parameters:
+                parameter.fill_(torch.nan)
 
     def averaged(self) -> list[Tensor]:
         """The parameters that count, where they are others than those that gradients are of."""
