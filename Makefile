@@ -65,6 +65,10 @@ REUSE_committed := "reuse=[$(subst $(EMPTY) $(EMPTY),$(COMMA),$(KEPT))]"
 figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OVERLAY=paper, STYLE=colour_blind, VGG=FILE)
 	$(FIGURES) scale=$(SCALE) $(REUSE_$(SCALE))
 
+benchmark: install  ## the shipped optimizers on tasks that none was trained for (an hour on two cores)
+	$(BIN)/l2lgd benchmark hydra.run.dir=outputs/results/benchmark
+	$(BIN)/l2lgd benchmark suite=generalisation hydra.run.dir=outputs/results/generalisation
+
 redraw: install  ## draw the pictures in outputs/ again from their tables (a minute, evaluates nothing)
 	$(BIN)/python scripts/tools/redraw.py
 	$(BIN)/python scripts/studies/sharing.py --redraw
@@ -101,4 +105,4 @@ build: install  ## sdist and wheel in dist/
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art figures redraw reproduce sharing bench test lint docs build clean
+.PHONY: help install run results cifar art figures benchmark redraw reproduce sharing bench test lint docs build clean
