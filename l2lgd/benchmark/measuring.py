@@ -122,13 +122,15 @@ class Bench:
         node = one.node(self.entry.options)
         if one.learned or not needs_tuning(node):
             return node, None
-        tuning = SpaceTuning(self.run, one.name, node, self.options.trials, "train", OURS)
+        trials, told = self.options.trials, self.run.options
+        functions, seed = told.tune_functions, told.tune_seed
+        tuning = SpaceTuning(self.run, one.name, node, trials, functions, seed, "train", OURS)
         search = tuning.search() if make else tuning.known()
         if search is None:
             return None
-        told = [[trial.settings, trial.loss] for trial in search.trials]
         settings = search.best.settings
-        about = {"settings": settings, "at_an_end": search.at_an_end, "trials": told}
+        made = [[trial.settings, trial.loss] for trial in search.trials]
+        about = {"settings": settings, "at_an_end": search.at_an_end, "trials": made}
         return {**node, **settings}, about
 
     def _blocks(self) -> range:

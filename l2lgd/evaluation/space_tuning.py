@@ -26,11 +26,10 @@ class SpaceTuning:
     """The search of an optimizer's space, or of its learning rate where it names none.
 
     Args:
-        run: its ``tune_functions`` and ``tune_seed`` say on which functions settings are compared.
         name: of the optimizer.
         node: its config.
         trials: how many there are.
-        split: of those functions.
+        num_functions, seed, split: of the functions that settings are compared on.
         shipped: folder of searches by the package's authors.
     """
 
@@ -38,6 +37,8 @@ class SpaceTuning:
     name: str
     node: Mapping[str, Any]
     trials: int
+    num_functions: int
+    seed: int
     split: Split = "validation"
     shipped: Path = SHIPPED / "tuned"
 
@@ -53,14 +54,13 @@ class SpaceTuning:
             ConfigError: the space cannot be searched.
             UserError: every trial diverges.
         """
-        options, kept, key = self.run.options, self._kept(), self._key()
-        evaluator = Evaluator(self.run.task, options.tune_seed, tracker or NullTracker())
+        kept, key = self._kept(), self._key()
+        evaluator = Evaluator(self.run.task, self.seed, tracker or NullTracker())
 
         def final_loss(settings: Settings) -> float:
             optimizer = self.run.build_optimizer({**self.node, **settings})
-            curves = evaluator.evaluate(
-                optimizer, self.split, options.tune_functions, options.num_steps
-            )
+            steps = self.run.options.num_steps
+            curves = evaluator.evaluate(optimizer, self.split, self.num_functions, steps)
             log.debug("%s: %s: %.4g", self.name, settings, curves.final_loss())
             return curves.final_loss()
 
@@ -73,7 +73,7 @@ class SpaceTuning:
             final_loss,
             space,
             self.trials,
-            options.tune_seed,
+            self.seed,
             done,
             lambda made: kept.store(key, made, about),
         )
@@ -88,8 +88,5 @@ class SpaceTuning:
         return TunedSettings(self.shipped, as_typed(self.run.options.tuned_dir))
 
     def _key(self) -> dict[str, Any]:
-        options = self.run.options
-        key = tuning_key(
-            self.run, self.name, dict(self.node), options.tune_functions, options.tune_seed
-        )
+        key = tuning_key(self.run, self.name, dict(self.node), self.num_functions, self.seed)
         return key | {"trials": self.trials, "split": self.split}

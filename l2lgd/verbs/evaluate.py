@@ -147,7 +147,10 @@ def _ready(
 ) -> tuple[Optimizer, dict[str, Any]]:
     """An optimizer fit to be evaluated, and where its weights or its learning rate come from."""
     if needs_tuning(node) and node.get(SPACE):
-        found = SpaceTuning(run, name, node, run.options.tune_trials).search(tracker)
+        options = run.options
+        functions, seed = options.tune_functions, options.tune_seed
+        tuning = SpaceTuning(run, name, node, options.tune_trials, functions, seed)
+        found = tuning.search(tracker)
         settings = found.best.settings
         told = [[trial.settings, trial.loss] for trial in found.trials]
         about = {"learning_rate": settings["learning_rate"], "settings": settings, "trials": told}
