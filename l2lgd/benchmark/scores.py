@@ -59,8 +59,9 @@ def speed_ups(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Steps that the reference takes over those that the optimizer takes to the same loss (F,).
 
     That loss is the worse one of the two final losses, so that both reach it. An optimizer
-    that ends where the reference is after half of its steps has 0.5; one that is where the
-    reference ends after half of the steps has 2; one that diverged has 0.
+    that ends where the reference is after half of its steps has 0.5; one that is where the reference
+    ends after half of the steps has 2; the same final loss is 1; one that diverged has 0. Losses of
+    minibatches go up and down: the first step that is low enough counts.
 
     Args:
         curves, reference: smoothed losses (T + 1, F).
@@ -72,7 +73,9 @@ def speed_ups(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
         if diverged[one]:
             continue
         own, other = curves[:, one], reference[:, one]
-        if own[-1] <= other[-1]:
+        if own[-1] == other[-1]:
+            found[one] = 1.0
+        elif own[-1] < other[-1]:
             found[one] = steps / max(1, _first(own <= other[-1]))
         else:
             found[one] = _first(other <= own[-1]) / steps

@@ -1,9 +1,11 @@
 """``l2lgd benchmark``."""
 
+import contextlib
 import logging
 import os
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -55,15 +57,18 @@ def benchmark(config: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_writable(folder / "summary.json")
     locks.hold(folder)
-    found = _found(chosen, compared, options, folder)
+    with _way_on():
+        found = _found(chosen, compared, options, folder)
     tasks = {one.entry.name: of_task(one, options.reference) for one in found}
     summary: dict[str, Any] = {
         "verb": "benchmark",
+        "suite": HydraConfig.get().runtime.choices["suite"],
         "reference": options.reference,
         "seeds": options.seeds,
         "seed": options.seed,
         "scores": over_tasks(tasks, compared),
         "tasks": tasks,
+        "command": shlex.join(["l2lgd", "benchmark", *_given()]),
         "versions": versions(),
         "device": str(pick_device(options.device)),
         "seconds": time.monotonic() - began,
@@ -100,6 +105,7 @@ def _found(
 
     look(chosen, make=alone)
     missing = [entry for entry in chosen if entry.name in found and found[entry.name].missing]
+    missing.sort(key=lambda entry: -entry.num_steps * found[entry.name].coordinates)
     if missing:
         failed |= _make(missing, folder, workers)
         look([entry for entry in missing if entry.name not in failed], make=False)
@@ -117,8 +123,8 @@ def _found(
 
 def _make(missing: Sequence[BenchmarkTask], folder: Path, workers: int) -> dict[str, UserError]:
     """Have tasks measured by processes, so many at once; returns what went wrong."""
-    given = [o for o in HydraConfig.get().overrides.task if o.partition("=")[0] not in OWN]
-    words = ["benchmark", *own_configs(where_typed()), *given, "workers=1"]
+    given = [word for word in _given() if word.partition("=")[0] not in OWN]
+    words = ["benchmark", *given, "workers=1"]
     children, began = Children(), time.monotonic()
     failed: dict[str, UserError] = {}
     log.info("%d tasks to measure, %d at once", len(missing), min(workers, len(missing)))
@@ -148,6 +154,19 @@ def _make(missing: Sequence[BenchmarkTask], folder: Path, workers: int) -> dict[
             children.stop()
             raise
     return failed
+
+
+def _given() -> list[str]:
+    """The words after the verb."""
+    return [*own_configs(where_typed()), *HydraConfig.get().overrides.task]
+
+
+@contextlib.contextmanager
+def _way_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was measured is kept; the same command goes on") from None
 
 
 def _workers(device: str) -> int:

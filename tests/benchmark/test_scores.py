@@ -78,6 +78,8 @@ def test_speed_up_is_a_ratio_of_steps_in_both_directions() -> None:
     assert speed_ups(fast, slow) == pytest.approx(2.0)
     assert speed_ups(slow, fast) == pytest.approx(0.5)
     assert speed_ups(slow, slow) == pytest.approx(1.0)
+    restless = slow + 0.1 * np.sin(np.arange(101.0))[:, None]
+    assert speed_ups(restless, restless) == 1
 
 
 def test_speed_up_of_what_diverged_is_zero() -> None:
