@@ -58,10 +58,10 @@ def loss_ratios(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def speed_ups(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Steps that the reference takes over those that the optimizer takes to the same loss (F,).
 
-    That loss is the worse one of the two final losses, so that both reach it. An optimizer
-    that ends where the reference is after half of its steps has 0.5; one that is where the reference
-    ends after half of the steps has 2; the same final loss is 1; one that diverged has 0. Losses of
-    minibatches go up and down: the first step that is low enough counts.
+    That loss is the worse one of the two final losses, so that both reach it. An optimizer that
+    ends where the reference is after half of its steps has 0.5; one that is where the reference
+    ends after half of the steps has 2; the same final loss is 1; one that diverged has 0. Losses
+    of minibatches go up and down: the first step that is low enough counts.
 
     Args:
         curves, reference: smoothed losses (T + 1, F).
