@@ -14,6 +14,10 @@ from l2lgd.results.plots import COLORS, LABELS
 from l2lgd.storage.files import write_atomically
 
 LOWEST, HIGHEST = 0.1, 10.0  # ratios that are drawn; what lies beyond is at the edge
+CAPTION = (
+    "Left: medians over {seeds} seeds, lines from the lowest to the highest; a triangle lies beyond, "
+    "a cross diverged. Right: lines are 95 % intervals."
+)
 OTHERS = ("#ff7f00", "#377eb8", "#4daf4a", "#984ea3", "#a65628", "#f781bf", "#17becf", "#666666")
 
 
@@ -57,6 +61,7 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
     right.set_xlim(0, None)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(CAPTION.format(seeds=summary["seeds"]), fontsize=8, color="0.35")
     _save(figure, path)
 
 
