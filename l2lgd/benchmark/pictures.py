@@ -15,8 +15,8 @@ from l2lgd.storage.files import write_atomically
 
 LOWEST, HIGHEST = 0.1, 10.0  # ratios that are drawn; what lies beyond is at the edge
 CAPTION = (
-    "Left: medians over {seeds} seeds, lines from the lowest to the highest; a triangle lies beyond, "
-    "a cross diverged. Right: lines are 95 % intervals."
+    "Left: medians over {seeds} seeds, lines from the lowest to the highest; a triangle lies "
+    "beyond, a cross diverged. Right: lines are 95 % intervals."
 )
 OTHERS = ("#ff7f00", "#377eb8", "#4daf4a", "#984ea3", "#a65628", "#f781bf", "#17becf", "#666666")
 
