@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import copy
 import functools
 import importlib
 import json
@@ -46,6 +47,12 @@ SINGLE_TASKS = sorted(  # a mixture has no functions of its own
     for file in (CONF / "task").glob("*.yaml")
     if "MixtureTask" not in file.read_text(encoding="utf-8")
 )
+# Those whose YAML names a class; the others set options of one of these.
+CLASSES_OF_TASKS = [
+    name
+    for name in SINGLE_TASKS
+    if "\n_target_:" in (CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8")
+]
 VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
@@ -53,6 +60,12 @@ NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO
 
 # Variables that Python or a library reads when it starts or is imported.
 READ_AT_START = {"OMP_NUM_THREADS", "TRITON_INTERPRET", "HOME"}
+
+
+def thinned(everything: Sequence[Any], few: Sequence[Any]) -> Sequence[Any]:
+    """Cases of a test: a few that have each part in them once, or, for make test-all, all."""
+    assert len(few) < len(everything)
+    return everything if os.environ.get("TEST_ALL") else few
 
 
 def choices(group: str) -> list[str]:
@@ -66,11 +79,16 @@ def composed(verb: str, *overrides: str) -> Any:
     return defaults.composed(verb, overrides)
 
 
+@functools.cache
+def _resolved(verb: str, *overrides: str) -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(composed(verb, *overrides), resolve=True)
+    return dict(found)
+
+
 def node(verb: str, group: str, *overrides: str) -> dict[str, Any]:
-    """One group of a composed config, interpolations resolved."""
-    config = composed(verb, *overrides)
-    found: Any = OmegaConf.to_container(config, resolve=True)
-    return dict(found[group])
+    """One group of a composed config, interpolations resolved; the caller's to change."""
+    found: dict[str, Any] = copy.deepcopy(_resolved(verb, *overrides)[group])
+    return found
 
 
 def optimizer_node(name: str) -> dict[str, Any]:

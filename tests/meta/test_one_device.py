@@ -27,22 +27,16 @@ from l2lgd.meta.schedules import Unroll
 from l2lgd.optimizers.base import LearnedRule
 from l2lgd.pretrained.learned_optimizer import DEFAULT_WEIGHTS
 from l2lgd.tasks.base import Optimizee, Task
-from l2lgd.tasks.module import ModuleTask
-
-
-def is_of_modules(task: str) -> bool:
-    """Is it any module of PyTorch, stacked by vmap?"""
-    return isinstance(build(node("evaluate", "task", f"task={task}"), "task"), ModuleTask)
-
 
 TASKS = SINGLE_TASKS
+ON_A_DEVICE = [name for name in OPTIMIZERS if optimizer(name).differentiable]  # BFGS is SciPy's
+# Each optimizer meets vectors, matrices, and the kernels of convolutions.
+WITH_EVERY_OPTIMIZER = ("quadratic", "mnist", "cifar10")
 PAIRS = [
     (task, name)
     for task in TASKS
-    # Modules of PyTorch take long without data; other tasks have all kinds of tensors.
-    for name in (("adam", "lstm") if is_of_modules(task) else OPTIMIZERS)
-    if optimizer(name).differentiable  # BFGS is SciPy's
-    and (name != "ntm_bfgs" or task.startswith("quadratic"))  # its memory is n × n
+    for name in (ON_A_DEVICE if task in WITH_EVERY_OPTIMIZER else ("adam", "lstm"))
+    if name != "ntm_bfgs" or task == "quadratic"  # its memory is n × n
 ]
 META = torch.device("meta")
 
