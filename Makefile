@@ -85,6 +85,9 @@ gpu: install  ## try and measure everything on a GPU: outputs/gpu (eight minutes
 test: install lint  ## lint, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
+test-all: install lint  ## the same with every pair of cases, of which test has each part once (an hour)
+	TEST_ALL=1 $(BIN)/pytest -n 2 --dist loadfile
+
 lint: install  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,4 +105,4 @@ build: install  ## sdist and wheel in dist/
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art figures redraw reproduce sharing bench test lint docs build clean
+.PHONY: help install run results cifar art figures redraw reproduce sharing bench test test-all lint docs build clean
