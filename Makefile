@@ -13,7 +13,7 @@ install: $(BIN)/.installed  ## make a virtual environment with l2lgd and all its
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev,embedded,sweeps,tensorboard,docs]'
+	$(BIN)/pip install --quiet --editable '.[dev,embedded,baselines,sweeps,tensorboard,docs]'
 	touch $@
 
 run: install  ## meta-train on MNIST for some minutes, compare with tuned optimizers, leave a picture
@@ -65,10 +65,13 @@ REUSE_committed := "reuse=[$(subst $(EMPTY) $(EMPTY),$(COMMA),$(KEPT))]"
 figures: install  ## draw the paper's figures (FIGURE=all, SCALE=small|paper, OVERLAY=paper, STYLE=colour_blind, VGG=FILE)
 	$(FIGURES) scale=$(SCALE) $(REUSE_$(SCALE))
 
+benchmark: install  ## the shipped optimizers on tasks that none was trained for (an hour on two cores)
+	$(BIN)/l2lgd benchmark hydra.run.dir=outputs/results/benchmark
+	$(BIN)/l2lgd benchmark suite=generalisation hydra.run.dir=outputs/results/generalisation
+
 redraw: install  ## draw the pictures in outputs/ again from their tables (a minute, evaluates nothing)
 	$(BIN)/python scripts/tools/redraw.py
 	$(BIN)/python scripts/studies/sharing.py --redraw
-	$(BIN)/python scripts/studies/untrained_models.py --redraw
 
 reproduce: install  ## meta-train every shipped optimizer again, then draw (hours; says how many first)
 	$(BIN)/python scripts/tools/reproduce.py --scale $(SCALE) $(if $(filter torchvision,$(VGG)),,--vgg $(VGG))
@@ -108,4 +111,4 @@ build: install  ## sdist and wheel in dist/
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art figures redraw reproduce sharing bench test test-all lint docs build clean
+.PHONY: help install run results cifar art figures benchmark redraw reproduce sharing bench test test-all lint docs build clean

@@ -32,6 +32,7 @@ from torch import Tensor
 from l2lgd.config import defaults
 from l2lgd.config.building import build
 from l2lgd.data.images import Images
+from l2lgd.meta.elsewhere import Elsewhere
 from l2lgd.optimizers.base import LearnedRule, Optimizer, given
 from l2lgd.optimizers.observation import Observation
 from l2lgd.seeding import generator
@@ -56,7 +57,7 @@ CLASSES_OF_TASKS = [
     for name in SINGLE_TASKS
     if "\n_target_:" in (CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8")
 ]
-VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "figures")
+VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "benchmark", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
@@ -120,7 +121,8 @@ def _is_learned(name: str) -> bool:
 
 OPTIMIZERS = choices("opt")
 LEARNED = [name for name in OPTIMIZERS if _is_learned(name)]
-HAND_DESIGNED = [name for name in OPTIMIZERS if "algorithm" in optimizer_node(name)]
+HAND_DESIGNED = [n for n in OPTIMIZERS if optimizer_node(n)["_target_"].endswith(".HandDesigned")]
+LIBRARY = [n for n in OPTIMIZERS if optimizer_node(n)["_target_"].endswith(".LibraryOptimizer")]
 
 
 def quadratics(num_functions: int = 3, n: int = 10, dtype: torch.dtype = torch.float64) -> Any:
@@ -151,11 +153,14 @@ def run_steps(chosen: Any, optimizee: Optimizee, num_steps: int) -> Tensor:
     """θ_0 … θ_T (T + 1, B, n) by the plain loop: no blocks, no unrolls."""
     parameters, chosen = optimizee.initial_parameters, chosen.named(optimizee.shapes)
     state = chosen.initial_state(parameters)
-    visited = [parameters]
+    visited, elsewhere = [parameters], Elsewhere(optimizee)
     with torch.no_grad():
         for step in range(num_steps):
             loss, gradient = optimizee.loss_and_gradient(parameters, step)
-            seen = Observation(parameters, loss, step, num_steps) if chosen.observes else None
+            seen = None
+            if chosen.observes:
+                evaluate = elsewhere.at(step) if "evaluate" in chosen.observes else None
+                seen = Observation(parameters, loss, step, num_steps, evaluate)
             update, state = chosen.step(gradient, state, **given(seen))
             parameters = parameters + update
             visited.append(parameters)
@@ -169,10 +174,21 @@ def updates(chosen: Any, gradients: Tensor) -> Tensor:
     proposed = []
     with torch.no_grad():
         for step, gradient in enumerate(gradients):
-            seen = Observation(parameters, loss, step, horizon) if chosen.observes else None
+            seen = None
+            if chosen.observes:
+                seen = Observation(parameters, loss, step, horizon)
+            if "evaluate" in chosen.observes:
+                seen = seen._replace(evaluate=functools.partial(_bowls, gradient))
             update, state = chosen.step(gradient, state, **given(seen))
             proposed.append(update)
     return torch.stack(proposed)
+
+
+def _bowls(gradient: Tensor, parameters: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Losses and gradients of quadratics with these gradients at θ = 0.5."""
+    away = parameters - 0.5
+    loss = 1 + ((gradient[rows] + away / 2) * away).sum(1)
+    return loss, gradient[rows] + away
 
 
 def tensors_of(state: Any) -> list[Tensor]:

@@ -41,7 +41,7 @@ class Watchful(LearnedRule[Kept]):
     ) -> tuple[Tensor, Kept]:
         assert seen is not None
         assert state.count == seen.step
-        theta, loss, step, horizon = seen
+        theta, loss, step, horizon = seen[:4]
         rate, decay, by_theta, by_loss, by_time = self.weight
         mean = decay * state.means["m"] + torch.tanh(gradient)
         kept = torch.cos(theta * state.means["a"])

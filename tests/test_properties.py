@@ -15,7 +15,7 @@ from l2lgd.cli.verbs import VERBS
 from l2lgd.config.building import build
 from l2lgd.config.overrides import HYDRA_FLAGS, ordered
 from l2lgd.errors import CheckpointError, ConfigError, UserError
-from l2lgd.evaluation.tuned_rates import TunedRates
+from l2lgd.evaluation.tuned_rates import TunedRates, file_name
 from l2lgd.figures.base import Table
 from l2lgd.results import losses
 from l2lgd.runs.sweeps import Sweep
@@ -129,7 +129,7 @@ def test_any_json_in_the_place_of_a_tuned_rate_is_passed_over(
 ) -> None:
     key = {"task_name": "a", "optimizer_name": "b"}
     rates = TunedRates(tmp_path / "none", tmp_path)
-    (tmp_path / rates._file_name(key)).write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / file_name(key)).write_text(json.dumps(content), encoding="utf-8")
     assert rates.find(key) is None
 
 

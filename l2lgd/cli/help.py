@@ -22,7 +22,8 @@ MEANINGS = {  # of the groups
     "unroll": "how trajectories are cut into unrolls",
     "logger": "what records the metrics",
     "search": "what is searched",
-    "scale": "how many functions figures are of",
+    "scale": "how much is evaluated",
+    "suite": "the tasks of a benchmark",
     "experiment": "a complete run by name",
 }
 EVERYDAY = {  # what help shows first
@@ -35,6 +36,8 @@ EVERYDAY = {  # what help shows first
     "stylize": """content style output size num_steps checkpoint beside learning_rate
         seed device threads""",
     "check": """task opt estimator unroll task.augment.levels data_dir allow_targets threads""",
+    "benchmark": """optimizers tasks suite scale seeds reference trials workers
+        results_dir seed device data_dir""",
     "figures": """figure scale figures.style figures.overlay of reuse workers vgg
         seed device data_dir""",
 }
@@ -44,6 +47,7 @@ EXAMPLES = {
     "tune": "task=mnist baselines=[adam,sgd]",
     "stylize": WORDS["stylize"],
     "check": "--config-dir conf allow_targets=[mine] task=bowls opt=gru",
+    "benchmark": "scale=small optimizers=[mnist-lstm,untuned_adam]",
     "figures": "figure=4",
 }
 ENDING = """Lists are written without blanks: baselines=[adam,sgd]. hydra.run.dir=FOLDER chooses the
@@ -157,7 +161,7 @@ def shown(value: str, by_task: bool = False) -> str:
     variable = re.fullmatch(r"\$\{oc\.env:(\w+),\"?([^\"]*)\"?\}", value)
     if variable:
         return f"${variable[1]} or {variable[2]}"
-    plain = re.sub(r"\$\{(\w+)\}", r"\1", value)  # of another option
+    plain = re.sub(r"\$\{([\w.]+)\}", r"\1", value)  # of another option
     if plain.startswith("["):
         plain = plain.replace(", ", ",")  # as it is typed
     return f"{plain}, or the task's" if by_task else plain

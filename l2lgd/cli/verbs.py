@@ -3,6 +3,7 @@
 VERBS = {
     "meta-train": "meta-train a learned optimizer on a task",
     "evaluate": "compare a trained optimizer with tuned hand-designed ones",
+    "benchmark": "compare optimizers over tasks that none was trained for",
     "tune": "search learning rates, or what else search= names",
     "check": "find what is wrong with a task or an optimizer of your own",
     "figures": "draw the figures of the paper, evaluating what is missing",

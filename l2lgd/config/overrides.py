@@ -34,7 +34,7 @@ LONG_FLAGS = {
     "-cp": "--config-path",
     "-cn": "--config-name",
 }
-GROUPS = ("task", "opt", "estimator", "unroll", "logger", "search", "scale", "experiment")
+GROUPS = ("task", "opt", "estimator", "unroll", "logger", "search", "scale", "suite", "experiment")
 NO_NAME = r"([-+.\de]+|[-+]?inf|(?i:true|false|nan))"  # Hydra reads it as a number or truth value
 PLAIN = r"[A-Za-z0-9_/.+@%-]+"  # needs no quotes
 CFG_KINDS = ("job", "hydra", "all")

@@ -1,8 +1,11 @@
 """Which packages the classes of a config are from, and in which versions; nothing is imported."""
 
 import functools
+import hashlib
+import importlib.util
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
 from typing import Any
 
 from l2lgd.config.old_names import TARGETS
@@ -29,6 +32,27 @@ def targets_of(node: Any) -> list[str]:
         level = [value for part in nodes for value in part.values()]
         level += [value for part in level if isinstance(part, list) for value in part]
     return found
+
+
+def sources_of(node: Any) -> dict[str, str]:
+    """A hash of the source of each module outside l2lgd that a ``_target_`` of a node is in.
+
+    What those modules import is not looked at. A module without a source file has the hash "".
+    """
+    modules = {target.rpartition(".")[0] for target in targets_of(node)}
+    return {
+        module: _hash_of(module)
+        for module in sorted(modules)
+        if module and module.partition(".")[0] != "l2lgd"
+    }
+
+
+def _hash_of(module: str) -> str:
+    try:
+        found = importlib.util.find_spec(module)
+        return hashlib.sha256(Path(str(found and found.origin)).read_bytes()).hexdigest()[:16]
+    except (ImportError, ValueError, OSError):
+        return ""
 
 
 @functools.cache

@@ -66,6 +66,7 @@ class Evaluate(Verb):
     tuned_dir: str
     tune_functions: int
     tune_seed: int
+    tune_trials: int
     reuse: list[str]
     weights_dir: str | None
 
@@ -123,9 +124,11 @@ class FunctionCounts:
 
 @dataclasses.dataclass
 class Scale:
-    """How large the evaluations of figures are."""
+    """How much is evaluated: for figures, and in a benchmark."""
 
     functions: FunctionCounts
+    seeds: int
+    tasks: list[str] | None
 
 
 @dataclasses.dataclass
@@ -153,6 +156,53 @@ class Figures:
     vgg: str
     reuse: list[str]
     of: list[str]
+
+
+@dataclasses.dataclass
+class SuiteTask:
+    """A task of a benchmark.
+
+    Args:
+        options: of ``evaluate``, as they are typed.
+        num_steps: T.
+        title: in tables and pictures.
+        axis: what is varied, in a suite that varies something.
+        factor: of what is varied, to where optimizers were trained.
+    """
+
+    options: list[str]
+    num_steps: int
+    title: str
+    axis: str | None = None
+    factor: float | None = None
+
+
+@dataclasses.dataclass
+class Suite:
+    """The tasks of a benchmark, by name."""
+
+    tasks: dict[str, SuiteTask]
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """``l2lgd benchmark``."""
+
+    suite: Suite
+    scale: Scale
+    optimizers: list[str]
+    tasks: list[str] | None
+    seeds: int
+    reference: str
+    trials: int
+    tune_functions: int
+    workers: int | None
+    seed: int
+    device: str
+    data_dir: str
+    tuned_dir: str
+    results_dir: str
+    allow_targets: list[str]
 
 
 @dataclasses.dataclass
@@ -225,6 +275,7 @@ SCHEMAS: dict[str, type] = {
     "stylize": Stylize,
     "check": Check,
     "figures": Figures,
+    "benchmark": Benchmark,
 }
 
 

@@ -47,9 +47,13 @@ def choices_of(group: str) -> list[str]:
     return loader.get_group_options(group, config_name=job.config_name, overrides=_searchpath())
 
 
-def composed_with(*overrides: str) -> dict[str, Any]:
-    """The config of the verb that runs, with other words; interpolations resolved."""
-    composed = compose(HydraConfig.get().job.config_name, overrides=[*overrides, *_searchpath()])
+def composed_with(*overrides: str, verb: str | None = None) -> dict[str, Any]:
+    """The config of the verb that runs, or another one, with other words.
+
+    Interpolations are resolved.
+    """
+    name = verb or HydraConfig.get().job.config_name
+    composed = compose(name, overrides=[*overrides, *_searchpath()])
     found: Any = OmegaConf.to_container(composed, resolve=True)
     return dict(found)
 

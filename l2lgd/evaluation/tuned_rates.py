@@ -26,16 +26,10 @@ class TunedRates:
     def __init__(self, shipped: Path, own: Path) -> None:
         self._shipped, self._own = shipped, own
 
-    @staticmethod
-    def _file_name(key: Mapping[str, Any]) -> str:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        name = f"{key['task_name']}-{key['optimizer_name']}-{digest[:12]}.json"
-        return name.replace("/", "-").replace("\\", "-")  # those of one's own may be in folders
-
     def find(self, key: Mapping[str, Any]) -> Search | None:
         """The stored search of a key."""
         for folder in (self._own, self._shipped):
-            path = folder / self._file_name(key)
+            path = folder / file_name(key)
             try:
                 stored = parsed(path.read_text(encoding="utf-8"))
                 trials = [
@@ -69,10 +63,17 @@ class TunedRates:
             "search": [[rate, f if math.isfinite(f) else None] for rate, f in search.trials],
             "key": dict(key),
         }
-        path = self._own / self._file_name(key)
+        path = self._own / file_name(key)
         try:
             write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
         except UserError as error:
             log.warning("the tuned learning rate is not kept for next time: %s", error)
             return None
         return path
+
+
+def file_name(key: Mapping[str, Any]) -> str:
+    """Where what belongs to a key is kept, in whatever folder."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    name = f"{key['task_name']}-{key['optimizer_name']}-{digest[:12]}.json"
+    return name.replace("/", "-").replace("\\", "-")  # those of one's own may be in folders

@@ -7,11 +7,7 @@ with the optimizers that it had finished.
 import hashlib
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -26,10 +22,9 @@ from l2lgd.figures.schedule import Schedule, about, expected_seconds
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.losses import FILE, read
 from l2lgd.results.summary import versions
+from l2lgd.runs.children import Children
 from l2lgd.storage.files import write_atomically
 from l2lgd.storage.nesting import parsed
-from l2lgd.storage.paths import as_typed
-from l2lgd.system import launch
 from l2lgd.tracking.console import Bars, can_draw
 
 log = logging.getLogger(__name__)
@@ -108,8 +103,7 @@ class Evaluations:
             for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))
             if path.is_file()
         )
-        self._processes: set[subprocess.Popen[str]] = set()
-        self._stopped = threading.Event()
+        self._children = Children()
 
     def make(self, wanted: Iterable[Evaluation]) -> dict[str, Evaluated | UserError]:
         """By name, each of them, or why it could not be made."""
@@ -139,7 +133,7 @@ class Evaluations:
                 bar.update(0, schedule.done(), len(missing), note=note)
 
         def made(one: Evaluation) -> UserError | None:
-            if self._stopped.is_set():
+            if self._children.stopped:
                 return UserError("interrupted")
             schedule.begin(one.name)
             log.info("%s: being evaluated", one.name)
@@ -162,18 +156,12 @@ class Evaluations:
                         failed[name] = error
                         log.warning("%s: %s", name, error)
             except BaseException:
-                self._stop()
+                self._children.stop()
                 raise
             finally:
                 if bar is not None:
                     bar.stop()
         return failed
-
-    def _stop(self) -> None:
-        """End what runs, begin nothing more."""
-        self._stopped.set()
-        for process in list(self._processes):
-            process.terminate()
 
     def stamp(self, evaluation: Evaluation) -> dict[str, Any]:
         """What it depends on, and which optimizers it has."""
@@ -228,28 +216,7 @@ class Evaluations:
         options = [*self.plan.options_of(evaluation), baselines, option("hydra.run.dir", folder)]
         if earlier:
             options.append(f"reuse=[{','.join(quoted(path) for path in earlier)}]")
-        command = [sys.executable, "-m", "l2lgd", "evaluate", *options]
-        # HYDRA_FULL_ERROR, which this process has set for itself, asks for tracebacks.
-        inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-        with (
-            launch.tied() as (tie, descriptors),
-            subprocess.Popen(
-                command,
-                cwd=as_typed("."),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=inherited | tie | {"OMP_WAIT_POLICY": "passive"},  # not to wait for each other
-                pass_fds=descriptors,
-            ) as process,
-        ):
-            self._processes.add(process)
-            _, errors = process.communicate()
-            self._processes.discard(process)
-        if process.returncode == 0:
-            return None
-        said = errors.strip().splitlines() or [f"exit status {process.returncode}"]
-        return UserError(said[-1].removeprefix("l2lgd: "))
+        return self._children.run(["evaluate", *options])
 
 
 def united(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

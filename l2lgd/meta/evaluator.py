@@ -1,13 +1,15 @@
 """Evaluation: the losses of any optimizer on functions that a task draws."""
 
+from torch import Tensor
+
 from l2lgd.meta.graphed import step_of
-from l2lgd.meta.rollout import start
+from l2lgd.meta.rollout import Position, reported_loss, start
 from l2lgd.optimizers.base import Optimizer
 from l2lgd.results.curves import Curves
 from l2lgd.seeding import generator
 from l2lgd.system import signals
 from l2lgd.system.ranks import Ranks
-from l2lgd.tasks.base import Split, Task
+from l2lgd.tasks.base import Optimizee, Split, Task
 from l2lgd.tracking.tracker import Tracker
 
 AHEAD = 100  # steps whose minibatches are drawn at once
@@ -34,20 +36,25 @@ class Evaluator:
         """
         optimizee = self.task.sample(split, num_functions, generator(self.seed, "evaluate", split))
         own = optimizee.select(self.ranks.share(num_functions))
+        losses, _ = self.path(optimizer, own, num_steps)
+        everyones = self.ranks.columns(losses, num_functions)
+        return Curves(everyones, optimizee.stochastic)
+
+    def path(self, optimizer: Optimizer, own: Optimizee, num_steps: int) -> tuple[Tensor, Position]:
+        """Losses f(θ_0) … f(θ_T) (T + 1, F) of F functions, and where they end."""
         at = start(optimizer, own, horizon=num_steps)
         following = step_of(at)
         # In one piece: many small tensors between large ones keep freed memory from being used.
         losses = at.loss.new_empty(num_steps + 1, len(at.loss))
-        losses[0] = at.loss
+        losses[0] = reported_loss(at)
         for step in range(1, num_steps + 1):
             signals.check()
             if step % AHEAD == 1:
                 own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
             at = following(at)
-            losses[step] = at.loss
+            losses[step] = reported_loss(at)
             self.tracker.steps(step, num_steps)
-        everyones = self.ranks.columns(losses, num_functions)
-        return Curves(everyones, optimizee.stochastic)
+        return losses, at
 
     def final_losses(
         self, optimizer: Optimizer, num_functions: int, num_steps: int

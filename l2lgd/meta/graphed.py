@@ -51,9 +51,11 @@ def obstacle(at: Position) -> str | None:
     """Why the steps of a trajectory cannot be a graph; None where they can."""
     device = at.parameters.device
     if not at.optimizer.differentiable:
-        return f"{type(at.optimizer).__name__} does not run on the GPU"
+        return f"{type(at.optimizer).__name__} keeps more than tensors in its state"
     if at.optimizee.inputs(at.step + 1) is None:
         return f"{type(at.optimizee).__name__} does not say what its steps depend on"
+    if "evaluate" in at.optimizer.observes:
+        return f"{type(at.optimizer).__name__} asks for the functions elsewhere within a step"
     if "horizon" in at.optimizer.observes or has_counts(at.states):  # constants of a graph
         return f"{type(at.optimizer).__name__} observes the horizon, or counts in its state"
     if not all(part.device == device for part in tensors_of(at.states)):

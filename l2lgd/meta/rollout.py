@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from l2lgd.meta.elsewhere import Elsewhere
 from l2lgd.optimizers.base import (
     BLOCK_SIZE,
     Optimizer,
@@ -34,13 +35,15 @@ class Position:
     gradient: Tensor  # ∇_t (B, n)
     horizon: int | Tensor | None = None  # T, where it is known; (B,) where functions differ
     begun: Tensor | None = None  # the step at which each function began (B,), if not all at 0
+    elsewhere: Elsewhere | None = None  # where the optimizer asks for the functions elsewhere
 
     def seen(self) -> Observation | None:
         """What the optimizer sees besides the gradient; None where it wants nothing of it."""
         if not self.optimizer.observes:
             return None
         step = self.step if self.begun is None else self.step - self.begun
-        return Observation(self.parameters, self.loss, step, self.horizon)
+        evaluate = None if self.elsewhere is None else self.elsewhere.at(self.step)
+        return Observation(self.parameters, self.loss, step, self.horizon, evaluate)
 
 
 Step = Callable[[Position], Position]
@@ -94,7 +97,42 @@ def start(
     blocks = optimizer.blocks(num_functions, n, block_size)
     states = [optimizer.initial_state(parameters[block]) for block in blocks]
     loss, gradient = optimizee.loss_and_gradient(parameters, 0)
-    return Position(optimizee, optimizer, blocks, parameters, states, 0, loss, gradient, horizon)
+    elsewhere = Elsewhere(optimizee) if "evaluate" in optimizer.observes else None
+    return Position(
+        optimizee,
+        optimizer,
+        blocks,
+        parameters,
+        states,
+        0,
+        loss,
+        gradient,
+        horizon,
+        elsewhere=elsewhere,
+    )
+
+
+@torch.no_grad()
+def reported_parameters(at: Position) -> Tensor:
+    """What an optimizer would hand its user (B, n): θ_t, for most, or an average for some."""
+    parts = [at.parameters[block] for block in at.blocks]
+    pairs = zip(parts, at.states, strict=True)
+    reported = [at.optimizer.evaluated(part, state) for part, state in pairs]
+    if all(found is part for found, part in zip(reported, parts, strict=True)):
+        return at.parameters
+    whole = torch.empty_like(at.parameters)
+    for block, found in zip(at.blocks, reported, strict=True):
+        whole[block] = found
+    return whole
+
+
+@torch.no_grad()
+def reported_loss(at: Position) -> Tensor:
+    """The losses (B,) of those parameters, on the minibatch of step t."""
+    parameters = reported_parameters(at)
+    if parameters is at.parameters:
+        return at.loss
+    return at.optimizee.loss(parameters, at.step)
 
 
 @torch.no_grad()

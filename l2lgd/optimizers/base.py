@@ -107,6 +107,21 @@ class Optimizer(ABC, Generic[StateT]):
             kept.copy_(new)
         return update
 
+    def evaluated(self, parameters: Tensor, state: StateT) -> Tensor:
+        """Where the loss is reported, and what a user would keep of θ_t: θ_t itself, by default.
+
+        An optimizer that averages, as Schedule-Free does, asks for gradients in one place and
+        answers with another. Gradients, and the loss that goes with them, stay those of θ_t.
+
+        Args:
+            parameters: θ_t (B, n).
+            state: h_t.
+
+        Returns:
+            Parameters (B, n), or ``parameters`` itself, which costs nothing.
+        """
+        return parameters
+
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         """The optimizer for coordinates that are parameter tensors of these names and shapes.
 

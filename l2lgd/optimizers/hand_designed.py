@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2lgd.errors import ConfigError
+from l2lgd.errors import ConfigError, one_line
 from l2lgd.optimizers.base import Cotangents, TunedOptimizer
+from l2lgd.optimizers.library import LibraryOptimizer
 from l2lgd.optimizers.observation import Observation
 
 
@@ -26,6 +27,7 @@ class HandDesigned(TunedOptimizer[TorchState]):
 
     Args:
         algorithm: a class of ``torch.optim``; elementwise, as all B functions share a tensor.
+            :class:`~l2lgd.optimizers.library.LibraryOptimizer` takes the others, too.
         learning_rate: None until it is tuned.
         arguments: further arguments of that class.
 
@@ -53,12 +55,24 @@ class HandDesigned(TunedOptimizer[TorchState]):
             raise
         # Each class has its own ways of refusing arguments, shapes or a step without a closure.
         except Exception as error:
-            raise ConfigError(f"algorithm={algorithm}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"algorithm={algorithm}: {self._refused(error)}") from error
         if not torch.equal(whole[:1, :1], apart):
             raise ConfigError(
                 f"algorithm={algorithm}: coordinates are not treated apart, so functions that are "
-                "stacked would influence each other"
+                f"stacked would influence each other; take opt=torch opt.algorithm={algorithm}"
             )
+
+    def _refused(self, error: Exception) -> str:
+        """Why a class does not run, and what it runs with where that is so."""
+        name = self.algorithm.__name__
+        try:
+            LibraryOptimizer(name, arguments=self.arguments)
+        except ConfigError:
+            return one_line(error)
+        return (
+            "it does not treat every coordinate alike and apart by its gradient, as is needed "
+            f"here; take opt=torch opt.algorithm={name}, which runs it"
+        )
 
     @property
     def coordinatewise(self) -> bool:

@@ -1,10 +1,14 @@
 """What a rule may see besides the gradient."""
 
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
+
+# (parameters (b, n), rows) → losses (b,) and gradients (b, n) there, of those b of the B functions.
+Evaluate: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
 
 class Observation(NamedTuple):
@@ -14,6 +18,8 @@ class Observation(NamedTuple):
     loss: Tensor  # f(θ_t) (B,), on the minibatch of the gradient
     step: int | Tensor  # t, from 0 on; a tensor () in a CUDA graph, (B,) where functions differ
     horizon: int | Tensor | None = None  # T, where it is known; a tensor as t
+    evaluate: Evaluate | None = None  # the functions elsewhere, on the minibatch of the gradient;
+    # costs what a step does, and is there only where an optimizer observes it
 
     @property
     def number(self) -> Tensor:
@@ -33,7 +39,21 @@ class Observation(NamedTuple):
             self.loss[rows],
             step[rows] if _one_each(step) else step,
             horizon[rows] if _one_each(horizon) else horizon,
+            self.evaluate and self._evaluate_part(self.evaluate, rows, columns),
         )
+
+    def _evaluate_part(self, evaluate: Evaluate, rows: slice, columns: Any) -> Evaluate:
+        """The functions ``rows`` as those of the coordinates ``columns``; others stay at θ_t."""
+
+        def part(parameters: Tensor, inner: slice) -> tuple[Tensor, Tensor]:
+            chosen = range(len(self.parameters))[rows][inner]
+            outer = slice(chosen.start, chosen.stop, chosen.step)
+            whole = self.parameters[outer].detach().clone()
+            whole[:, columns] = parameters
+            loss, gradient = evaluate(whole, outer)
+            return loss, gradient[:, columns]
+
+        return part
 
     def _number(self, number: int | Tensor) -> Tensor:
         if not isinstance(number, Tensor):

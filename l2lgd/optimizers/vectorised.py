@@ -51,6 +51,11 @@ class Vectorised(Optimizer[StateT]):
         keys = [f"rule.{names[id(weight)]}" for weight in rule.phi()]
         self._rule, self._phi = rule, dict(zip(keys, phi, strict=True))
         self.observes = known_fields(type(rule).__name__, rule.observes)
+        if "evaluate" in self.observes:
+            raise ConfigError(
+                f"{type(rule).__name__} observes evaluate, which particles cannot have: their "
+                "steps are vectorised; take estimator=replay"
+            )
 
     def named(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
         return self

@@ -22,8 +22,11 @@ def seen(
         loss: None where nobody has told it.
 
     Raises:
-        ConfigError: the loss is observed, and there is none, or it is not one number.
+        ConfigError: the loss is observed, and there is none, or it is not one number; or
+            functions are, elsewhere.
     """
+    if "evaluate" in observes:
+        raise ConfigError(f"weights {key} evaluate functions within a step: PyTorch has no way to")
     if loss is None and "loss" in observes:
         raise ConfigError(f"weights {key} observe the loss: call step(loss=loss)")
     number = _one_number(0.0 if loss is None else loss, theta)

@@ -19,6 +19,7 @@ REACHED = {  # what a job of a verb returns
     "stylize": "final loss",
     "check": "failed",
     "figures": "not drawn",
+    "benchmark": "median loss ratio",
 }
 
 

@@ -64,6 +64,21 @@ class Run:
             ConfigError: an option is unknown, of the wrong type or out of range.
             DataUnavailable: the task's data cannot be had.
         """
+        hydra = HydraConfig.get().runtime
+        choices = hydra.choices
+        return cls.of(config, verb, Path(hydra.output_dir), choices["task"], choices["opt"], dtype)
+
+    @classmethod
+    def of(
+        cls,
+        config: DictConfig,
+        verb: str,
+        folder: Path,
+        task_name: str,
+        opt_name: str,
+        dtype: torch.dtype = torch.float32,
+    ) -> "Run":
+        """The same of a config that need not be the command line's, in a folder of its own."""
         signals.check()
         options = validated(config, verb)
         plain = upgraded(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
@@ -82,11 +97,7 @@ class Run:
         try:
             checked(task.data_description())
         except ConfigError as error:
-            raise ConfigError(
-                f"task={HydraConfig.get().runtime.choices['task']}: {error}"
-            ) from error
-        hydra = HydraConfig.get().runtime
-        folder, choices = Path(hydra.output_dir), hydra.choices
+            raise ConfigError(f"task={task_name}: {error}") from error
         if launch.rank() == 0:
             locks.hold(folder)
         return cls(
@@ -95,8 +106,8 @@ class Run:
             plain,
             options,
             task,
-            choices["task"],
-            choices["opt"],
+            task_name,
+            opt_name,
             device,
             threads,
         )
@@ -177,7 +188,7 @@ class Run:
     def command(self) -> str:
         """The command line that gives this run, with or without a break."""
         given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-        return shlex.join([*launch.program(), self.verb, *_own_configs(where_typed()), *given])
+        return shlex.join([*launch.program(), self.verb, *own_configs(where_typed()), *given])
 
     def typed_in(self) -> str:
         """The folder that its relative paths are of, as seen from the run folder."""
@@ -191,7 +202,7 @@ class Run:
         words += [f"allow_targets=[{allowed}]"] if allowed else []
         words += options_of_evaluation(self.config, choices)
         here = Path(HydraConfig.get().runtime.cwd)
-        return shlex.join(["l2lgd", "evaluate", *_own_configs(here), *choices, *words])
+        return shlex.join(["l2lgd", "evaluate", *own_configs(here), *choices, *words])
 
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint says about where it comes from."""
@@ -276,7 +287,7 @@ def _of_split(data: Mapping[str, Any] | None, split: str) -> dict[str, Any] | No
     return found
 
 
-def _own_configs(here: Path) -> list[str]:
+def own_configs(here: Path) -> list[str]:
     """The words of a command line, typed in that folder, that say where else configs are."""
     hydra = HydraConfig.get()
     sources = hydra.runtime.config_sources

@@ -92,6 +92,10 @@ class Rescaled(Optimizee):
     def select(self, rows: slice) -> Self:
         return type(self)(self.function.select(rows), self.scale[rows])
 
+    def of(self, function: Optimizee | None) -> "Rescaled | None":
+        """Another function with the same scale; None of none."""
+        return None if function is None else Rescaled(function, self.scale)
+
     def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> Self:
         together = join([part.function for part in parts], begun)
         return type(self)(together, torch.cat([part.scale for part in parts]))
@@ -137,6 +141,17 @@ class Augmented(Task):
             return functions
         each = [self._scale(functions, generator) for _ in range(num_functions)]
         return Rescaled(functions, torch.stack(each).to(functions.initial_parameters))
+
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Optimizee | None:
+        if isinstance(functions, Rescaled):
+            return functions.of(self.held_out(functions.function, split, generator))
+        for task in (self.task, *self.variants):
+            found = task.held_out(functions, split, generator)
+            if found is not None:
+                return found
+        return None
 
     def parts(self) -> Mapping[str, TaskPart]:
         return self._parts or super().parts()

@@ -106,7 +106,7 @@ class AutoencoderTask(ReconstructionTask):
         data: which images, and where they come from.
         hidden_layers: units of the encoder's; the decoder has the same in reverse.
         code: numbers between encoder and decoder.
-        activation: ``sigmoid``, ``relu`` or ``tanh``.
+        activation: ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         loss: ``mse`` of pixels from 0 to 1, or ``binary_cross_entropy``.
         batch_size: images in a minibatch; None for all images at every step.
     """
@@ -138,7 +138,7 @@ class VariationalAutoencoderTask(ReconstructionTask):
         data: which images, and where they come from.
         hidden_layers: units of the encoder's; the decoder has the same in reverse.
         code: numbers of the code, each with a mean and a variance.
-        activation: ``sigmoid``, ``relu`` or ``tanh``.
+        activation: ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         batch_size: images in a minibatch; None for all images at every step.
     """
 

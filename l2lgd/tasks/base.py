@@ -171,6 +171,28 @@ class Task(ABC):
             B stacked functions on ``self.device``, of type ``self.dtype``.
         """
 
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Optimizee | None:
+        """The same functions on the examples of another split.
+
+        What was trained on one split's examples is judged by another's. The functions keep their
+        parameter tensors and all that is theirs alone, such as the entries of a matrix; the
+        minibatches are as large as in training, so that batch normalisation is the same, or all
+        examples where a step has all. By default None: the functions are not made of examples.
+
+        Args:
+            functions: B of them, that this task has sampled, of any split, or ``select`` has.
+            split: whose examples they are given; that of the functions gives other minibatches of
+                the same examples.
+            generator: on the CPU, the only source of randomness.
+
+        Returns:
+            B stacked functions, whose steps are minibatches of ``split``; None where there are
+            none, or the functions are not this task's.
+        """
+        return None
+
     def data_description(self) -> dict[str, object] | None:
         """Name, source and size of the data in use, or None for a task without data.
 

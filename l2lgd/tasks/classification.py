@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from l2lgd.data.sources import DataConfig
 from l2lgd.errors import ConfigError
@@ -14,6 +15,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "tanh": torch.tanh,
+    "gelu": functional.gelu,
 }
 
 
@@ -45,7 +47,7 @@ class ClassificationTask(ImageTask):
     Args:
         data: which data set, and where it comes from.
         hidden_layers: units of each hidden layer.
-        activation: ``sigmoid``, ``relu`` or ``tanh``.
+        activation: ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         batch_size: images in a minibatch.
         initial_std: standard deviation of all initial weights and biases.
         labels: the classes in use, counted from 0; None for all.

@@ -155,18 +155,40 @@ class ImageTask(Task):
         network = self.network(tuple(images.pixels.shape[1:]), images.num_classes, generator)
         n = sum(torch.Size(shape).numel() for shape in network.shapes.values())
         initial = self.initial_std * torch.randn(num_functions, n, generator=generator)
-        minibatches = Minibatches(
+        minibatches = self._minibatches(images, split, num_functions, self.examples, generator)
+        return Classifiers(images, network, minibatches, initial.to(self.device, self.dtype))
+
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Optimizee | None:
+        if not isinstance(functions, Classifiers):
+            return None
+        if all(functions.images is not part for part in self.images.parts.values()):
+            return None  # they have labels of their own
+        images, initial = self.images[split], functions.initial_parameters
+        minibatches = self._minibatches(images, split, len(initial), None, generator)
+        return Classifiers(images, functions.network, minibatches, initial)
+
+    def data_description(self) -> dict[str, object]:
+        return self.images.description
+
+    def _minibatches(
+        self,
+        images: Images,
+        split: Split,
+        num_functions: int,
+        examples: int | None,
+        generator: torch.Generator,
+    ) -> Minibatches:
+        """Streams of these images, of which each function has so many."""
+        return Minibatches(
             len(images.labels),
             self.batch_size,
             derive_seed(int(torch.randint(2**62, (), generator=generator)), split),
             num_functions,
-            examples=self.examples,
+            examples=examples,
             device=images.labels.device,
         )
-        return Classifiers(images, network, minibatches, initial.to(self.device, self.dtype))
-
-    def data_description(self) -> dict[str, object]:
-        return self.images.description
 
 
 def _draw_labels(num_classes: int, counts: list[int], generator: torch.Generator) -> list[int]:

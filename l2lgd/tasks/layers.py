@@ -65,12 +65,20 @@ class TransformerBlock(nn.Module):
         return found
 
 
-def perceptron(widths: Sequence[int], activation: str) -> nn.Sequential:
-    """Fully connected layers, with activations between them; of two widths, a linear map."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), Activation(activation)]
-    return nn.Sequential(*layers[:-1])
+def perceptron(widths: Sequence[int], activation: str, layer_norm: bool = False) -> nn.Sequential:
+    """Fully connected layers, with activations between them; of two widths, a linear map.
+
+    Args:
+        widths: of the inputs, of hidden layers, and of the outputs.
+        activation: one of ``ACTIVATIONS``.
+        layer_norm: normalise hidden layers before the activation.
+    """
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for inputs, outputs in itertools.pairwise(widths[1:]):
+        if layer_norm:
+            layers.append(nn.LayerNorm(inputs))
+        layers += [Activation(activation), nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
 
 
 def known_activation(name: str) -> str:

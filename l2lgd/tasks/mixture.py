@@ -71,7 +71,7 @@ class PerceptronMixture(ImageTask):
 
     Args:
         data: which data set, and where it comes from.
-        activations: each network has one of these, ``sigmoid``, ``relu`` or ``tanh``.
+        activations: each network has one of these, ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         depths: and one of these numbers of hidden layers.
         widths: and in all of them as many units, from the first to the second, log-uniform.
         rescaling: functions to meta-train on have their coordinates divided by c, log c uniform in
@@ -125,6 +125,18 @@ class PerceptronMixture(ImageTask):
         if split == "train" and self.rescaling:
             functions = [self._rescaled(function, generator) for function in functions]
         return Padded(functions, max(f.initial_parameters.shape[1] for f in functions))
+
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Optimizee | None:
+        if isinstance(functions, Rescaled):
+            return functions.of(self.held_out(functions.function, split, generator))
+        if not isinstance(functions, Padded):
+            return super().held_out(functions, split, generator)
+        each = [self.held_out(function, split, generator) for function in functions.functions]
+        known = [function for function in each if function is not None]
+        n = functions.initial_parameters.shape[1]
+        return Padded(known, n) if len(known) == len(each) else None
 
     def _rescaled(self, function: Optimizee, generator: torch.Generator) -> Rescaled:
         share = torch.rand(function.initial_parameters.shape, generator=generator)

@@ -135,6 +135,11 @@ class Modules(Optimizee):
         initial = torch.cat([part.initial_parameters for part in parts])
         return self._with(streams, constants, initial)
 
+    def on_examples(self, sources: Sequence[Source]) -> "Modules":
+        """The same functions with other sources of minibatches."""
+        fixed = (self.constants, self.initial_parameters, self.stochastic, self.at_once)
+        return Modules(self.network, sources, *fixed)
+
     def _with(
         self, streams: Sequence[Streams], constants: Mapping[str, Tensor], initial: Tensor
     ) -> Self:
@@ -219,13 +224,8 @@ class ModuleTask(Task):
     def sample(self, split: Split, num_functions: int, generator: torch.Generator) -> Modules:
         modules = [self._built(_seed(generator)) for _ in range(num_functions)]
         initial = torch.cat([self.network.flat(module) for module in modules])
-        examples, seed = self._examples[split], derive_seed(_seed(generator), split)
-        sources = [Source(examples, self._minibatches(len(examples[0]), num_functions, seed))]
-        if self.noise:
-            own = derive_seed(seed, "noise")
-            size = self.batch_size or len(examples[0])
-            streams = Minibatches(NOISE_ROWS, size, own, num_functions, device=self.device)
-            sources.append(Source(self._noise, streams))
+        seed = derive_seed(_seed(generator), split)
+        sources = self._sources(self._examples[split], num_functions, seed)
         constants = _stacked([constants_of(module) for module in modules])
         return Modules(
             self.network,
@@ -235,6 +235,16 @@ class ModuleTask(Task):
             self.batch_size is not None or self.noise > 0,
             self._at_once,
         )
+
+    def held_out(
+        self, functions: Optimizee, split: Split, generator: torch.Generator
+    ) -> Modules | None:
+        if not isinstance(functions, Modules) or functions.network is not self.network:
+            return None
+        seed = derive_seed(_seed(generator), split)
+        count = len(functions.initial_parameters)
+        sources = self._sources(self._others(functions, split), count, seed)
+        return functions.on_examples(sources)
 
     def data_description(self) -> dict[str, object] | None:
         return self._description
@@ -275,6 +285,20 @@ class ModuleTask(Task):
             split: tuple(tensor.to(self.device) for tensor in part) for split, part in parts.items()
         }
         return moved, {"name": name, "source": "dataset", "num_examples": counts(parts)}
+
+    def _others(self, functions: Modules, split: Split) -> Examples:
+        """What functions are given in place of their own examples."""
+        return self._examples[split]
+
+    def _sources(self, examples: Examples, num_functions: int, seed: int) -> list[Source]:
+        """Minibatches of these examples, and their noise."""
+        sources = [Source(examples, self._minibatches(len(examples[0]), num_functions, seed))]
+        if self.noise:
+            own = derive_seed(seed, "noise")
+            size = self.batch_size or len(examples[0])
+            streams = Minibatches(NOISE_ROWS, size, own, num_functions, device=self.device)
+            sources.append(Source(self._noise, streams))
+        return sources
 
     def _built(self, seed: int) -> nn.Module:
         """A module with the initial weights of a seed, on the CPU."""

@@ -1,9 +1,10 @@
 """Random quadratics f(θ) = ‖Wθ − y‖² (section 3.1 of the paper).
 
 The text says that W and y are i.i.d. Gaussian; the published figure agrees with the authors' code,
-which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default. A third family is
+which draws them uniformly from [0, 1). Both are here, ``uniform`` is the default. Two others are
 extensions: ``rotated`` quadratics have a given condition number and axes in random directions,
-so that no coordinate's gradient alone says where to go.
+so that no coordinate's gradient alone says where to go. Those that are ``near`` have their minimum
+at a distance of about 1, too, however flat they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,7 +52,21 @@ def rotated(
     return matrices, torch.randn(num_functions, n, generator=generator)
 
 
-DISTRIBUTIONS: dict[str, Draw] = {"uniform": uniform, "gaussian": gaussian, "rotated": rotated}
+def near(
+    num_functions: int, n: int, condition_number: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """W as of ``rotated``, and y = Wθ* with a normal minimum θ*, of a mean square norm of 1."""
+    matrices, normal = rotated(num_functions, n, condition_number, generator)
+    minima = normal.to(matrices.dtype) / n**0.5
+    return matrices, torch.bmm(matrices, minima.unsqueeze(2)).squeeze(2)
+
+
+DISTRIBUTIONS: dict[str, Draw] = {
+    "uniform": uniform,
+    "gaussian": gaussian,
+    "rotated": rotated,
+    "near": near,
+}
 
 
 class Quadratics(Optimizee):
@@ -65,13 +80,16 @@ class Quadratics(Optimizee):
         self.shapes = {"theta": (initial_parameters.shape[1],)}
 
     def loss(self, parameters: Tensor, step: int) -> Tensor:
-        residual = torch.bmm(self.matrices, parameters.unsqueeze(2)).squeeze(2) - self.targets
-        return residual.square().sum(1)
+        return self.residual(parameters).square().sum(1)
+
+    def residual(self, parameters: Tensor) -> Tensor:
+        """Wθ − y, (B, n)."""
+        return torch.bmm(self.matrices, parameters.unsqueeze(2)).squeeze(2) - self.targets
 
     def select(self, rows: slice) -> Self:
         return type(self)(self.matrices[rows], self.targets[rows], self.initial_parameters[rows])
 
-    def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> Self:
+    def joined(self, parts: Sequence[Self], begun: Sequence[int]) -> Self | None:
         each = [(p.matrices, p.targets, p.initial_parameters) for p in parts]
         return type(self)(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
 
@@ -81,8 +99,8 @@ class QuadraticTask(Task):
 
     Args:
         dimension: n, the number of coordinates of each function.
-        distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y; or
-            ``rotated``.
+        distribution: ``uniform`` on [0, 1) or ``gaussian``, for the entries of W and y;
+            ``rotated``; or ``near``, rotated with minima near the start.
         condition_number: of the Hessians where they are rotated.
         scale_spread: each function's Hessian is multiplied with a number between
             1/√scale_spread and √scale_spread, drawn log-uniformly.

@@ -17,7 +17,7 @@ class TabularTask(ModuleTask):
     Args:
         data: which table.
         hidden_layers: units of each hidden layer; none for regression.
-        activation: ``sigmoid``, ``relu`` or ``tanh``.
+        activation: ``sigmoid``, ``relu``, ``tanh`` or ``gelu``.
         batch_size: rows in a minibatch; None for all rows at every step.
     """
 

@@ -246,6 +246,36 @@ def splits_are_apart(task: Task) -> None:
             )
 
 
+def held_out_functions_are_the_same_but_for_their_examples(task: Task) -> None:
+    """``held_out``, where there is one: each function's own, stacked and apart."""
+    functions = functions_of(task)
+    theta = displaced(functions)
+    losses: dict[str, Tensor] = {}
+    for split in SPLITS:
+        others = task.held_out(functions, split, seeded())
+        if others is None:
+            return
+        if not isinstance(others, Optimizee):
+            kind = type(others).__name__
+            raise Failed(f"held_out returns {kind}, not an Optimizee or None", task.held_out)
+        if not others.initial_parameters.equal(functions.initial_parameters):
+            raise Failed("held_out has other initial_parameters", task.held_out)
+        if dict(others.shapes) != dict(functions.shapes):
+            raise Failed("held_out has other shapes", task.held_out)
+        losses[split] = others.loss(theta, 0)
+        again = task.held_out(functions, split, seeded())
+        if again is None or not again.loss(theta, 0).equal(losses[split]):
+            raise Failed(
+                "held_out gives other functions the second time; draw from generator", task.held_out
+            )
+        for row in range(B):
+            own = slice(row, row + 1)
+            if distance(others.select(own).loss(theta[own], 0), losses[split][own]) > ROUNDING:
+                raise Failed(f"function {row} of held_out is another one alone", others.select)
+    if losses["train"].equal(losses["validation"]) or losses["train"].equal(losses["test"]):
+        raise Failed("held_out must use the data of split", task.held_out)
+
+
 def minibatches_may_be_drawn_ahead(task: Task) -> None:
     """``prefetch``, ``inputs`` and ``on`` change no loss; ``joined`` puts steps right."""
     functions = functions_of(task)
@@ -286,6 +316,7 @@ TASK_CHECKS: tuple[Callable[[Task], None], ...] = (
     a_function_is_the_same_every_time,
     only_the_generator_decides,
     splits_are_apart,
+    held_out_functions_are_the_same_but_for_their_examples,
     minibatches_may_be_drawn_ahead,
     second_derivatives_exist,
 )

@@ -15,6 +15,7 @@ from l2lgd.errors import ConfigError, nearest
 from l2lgd.evaluation.baselines import needs_tuning, tuned
 from l2lgd.evaluation.keys import losses_key
 from l2lgd.evaluation.learned import given_weights, opt_config, trained
+from l2lgd.evaluation.space_tuning import SPACE, SpaceTuning
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.captions import of_curves
@@ -43,6 +44,8 @@ def evaluate(config: DictConfig) -> float:
         raise ConfigError(f"split={split}{nearest(split, SPLITS)}")
     if options.tune_functions < 1:
         raise ConfigError(f"tune_functions={options.tune_functions}: must be at least 1")
+    if options.tune_trials < 1:
+        raise ConfigError(f"tune_trials={options.tune_trials}: must be at least 1")
     names = list(dict.fromkeys([run.opt_name, *options.baselines]))
     nodes = {name: opt_config(run, name) for name in names if name != run.opt_name}
     nodes = {run.opt_name: run.config["opt"], **nodes}
@@ -64,7 +67,8 @@ def evaluate(config: DictConfig) -> float:
         for done, name in enumerate(names):
             tracker.progress(done, len(names), 0, options.num_steps, name)
             optimizer, about = ready.get(name) or _ready(run, name, nodes[name], tracker)
-            key = losses_key(run, name, nodes[name], optimizer, about["learning_rate"])
+            node = nodes[name] | about.get("settings", {})
+            key = losses_key(run, name, node, optimizer, about["learning_rate"])
             earlier = kept.find(name, key)
             if earlier is None:
                 found = evaluator.evaluate(
@@ -142,13 +146,22 @@ def _ready(
     run: Run, name: str, node: dict[str, Any], tracker: RunTracker | None = None
 ) -> tuple[Optimizer, dict[str, Any]]:
     """An optimizer fit to be evaluated, and where its weights or its learning rate come from."""
+    if needs_tuning(node) and node.get(SPACE):
+        options = run.options
+        functions, seed = options.tune_functions, options.tune_seed
+        tuning = SpaceTuning(run, name, node, options.tune_trials, functions, seed)
+        found = tuning.search(tracker)
+        settings = found.best.settings
+        told = [[trial.settings, trial.loss] for trial in found.trials]
+        about = {"learning_rate": settings["learning_rate"], "settings": settings, "trials": told}
+        return run.build_optimizer({**node, **settings}), about
     if needs_tuning(node):
         optimizer, search = tuned(run, name, node, tracker)
         return optimizer, {"learning_rate": search.best_rate, "search": search.trials}
     optimizer = run.build_optimizer(node)
     if isinstance(optimizer, LearnedRule):
-        found = trained(run, name, node, run.options.split)
-        return found.optimizer, {"learning_rate": None, "checkpoint": found.file}
+        weights = trained(run, name, node, run.options.split)
+        return weights.optimizer, {"learning_rate": None, "checkpoint": weights.file}
     return optimizer, {"learning_rate": node.get("learning_rate")}
 
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from l2lgd.config.packages import packages_of
 from l2lgd.errors import ConfigError, Diverged
@@ -15,6 +16,7 @@ from l2lgd.evaluation.baselines import search_learning_rate
 from l2lgd.evaluation.keys import tuning_key
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.rate_search import Search, grid_search, random_search
+from l2lgd.evaluation.space_tuning import SPACE, SpaceTuning
 from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.state import ancestry
@@ -35,6 +37,7 @@ class Found:
 
     search: Search
     kept: Path | None = None
+    settings: dict[str, Any] | None = None  # the best, of a space
 
 
 def _learning_rates(run: Run) -> dict[str, Found]:
@@ -65,6 +68,33 @@ def _learning_rates(run: Run) -> dict[str, Found]:
         count, steps = len(nodes), options.num_steps
         tracker.progress(count, count, steps, steps, note="")
     return searches
+
+
+def _spaces(run: Run) -> dict[str, Found]:
+    """Search of the space of each of ``baselines=``; keeps what is found."""
+    run.refuse_mixture()
+    options, found = run.options, {}
+    nodes = {name: opt_config(run, name) for name in options.baselines}
+    for name, node in nodes.items():
+        if not node.get(SPACE):
+            raise ConfigError(
+                f"baselines=[{name}]: opt={name} has no space to search; take "
+                "search=learning_rate, or an optimizer such as tuned_adam"
+            )
+    with contextlib.closing(run.tracker(("optimizers", "steps"))) as tracker:
+        for done, (name, node) in enumerate(nodes.items()):
+            tracker.progress(done, len(nodes), 0, options.num_steps, name)
+            tuning = SpaceTuning(
+                run, name, node, options.trials, options.num_functions, options.seed
+            )
+            search = tuning.search(tracker)
+            log.info("%s: best %s", name, search.best.settings)
+            trials = ((t.settings["learning_rate"], t.loss) for t in search.trials)
+            found[name] = Found(Search(tuple(sorted(trials))), settings=search.best.settings)
+            tracker.log(done, {name: search.best.loss})
+        count, steps = len(nodes), options.num_steps
+        tracker.progress(count, count, steps, steps, note="")
+    return found
 
 
 def _meta_learning_rate(run: Run) -> dict[str, Found]:
@@ -140,6 +170,7 @@ def _update_scale(run: Run) -> dict[str, Found]:
 
 SEARCHES: dict[str, Callable[[Run], dict[str, Found]]] = {  # by what is searched
     "learning_rate": _learning_rates,
+    "space": _spaces,
     "meta_learning_rate": _meta_learning_rate,
     "update_scale": _update_scale,
 }

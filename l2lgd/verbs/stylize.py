@@ -15,7 +15,7 @@ from l2lgd.errors import ConfigError, DataUnavailable, Diverged
 from l2lgd.evaluation.learned import opt_config, trained
 from l2lgd.evaluation.tuned_rates import TunedRates
 from l2lgd.meta.graphed import step_of
-from l2lgd.meta.rollout import start
+from l2lgd.meta.rollout import reported_parameters, start
 from l2lgd.optimizers.base import Optimizer, TunedOptimizer
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.results.summary import write_summary
@@ -116,5 +116,5 @@ def _paint(
         if isinstance(optimizer, TunedOptimizer):
             way_out = f"; give a learning_rate= below {optimizer.tuned_rate():.3g}"
         raise Diverged(f"{path} is not written, its optimizer diverged{way_out}")
-    write_picture(path, functions.unpack(at.parameters)["image"][0])
+    write_picture(path, functions.unpack(reported_parameters(at))["image"][0])
     return loss

@@ -38,15 +38,21 @@ def tune(config: DictConfig) -> float:
         )
     found = SEARCHES[kind](run)
     searches = {name: one.search for name, one in found.items()}
+    what = "learning_rate" if kind == "space" else kind  # that a picture shows
     results = {
-        name: {kind: s.best_rate, "validation_loss": s.best_loss, "trials": s.trials}
-        for name, s in searches.items()
+        name: {
+            what: one.search.best_rate,
+            **({"settings": one.settings} if one.settings else {}),
+            "validation_loss": one.search.best_loss,
+            "trials": one.search.trials,
+        }
+        for name, one in found.items()
     }
     summary = run.folder / "summary.json"
     found_in = run.summary("validation", search=kind, results=results)
     write_summary(summary, found_in)
     trials = {name: search.trials for name, search in searches.items()}
-    axis = kind.replace("meta_", "meta-").replace("_", " ")
+    axis = what.replace("meta_", "meta-").replace("_", " ")
     meta_trained = kind == "meta_learning_rate"
     count = run.options.validation_functions if meta_trained else run.options.num_functions
     caption = of_search(found_in, count, axis, any(clipped(trials).values()))
@@ -56,8 +62,8 @@ def tune(config: DictConfig) -> float:
     )
     for name, search in searches.items():
         log.info("%s: best %s %.4g, loss %.4g", name, axis, search.best_rate, search.best_loss)
-    what = "scaled weights" if kind == "update_scale" else axis
+    result = "scaled weights" if kind == "update_scale" else axis
     for name, one in found.items():
-        say_where((f"{name}: {what} kept in", one.kept))
+        say_where((f"{name}: {result} kept in", one.kept))
     say_where(("picture", picture), ("summary", summary), ("run folder", run.folder))
     return min(search.best_loss for search in searches.values())

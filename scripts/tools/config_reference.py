@@ -32,7 +32,8 @@ MEANINGS = {  # of the groups
     "unroll": "How meta-training cuts trajectories into unrolls, and what it minimises.",
     "logger": "What shows a run beside the files in its folder.",
     "search": "What `l2lgd tune` searches.",
-    "scale": "How many functions the evaluations of `l2lgd figures` average over.",
+    "scale": "How much `l2lgd figures` and `l2lgd benchmark` evaluate.",
+    "suite": "The tasks of `l2lgd benchmark`.",
     "experiment": "Complete runs by name: settings of several groups at once.",
     "hydra/launcher": "Where the jobs of a sweep run.",
 }

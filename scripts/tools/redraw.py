@@ -2,8 +2,9 @@
 
     python scripts/tools/redraw.py
 
-Those of ``outputs/figures`` with their captions, and ``curves.png`` of each evaluation in
-``outputs/results``. The studies have ``--redraw`` of their own; ``make redraw`` runs all.
+Those of ``outputs/figures`` with their captions, and in ``outputs/results`` ``curves.png`` of each
+evaluation, pictures and table of each benchmark. The studies have ``--redraw`` of their own;
+``make redraw`` runs all.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from l2lgd.benchmark.report import write
 from l2lgd.config.defaults import composed
 from l2lgd.config.schemas import about_task
 from l2lgd.config.titles import title_of
@@ -56,13 +58,21 @@ def redraw_evaluation(folder: Path) -> None:
     print(folder / "curves.png")
 
 
+def redraw_benchmark(folder: Path) -> None:
+    """Pictures and ``table.md`` of a benchmark, from its summary."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for path in write(folder, summary).values():
+        print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     outputs = parser.parse_args().outputs
     redraw_figures(outputs / "figures")
     for summary in sorted((outputs / "results").glob("*/summary.json")):
-        redraw_evaluation(summary.parent)
+        verb = json.loads(summary.read_text(encoding="utf-8"))["verb"]
+        (redraw_benchmark if verb == "benchmark" else redraw_evaluation)(summary.parent)
 
 
 if __name__ == "__main__":

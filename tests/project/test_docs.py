@@ -448,6 +448,10 @@ SMALL: dict[str, dict[str, str]] = {
         **{"threads": "1", "logger": "none"},
     },
     "check": {"threads": "1"},
+    "benchmark": {
+        **{"tasks": "[quadratic_ill]", "optimizers": "[untuned_adam]", "workers": "1"},
+        **{"seeds": "1", "trials": "1", "tune_functions": "1", "scale": "small"},
+    },
     "stylize": {"size": "16", "num_steps": "2", "threads": "1"},
     "figures": {f"scale.functions.{count}": "1" for count in COUNTS} | {"workers": "1"},
 }

@@ -58,7 +58,7 @@ PARTS = (
     r"## A trained optimizer in your loop",
     r"LearnedOptimizer\(",
     r"`mnist-lstm_mixture`",
-    r"\(docs/results/untrained\.md\)",
+    r"\(docs/results/benchmark\.md\)",
     r"## The paper again",
     r"^make figures\b",
     r"^make reproduce\b",

@@ -12,7 +12,12 @@ from helpers import SCRIPTS, assert_same_picture
 from l2lgd.figures.catalogue import FIGURES
 
 OUTPUTS = SCRIPTS.parent / "outputs"
-EVALUATIONS = sorted(path.parent.name for path in OUTPUTS.glob("results/*/summary.json"))
+VERBS = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8"))["verb"]
+    for path in OUTPUTS.glob("results/*/summary.json")
+}
+EVALUATIONS = sorted(name for name, verb in VERBS.items() if verb == "evaluate")
+BENCHMARKS = sorted(name for name, verb in VERBS.items() if verb == "benchmark")
 
 
 def script() -> ModuleType:
@@ -37,6 +42,18 @@ def test_an_evaluation_is_drawn_again_from_its_folder(name: str, tmp_path: Path)
     assert_same_picture(tmp_path / name / "curves.png", committed / "curves.png")
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_is_drawn_again_from_its_summary(name: str, tmp_path: Path) -> None:
+    committed = OUTPUTS / "results" / name
+    shutil.copy(committed / "summary.json", tmp_path)
+    REDRAW.redraw_benchmark(tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in committed.iterdir()}
+    for picture in committed.glob("*.png"):
+        assert_same_picture(tmp_path / picture.name, picture)
+    assert (tmp_path / "table.md").read_text("utf-8") == (committed / "table.md").read_text("utf-8")
+
+
 def test_a_figure_is_drawn_again_with_its_caption(tmp_path: Path) -> None:
     for kind in ("csv", "json"):
         shutil.copy(OUTPUTS / "figures" / f"figure_6.{kind}", tmp_path)
@@ -48,7 +65,7 @@ def test_a_figure_is_drawn_again_with_its_caption(tmp_path: Path) -> None:
 
 
 def test_every_committed_picture_is_of_one_of_the_commands() -> None:
-    studies = {"sharing", "untrained"}  # which have --redraw
+    studies = {"sharing"}  # which have --redraw
     drawn = {path.parent.name for path in OUTPUTS.glob("results/*/curves.png")}
     assert drawn == {*EVALUATIONS, *studies}
     figures = {path.stem.removeprefix("figure_") for path in OUTPUTS.glob("figures/*.png")}

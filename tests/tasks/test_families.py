@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from l2lgd.config.building import build
+from l2lgd.data.graphs import karate_club
 from l2lgd.errors import ConfigError, DataUnavailable
 from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.tasks.autoencoders import Autoencoder, VariationalAutoencoder
@@ -32,6 +33,10 @@ RATES = {  # of Adam, the best of 0.003, 0.01, 0.03 and 0.1
     "pinn": 0.01,
     "tabular_logistic": 0.03,
     "tabular_mlp": 0.01,
+    "mlp": 0.01,
+    "lenet": 0.003,
+    "matrix_factorisation": 0.1,
+    "graph": 0.1,
 }
 
 REACHED = {"lm_gru": 1.7, "lm_transformer": 1.7}  # nats per character; see lowest
@@ -109,9 +114,18 @@ def entropy(labels: Tensor) -> float:
     return torch.special.entr(shares).sum().item()
 
 
+def observed(functions: Modules) -> Tensor:
+    """Entries of matrices that functions are trained on, (B, entries)."""
+    places = functions.sources[0].tensors[0]
+    matrices, order = (functions.constants[part] for part in ("matrix", "order"))
+    return matrices.flatten(1).gather(1, order[:, places])
+
+
 def constant(name: str, functions: Modules) -> float:
     """The loss of the best module whose output is the same whatever its input."""
     *_, targets = functions.sources[0].tensors
+    if name == "matrix_factorisation":
+        return observed(functions)[0].var(correction=0).item()
     if name == "pinn":  # u = 0, so the mean of f²
         return functions.constants["amplitudes"].square().sum().item() / 2
     if name not in ("autoencoder", "vae"):
@@ -144,7 +158,7 @@ def test_adam_halves_the_loss_above_the_lowest_in_200_steps(name: str) -> None:
     assert after < constant(name, functions), said
 
 
-@pytest.mark.parametrize("name", ["lm_gru", "tabular_logistic", "pinn", "vae"])
+@pytest.mark.parametrize("name", ["lm_gru", "tabular_logistic", "pinn", "vae", "graph"])
 def test_splits_share_no_example(name: str) -> None:
     seen: dict[str, set[bytes]] = {}
     for split, tensors in made(name)._examples.items():
@@ -199,13 +213,14 @@ def test_the_noise_of_a_step_belongs_to_it() -> None:
 # Classifiers of images
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "autoencoder", "vae"])
+@pytest.mark.parametrize("name", ["resnet", "vit", "mlp", "lenet", "autoencoder", "vae"])
 def test_images_may_have_colours_and_any_size(name: str, small_data: Path) -> None:
     task: Any = build(node("evaluate", "task", f"task={name}", "task.data.name=cifar10"), "task")
     task.setup(str(small_data), CPU)
     functions = task.sample("test", 2, seeded())
     images = max(functions.minibatch(0), key=Tensor.numel)
-    assert images.shape[2:] == (3, 32, 32)
+    side = 20 if name == "lenet" else 32
+    assert images.shape[2:] == (3, side, side)
     assert functions.loss(functions.initial_parameters, 0).isfinite().all()
     assert task.data_description()["name"] == "cifar10"
 
@@ -225,6 +240,57 @@ def test_resnets_have_any_normalisation(norm: str) -> None:
     functions = task.sample("train", 2, seeded())
     loss = functions.loss(functions.initial_parameters, 0)
     assert ((loss > 0.5 * math.log(10)) & (loss < 3 * math.log(10))).all()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("hidden", [[6] * 8, [9, 7], []])
+def test_perceptrons_have_any_depth_and_pytorchs_initial_weights(
+    hidden: list[int], layer_norm: bool
+) -> None:
+    task = made("mlp", f"task.hidden_layers={hidden}", f"task.layer_norm={layer_norm}")
+    functions = task.sample("train", 2, seeded())
+    assert task.network.stacked
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip([784, *hidden], hidden, strict=False):
+        norm = [nn.LayerNorm(outputs)] if layer_norm else []
+        layers += [nn.Linear(inputs, outputs), *norm, nn.ReLU()]
+    module = nn.Sequential(*layers, nn.Linear([784, *hidden][-1], 10)).double()
+    theta = functions.initial_parameters[:1]
+    pieces = [p[0].mT if p.dim() > 2 else p[0] for p in functions.unpack(theta).values()]
+    for weight, own in zip(module.parameters(), pieces, strict=True):
+        if weight.dim() > 1:
+            assert 0.5 < own.abs().max() * weight.shape[1] ** 0.5 <= 1
+        weight.data = own
+    images, labels = functions.minibatch(0)
+    expected = functional.cross_entropy(module(images[0]), labels[0])
+    torch.testing.assert_close(functions.loss(functions.initial_parameters, 0)[0], expected)
+
+
+def test_a_million_coordinates_are_stacked() -> None:
+    functions = made("mlp", "task.hidden_layers=[1000,250]").sample("train", 2, seeded())
+    assert functions.initial_parameters.shape == (2, 1_037_760)
+    assert functions.loss_and_gradient(functions.initial_parameters, 0)[1].isfinite().all()
+
+
+def test_lenets_are_the_modules_that_torch_builds() -> None:
+    functions = drawn("lenet")
+    module = nn.Sequential(
+        *(nn.Conv2d(1, 4, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(4, 8, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)),
+    ).double()
+    network = made("lenet").network
+    own = network._in_own_order(functions.unpack(functions.initial_parameters))
+    for weight, piece in zip(module.parameters(), own.values(), strict=True):
+        weight.data = piece[0]
+    images, labels = functions.minibatch(0)
+    expected = functional.cross_entropy(module(images[0]), labels[0])
+    torch.testing.assert_close(functions.loss(functions.initial_parameters, 0)[0], expected)
+
+
+def test_images_too_small_for_a_lenet_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"nothing is left of images 12 × 12 after 2 convolutio"):
+        made("lenet", "task.data.size=12")
 
 
 # Language
@@ -340,6 +406,98 @@ def test_source_terms_belong_to_a_function_and_its_split() -> None:
     assert len(set(terms)) == 9
 
 
+# Matrices
+
+
+def test_factors_are_scored_on_entries_of_their_own_matrix() -> None:
+    functions = drawn("matrix_factorisation")
+    theta = functions.initial_parameters
+    named, loss = functions.unpack(theta), functions.loss(theta, 2)
+    (places,) = functions.minibatch(2)
+    assert places.shape == (3, 64)
+    for row in range(3):
+        own = {name: tensor[row] for name, tensor in functions.constants.items()}
+        errors = []
+        for place in places[row].tolist():
+            i, j = divmod(int(own["order"][place]), 20)
+            found = sum(named["left"][row, k, i] * named["right"][row, k, j] for k in range(3))
+            errors.append((found - own["matrix"][i, j]) ** 2)
+        torch.testing.assert_close(loss[row], sum(errors) / 64)
+    assert len(set(functions.constants["matrix"][:, 0, 0].tolist())) == 3
+
+
+def test_matrices_have_entries_of_variance_one_and_their_rank() -> None:
+    task = made("matrix_factorisation", "task.noise=0", "task.rank=4", "task.batch_size=null")
+    functions = task.sample("train", 60, seeded())
+    assert not functions.stochastic
+    matrices = functions.constants["matrix"]
+    assert matrices.square().mean().item() == pytest.approx(1, abs=0.1)
+    assert set(torch.linalg.matrix_rank(matrices, rtol=1e-5).tolist()) == {4}
+    assert observed(functions).shape == (60, 300)
+    assert functions.shapes == {"left": (4, 30), "right": (4, 20)}
+
+
+def test_matrices_belong_to_a_function_and_its_split() -> None:
+    splits = ("train", "validation", "test")
+    drawn_ones = [drawn("matrix_factorisation", 3, split).constants["matrix"] for split in splits]
+    assert len(set(torch.cat(drawn_ones)[:, 0, 0].tolist())) == 9
+
+
+# Graphs
+
+
+def test_the_karate_club_is_that_of_others() -> None:
+    networkx = pytest.importorskip("networkx")
+    theirs, ours = networkx.karate_club_graph(), karate_club()
+    assert ours.edges.shape == (78, 2)
+    assert {frozenset(edge) for edge in ours.edges.tolist()} == set(map(frozenset, theirs.edges))
+    clubs = [theirs.nodes[member]["club"] != "Mr. Hi" for member in range(34)]
+    assert ours.labels.tolist() == clubs
+
+
+def test_nodes_of_splits_are_apart_and_of_both_classes() -> None:
+    graph = karate_club()
+    parts = graph.divided()
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(34))
+    for nodes in parts.values():
+        assert len(nodes) in (11, 12)
+        assert min(graph.labels[nodes].bincount(minlength=2)) >= 5
+
+
+def test_a_graph_network_averages_over_neighbours_as_its_paper_says() -> None:
+    functions, graph = drawn("graph"), karate_club()
+    theta, neighbours = functions.initial_parameters, [{k} for k in range(34)]
+    for one, other in graph.edges.tolist():
+        neighbours[one].add(other)
+        neighbours[other].add(one)
+
+    def propagated(features: Tensor) -> Tensor:
+        rows = [
+            sum(features[b] / (len(own) * len(neighbours[b])) ** 0.5 for b in own)
+            for own in neighbours
+        ]
+        return torch.stack(rows)  # type: ignore[arg-type]
+
+    nodes, labels = functions.minibatch(0)
+    assert labels.equal(graph.labels[nodes])
+    for row in range(3):
+        first, its_bias, second, bias = (part[row] for part in functions.unpack(theta).values())
+        hidden = (propagated(torch.eye(34, dtype=torch.float64)) @ first + its_bias).relu()
+        logits = propagated(hidden) @ second + bias
+        expected = functional.cross_entropy(logits[nodes[row]], labels[row])
+        expected = expected + 5e-4 * first.square().sum() / 2
+        torch.testing.assert_close(functions.loss(theta, 0)[row], expected)
+
+
+def test_functions_on_a_graph_see_the_classes_of_different_nodes() -> None:
+    functions = drawn("graph")
+    nodes, _ = functions.minibatch(0)
+    assert not functions.stochastic
+    assert nodes.shape == (3, 8)
+    assert len({frozenset(own) for own in nodes.tolist()}) == 3
+    assert all(len(set(own)) == 8 for own in nodes.tolist())
+
+
 # Tables
 
 
@@ -377,6 +535,13 @@ def test_without_scikit_learn_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch
         ("resnet", "norm=layer", "norm=layer: choose one of"),
         ("pinn", "activation=relu", "activation=relu: choose one of tanh"),
         ("lm_gru", "alphabet=1", "alphabet=1: must be at least 2"),
+        ("mlp", "activation=gale", "activation=gale: choose one of sigmoid, relu, tanh, gelu"),
+        ("lenet", "channels=[]", "needs at least one convolution"),
+        ("matrix_factorisation", "observed=1", "observed=1.0: must leave some"),
+        ("matrix_factorisation", "initial_std=0", "initial_std=0.0: must be positive"),
+        ("matrix_factorisation", "fit_rank=0", "fit_rank=0: must be at least 1"),
+        ("graph", "labelled=12", "labelled=12: there are 11 nodes in a split"),
+        ("quadratic_noisy", "noise=0", "noise=0.0: must be positive"),
         ("tabular_mlp", "data.name=boston", "name=boston: choose one of"),
     ],
 )

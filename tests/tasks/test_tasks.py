@@ -28,7 +28,8 @@ from l2lgd.optimizers.hand_designed import HandDesigned
 from l2lgd.tasks.augmentation import LEVELS, Augmentation, Augmented
 from l2lgd.tasks.base import Optimizee, Task
 from l2lgd.tasks.classification import ACTIVATIONS, ClassificationTask
-from l2lgd.tasks.quadratic import QuadraticTask
+from l2lgd.tasks.noisy_quadratic import NoisyQuadraticTask
+from l2lgd.tasks.quadratic import Quadratics, QuadraticTask
 from l2lgd.testing import TASK_CHECKS
 
 TASKS = SINGLE_TASKS
@@ -211,6 +212,45 @@ def test_scaled_quadratics_keep_their_condition_number_and_differ_in_curvature()
     assert logarithms.std().item() == pytest.approx(2 / 12**0.5, rel=0.1)  # uniform
 
 
+def test_minima_that_are_near_are_at_a_distance_of_one() -> None:
+    task = QuadraticTask(dimension=20, distribution="near", condition_number=1e4)
+    task.setup("", CPU, torch.float64)
+    functions = task.sample("test", 300, seeded())
+    minima = torch.linalg.solve(functions.matrices, functions.targets)
+    assert minima.square().sum(1).mean().item() == pytest.approx(1, abs=0.1)
+    assert functions.loss(minima, 0).max() < 1e-12
+
+
+def test_noise_of_quadratics_leaves_their_minimum_where_it_was() -> None:
+    task = NoisyQuadraticTask(dimension=5, noise=0.5)
+    task.setup("", CPU, torch.float64)
+    functions = task.sample("train", B, seeded())
+    theta = displaced(functions)
+    displacements = functions.table
+    clean = Quadratics(functions.matrices, functions.targets, functions.initial_parameters)
+    each = [
+        functions.on((torch.full((B, 1), row),)).loss_and_gradient(theta, 0)
+        for row in range(len(displacements))
+    ]
+    loss, gradient = (torch.stack(parts).mean(0) for parts in zip(*each, strict=True))
+    expected = clean.loss_and_gradient(theta, 0)
+    torch.testing.assert_close(loss, expected[0] + 5 * 0.5**2)
+    torch.testing.assert_close(gradient, expected[1])
+    covariance = displacements.mT @ displacements / len(displacements)
+    torch.testing.assert_close(
+        covariance, 0.25 * torch.eye(5, dtype=torch.float64), atol=0.02, rtol=0
+    )
+
+
+def test_noise_of_quadratics_belongs_to_the_function_and_the_step() -> None:
+    task = NoisyQuadraticTask(dimension=5)
+    task.setup("", CPU, torch.float64)
+    functions, again = (task.sample("train", B, seeded()) for _ in range(2))
+    seen = [tuple(functions.rows.index(step).flatten().tolist()) for step in range(20)]
+    assert seen == [tuple(again.rows.index(step).flatten().tolist()) for step in range(20)]
+    assert len({row for rows in seen for row in rows}) > 50
+
+
 def test_quadratics_are_the_squared_norm_of_the_residual() -> None:
     functions = QuadraticTask(dimension=3, distribution="gaussian").sample("train", 2, seeded())
     theta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
@@ -242,7 +282,7 @@ def test_classifiers_are_the_modules_that_torch_builds(
     task.setup("", CPU, torch.float64)
     functions = task.sample("train", B, seeded())
     parameters = displaced(functions)
-    kind = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+    kind = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[activation]
     for row in range(B):
         module = nn.Sequential(
             *(nn.Linear(784, 5), kind(), nn.Linear(5, 4), kind(), nn.Linear(4, 3))

@@ -192,6 +192,31 @@ class Raises(BowlTask):
         raise KeyError("steepness")
 
 
+class HeldOutOfOneSplit(BowlTask):
+    """The same examples, whatever the split."""
+
+    def held_out(self, functions: Any, split: Any, generator: torch.Generator) -> Any:
+        return functions
+
+
+class HeldOutDraws(BowlTask):
+    def held_out(self, functions: Any, split: Any, generator: torch.Generator) -> Any:
+        steepness = 0.1 + torch.rand(len(functions.centres), 1, dtype=torch.float64)
+        return Bowls(steepness, functions.centres)
+
+
+class HeldOutBeginsElsewhere(BowlTask):
+    def held_out(self, functions: Any, split: Any, generator: torch.Generator) -> Any:
+        others = Bowls(functions.steepness, functions.centres)
+        others.initial_parameters = functions.initial_parameters + 1
+        return others
+
+
+class HeldOutIsALoss(BowlTask):
+    def held_out(self, functions: Any, split: Any, generator: torch.Generator) -> Any:
+        return functions.loss(functions.initial_parameters, 0)
+
+
 def of(functions: type[Optimizee]) -> Task:
     task = BowlTask()
     task.functions = functions
@@ -239,6 +264,10 @@ def test_a_right_task_passes() -> None:
         (OneFunction(), "of num_functions=3 are (1, 4), and must be (3, n)"),
         (BadDescription(), "data_description has no num_examples"),
         (SplitsShareData(), "functions of train and validation are the same"),
+        (HeldOutOfOneSplit(), "held_out must use the data of split"),
+        (HeldOutDraws(), "held_out gives other functions the second time"),
+        (HeldOutBeginsElsewhere(), "held_out has other initial_parameters"),
+        (HeldOutIsALoss(), "held_out returns Tensor, not an Optimizee or None"),
         (Raises(), "KeyError: 'steepness'"),
     ],
 )

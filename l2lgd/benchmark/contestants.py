@@ -1,0 +1,97 @@
+"""The optimizers of a benchmark by name: trained weights, or choices of the group ``opt``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from l2lgd.config.packages import sources_of
+from l2lgd.errors import ConfigError, nearest
+from l2lgd.evaluation.learned import choices_of, composed_with
+from l2lgd.optimizers.base import LearnedRule, Optimizer
+from l2lgd.pretrained.weights import SUFFIX, Weights, find, names
+from l2lgd.results.losses import digest
+from l2lgd.runs.run import Run
+from l2lgd.storage.paths import as_typed
+
+SHIPPED_ONES = "shipped"  # in a list of names
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An optimizer under its name in the benchmark.
+
+    Args:
+        weights: of a learned one; None for a choice of ``opt``.
+    """
+
+    name: str
+    weights: Weights | None = None
+
+    @property
+    def learned(self) -> bool:
+        return self.weights is not None
+
+    def node(self, options: Sequence[str]) -> dict[str, Any]:
+        """Its config, for the task that options of ``evaluate`` tell."""
+        if self.weights is not None:
+            return dict(self.weights.metadata.get("opt", {}))
+        return dict(composed_with(*options, f"opt={self.name}", verb="evaluate")["opt"])
+
+    def built(self, run: Run, node: Mapping[str, Any]) -> Optimizer:
+        """The optimizer, on the device of a run.
+
+        Raises:
+            ConfigError: it is a learned one without weights.
+            CheckpointError: its weights are not readable.
+        """
+        if self.weights is not None:
+            learned = self.weights.optimizer(run.options.allow_targets)
+            return learned.to(run.device, run.task.dtype)
+        optimizer = run.build_optimizer(node)
+        if isinstance(optimizer, LearnedRule):
+            raise ConfigError(
+                f"optimizers=[{self.name}]: a learned optimizer is named by its weights, a name of "
+                f"l2lgd optimizers or the path of a {SUFFIX} file"
+            )
+        return optimizer
+
+    def identity(self, node: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        """What tells it from others, wherever its weights lie."""
+        found: dict[str, Any] = {"optimizer": dict(node), "sources": sources_of(node)}
+        if isinstance(optimizer, LearnedRule):
+            found["weights"] = digest(optimizer.state_dict())
+        return found
+
+    def trained_on(self) -> list[str]:
+        """The data sets that its weights were meta-trained on."""
+        found, metadata = [], self.weights.metadata if self.weights else None
+        while metadata:
+            data = metadata.get("data") or {}
+            parts = data.get("parts")
+            for one in parts.values() if isinstance(parts, Mapping) else [data]:
+                found += [str(one["name"])] if one and "name" in one else []
+            metadata = metadata.get("begun_from")
+        return list(dict.fromkeys(found))
+
+
+def contestants(wanted: Sequence[str]) -> list[Contestant]:
+    """Those of these names; ``shipped`` stands for all weights that ship, but a study's.
+
+    Raises:
+        ConfigError: one is neither weights nor a choice of ``opt``.
+        CheckpointError: a file of weights is missing or not readable.
+    """
+    shipped, choices, found = names(), choices_of("opt"), []
+    every = [name for name in shipped if "/" not in name]
+    meant = [name for word in wanted for name in (every if word == SHIPPED_ONES else [word])]
+    for name in dict.fromkeys(meant):
+        if name in shipped or name.endswith(SUFFIX) or as_typed(name).is_file():
+            found.append(Contestant(name, find(name)))
+        elif name in choices:
+            found.append(Contestant(name))
+        else:
+            raise ConfigError(
+                f"optimizers=[{name}]: there is none{nearest(name, [*shipped, *choices])}; name "
+                f"weights of l2lgd optimizers, a {SUFFIX} file, or a choice of opt"
+            )
+    return found

@@ -1,0 +1,213 @@
+"""What is measured of an optimizer on a task, or was measured before."""
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from l2lgd.benchmark.contestants import Contestant
+from l2lgd.benchmark.store import Measurement, Measurements
+from l2lgd.benchmark.suite import BenchmarkTask
+from l2lgd.config.overrides import option
+from l2lgd.config.packages import sources_of
+from l2lgd.config.schemas import Benchmark
+from l2lgd.evaluation.baselines import needs_tuning
+from l2lgd.evaluation.keys import same_images, task_options
+from l2lgd.evaluation.learned import composed_with
+from l2lgd.evaluation.space_tuning import SpaceTuning
+from l2lgd.meta.evaluator import Evaluator
+from l2lgd.meta.held_out import held_out_losses
+from l2lgd.meta.rollout import Position, reported_parameters
+from l2lgd.optimizers.base import given_part
+from l2lgd.pretrained.weights import SHIPPED
+from l2lgd.runs.run import Run
+from l2lgd.seeding import derive_seed, generator
+from l2lgd.storage.paths import as_typed
+from l2lgd.tracking.tracker import NullTracker
+
+log = logging.getLogger(__name__)
+
+OURS = SHIPPED / "benchmark"  # tuned Adam on the suite
+AT_ONCE = 5  # functions that are drawn together, whatever number of them is measured
+TIMED = 5  # steps, whose median is the time of the optimizer
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """What was measured on a task.
+
+    Args:
+        measured: by optimizer, one measurement of every five functions; None of what is missing.
+        searches: by optimizer, the settings that were found and all trials.
+    """
+
+    entry: BenchmarkTask
+    data: dict[str, object] | None
+    coordinates: int
+    measured: dict[str, list[Measurement] | None]
+    searches: dict[str, dict[str, Any]]
+
+    @property
+    def missing(self) -> bool:
+        """Is there an optimizer that was not measured?"""
+        return None in self.measured.values()
+
+
+class Bench:
+    """A task that is set up for measurements.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ConfigError: the task's options cannot be right.
+        DataUnavailable: it lacks its data.
+    """
+
+    def __init__(self, entry: BenchmarkTask, options: Benchmark, folder: Path) -> None:
+        self.entry, self.options = entry, options
+        words = [
+            *entry.options,
+            "opt=adam",
+            "logger=none",
+            "threads=1",
+            f"num_steps={entry.num_steps}",
+            f"num_functions={AT_ONCE}",
+            f"seed={options.seed}",
+            f"tune_functions={options.tune_functions}",
+            option("device", options.device),
+            option("data_dir", options.data_dir),
+            option("tuned_dir", options.tuned_dir),
+            f"allow_targets=[{','.join(options.allow_targets)}]",
+        ]
+        config = OmegaConf.create(composed_with(*words, verb="evaluate"))
+        self.run = Run.of(config, "evaluate", folder, entry.name, "adam")
+        self.run.refuse_mixture()
+        self.store = Measurements([OURS, as_typed(options.results_dir)])
+
+    def measure(self, contestants: list[Contestant], make: bool) -> OfTask:
+        """All of these optimizers.
+
+        Args:
+            make: what is missing; otherwise it stays so.
+        """
+        measured: dict[str, list[Measurement] | None] = {}
+        searches: dict[str, dict[str, Any]] = {}
+        for one in contestants:
+            ready = self._ready(one, make)
+            if ready is None:
+                measured[one.name] = None
+                continue
+            node, search = ready
+            if search is not None:
+                searches[one.name] = search
+            found = [self._block(one, node, block, make) for block in self._blocks()]
+            whole = [part for part in found if part is not None]
+            measured[one.name] = whole if len(whole) == len(found) else None
+        data, functions = self.run.task.data_description(), self._functions(0)
+        coordinates = functions.initial_parameters.shape[1]
+        return OfTask(self.entry, data, coordinates, measured, searches)
+
+    def _ready(
+        self, one: Contestant, make: bool
+    ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+        """Its config, at its best settings where it is tuned, and their search."""
+        node = one.node(self.entry.options)
+        if one.learned or not needs_tuning(node):
+            return node, None
+        trials, told = self.options.trials, self.run.options
+        functions, seed = told.tune_functions, told.tune_seed
+        tuning = SpaceTuning(self.run, one.name, node, trials, functions, seed, "train", OURS)
+        search = tuning.search() if make else tuning.known()
+        if search is None:
+            return None
+        settings = search.best.settings
+        made = [[trial.settings, trial.loss] for trial in search.trials]
+        about = {"settings": settings, "at_an_end": search.at_an_end, "trials": made}
+        return {**node, **settings}, about
+
+    def _blocks(self) -> range:
+        return range(-(-self.options.seeds // AT_ONCE))
+
+    def _functions(self, block: int) -> Any:
+        draw = generator(self.options.seed, "benchmark", block)
+        return self.run.task.sample("train", AT_ONCE, draw)
+
+    def _block(
+        self, one: Contestant, node: Mapping[str, Any], block: int, make: bool
+    ) -> Measurement | None:
+        """Measured now or before, on up to five functions."""
+        count = min(AT_ONCE, self.options.seeds - block * AT_ONCE)
+        optimizer = one.built(self.run, node)
+        task, config = self.run.task, self.run.config["task"]
+        key = {
+            "task_name": self.entry.name,
+            "optimizer_name": one.weights.path.stem if one.weights else one.name,
+            "task": task_options(config, task.not_in_keys),
+            "task_sources": sources_of(config),
+            "data": same_images(task.data_description()),
+            **one.identity(node, optimizer),
+            "num_steps": self.entry.num_steps,
+            "seed": self.options.seed,
+            "block": block,
+            "device": self.run.device.type,
+        }
+        found = self.store.find(key | {"functions": AT_ONCE})
+        if found is not None:  # of which the first are as good
+            return _first(found, count)
+        key["functions"] = count
+        found = self.store.find(key)
+        if found is not None or not make:
+            return found
+        log.info("%s: %s is being measured", self.entry.name, one.name)
+        drawn, rows = self._functions(block), slice(0, count)
+        functions = drawn.select(rows)
+        began = time.perf_counter()
+        losses, at = Evaluator(task, self.options.seed, NullTracker()).path(
+            optimizer, functions, self.entry.num_steps
+        )
+        seconds = (time.perf_counter() - began) / self.entry.num_steps / count
+        seed = derive_seed(self.options.seed, "held out", block)
+        held_out = held_out_losses(task, drawn, reported_parameters(at), "test", seed, rows=rows)
+        about = {
+            "seconds": seconds,
+            "optimizer_seconds": _optimizer_seconds(at) / count,
+            "stochastic": functions.stochastic,
+            "coordinates": functions.initial_parameters.shape[1],
+        }
+        measurement = Measurement(losses.cpu(), held_out, about)
+        self.store.keep(key, measurement, self.run.command())
+        return measurement
+
+
+def _first(found: Measurement, count: int) -> Measurement:
+    held_out = None if found.held_out is None else found.held_out[:count]
+    return Measurement(found.losses[:, :count], held_out, found.about)
+
+
+@torch.no_grad()
+def _optimizer_seconds(at: Position) -> float:
+    """Of a step of the optimizer alone, from where a trajectory has ended."""
+    seen, times = at.seen(), []
+    states = list(at.states)
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        for index, block in enumerate(at.blocks):
+            _, states[index] = at.optimizer.step(
+                at.gradient[block], states[index], **given_part(seen, block)
+            )
+        _wait(at.parameters)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _wait(parameters: Tensor) -> None:
+    if parameters.device.type == "cuda":
+        torch.cuda.synchronize(parameters.device)

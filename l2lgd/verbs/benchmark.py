@@ -1,0 +1,156 @@
+"""``l2lgd benchmark``."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from l2lgd.benchmark.contestants import Contestant, contestants
+from l2lgd.benchmark.measuring import Bench, OfTask
+from l2lgd.benchmark.outcome import of_task, over_tasks
+from l2lgd.benchmark.report import write
+from l2lgd.benchmark.suite import BenchmarkTask, entries
+from l2lgd.benchmark.tables import printed
+from l2lgd.config.overrides import option
+from l2lgd.config.schemas import validated
+from l2lgd.errors import ConfigError, UserError
+from l2lgd.results.summary import versions, write_summary
+from l2lgd.runs.children import Children
+from l2lgd.runs.run import own_configs
+from l2lgd.storage import locks
+from l2lgd.storage.files import check_writable
+from l2lgd.storage.paths import where_typed
+from l2lgd.system.runtime import pick_device
+from l2lgd.system.terminal import show
+from l2lgd.verbs.ending import say_where
+
+log = logging.getLogger(__name__)
+
+OWN = ("tasks", "workers", "hydra.run.dir")  # options that processes for one task get otherwise
+
+
+def benchmark(config: DictConfig) -> float:
+    """Compare optimizers over tasks; returns the first one's median loss ratio to the reference.
+
+    Raises:
+        ConfigError: an option is out of range, or there is no such task or optimizer.
+        UserError: a task could not be measured; what was is kept.
+    """
+    options = validated(config, "benchmark")
+    for name in ("seeds", "trials", "tune_functions", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value}: must be at least 1")
+    began = time.monotonic()
+    chosen = entries(options.suite.tasks, options.tasks)
+    if not options.optimizers:
+        raise ConfigError("optimizers=[]: name at least one")
+    compared = contestants([options.reference, *options.optimizers])
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_writable(folder / "summary.json")
+    locks.hold(folder)
+    found = _found(chosen, compared, options, folder)
+    tasks = {one.entry.name: of_task(one, options.reference) for one in found}
+    summary: dict[str, Any] = {
+        "verb": "benchmark",
+        "reference": options.reference,
+        "seeds": options.seeds,
+        "seed": options.seed,
+        "scores": over_tasks(tasks, compared),
+        "tasks": tasks,
+        "versions": versions(),
+        "device": str(pick_device(options.device)),
+        "seconds": time.monotonic() - began,
+    }
+    write_summary(folder / "summary.json", summary)
+    show(printed(summary))
+    left = write(folder, summary)
+    say_where(*left.items(), ("run folder", folder))
+    return float(summary["scores"][compared[1].name]["loss_ratio"]["median"])
+
+
+def _found(
+    chosen: Sequence[BenchmarkTask], compared: list[Contestant], options: Any, folder: Path
+) -> list[OfTask]:
+    """What was measured on each task, in this process or in one for each, some at once.
+
+    Raises:
+        UserError: there are tasks that could not be measured; all others are.
+    """
+    workers = options.workers or _workers(options.device)
+    alone = workers == 1 or len(chosen) == 1
+    found: dict[str, OfTask] = {}
+    failed: dict[str, UserError] = {}
+
+    def look(entries: Sequence[BenchmarkTask], make: bool) -> None:
+        for entry in entries:
+            try:
+                found[entry.name] = Bench(entry, options, folder).measure(compared, make)
+            except ConfigError:  # which other tasks would run into, too
+                raise
+            except UserError as error:
+                failed[entry.name] = error
+                log.warning("%s: %s", entry.name, error)
+
+    look(chosen, make=alone)
+    missing = [entry for entry in chosen if entry.name in found and found[entry.name].missing]
+    if missing:
+        failed |= _make(missing, folder, workers)
+        look([entry for entry in missing if entry.name not in failed], make=False)
+    for name, one in found.items():
+        if one.missing and name not in failed:
+            failed[name] = UserError(f"results_dir={options.results_dir} lacks what was measured")
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"not measured: {', '.join(failed)} ({name}: {error}); all else is kept, give the same "
+            "command again to go on, or leave these out of tasks="
+        )
+    return [found[entry.name] for entry in chosen]
+
+
+def _make(missing: Sequence[BenchmarkTask], folder: Path, workers: int) -> dict[str, UserError]:
+    """Have tasks measured by processes, so many at once; returns what went wrong."""
+    given = [o for o in HydraConfig.get().overrides.task if o.partition("=")[0] not in OWN]
+    words = ["benchmark", *own_configs(where_typed()), *given, "workers=1"]
+    children, began = Children(), time.monotonic()
+    failed: dict[str, UserError] = {}
+    log.info("%d tasks to measure, %d at once", len(missing), min(workers, len(missing)))
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            running = {
+                pool.submit(
+                    children.run,
+                    [
+                        *words,
+                        f"tasks=[{entry.name}]",
+                        option("hydra.run.dir", folder / "tasks" / entry.name),
+                    ],
+                ): entry.name
+                for entry in missing
+            }
+            for done, future in enumerate(as_completed(running), 1):
+                name, error = running[future], future.result()
+                minutes = (time.monotonic() - began) / 60
+                where = f"{done} of {len(missing)}, {minutes:.1f} minutes"
+                if error is None:
+                    log.info("%s: measured (%s)", name, where)
+                else:
+                    failed[name] = error
+                    log.warning("%s: %s (%s)", name, error, where)
+        except BaseException:
+            children.stop()
+            raise
+    return failed
+
+
+def _workers(device: str) -> int:
+    if pick_device(device).type != "cpu":
+        return 1
+    return max(1, len(os.sched_getaffinity(0)))
