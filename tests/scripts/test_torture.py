@@ -2,15 +2,13 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
-from helpers import SCRIPTS, served, thinned
+from helpers import SCRIPTS, python, thinned
 
 
 def torture(what: str, times: int, **variables: str) -> str:
-    words = (str(SCRIPTS / "torture"), what, "--times", str(times))
-    ran = served(*words, cwd=Path.cwd(), **variables)
+    ran = python(str(SCRIPTS / "torture"), what, "--times", str(times), **variables)
     if "can be mounted here" in ran.stderr:
         pytest.skip("no tmpfs can be mounted here")
     assert ran.returncode == 0, ran.stderr
