@@ -40,7 +40,7 @@ def test_every_verb_composes_into_its_schema(verb: str) -> None:
     options = validated(composed(verb), verb)
     assert isinstance(options, SCHEMAS[verb])
     assert isinstance(options.seed, int)
-    if verb != "figures":  # which has several
+    if verb not in ("benchmark", "figures"):  # which have several
         assert options.num_steps == (128 if verb == "stylize" else 100)
     assert isinstance(options.data_dir, str)
     # What the schema has and the YAML lacks, or the other way round, would show here.
@@ -52,7 +52,7 @@ def test_every_primary_config_is_a_verb() -> None:
 
 
 def test_every_group_is_of_some_verb() -> None:
-    assert set(GROUPS) == {group for verb in VERBS for group in groups_of(verb)}
+    assert set(GROUPS) <= {group for verb in VERBS for group in groups_of(verb)}
 
 
 def composed_choices() -> Sequence[tuple[str, str, str]]:
