@@ -85,8 +85,14 @@ bench: install  ## a meta-step against the textbook loop, seconds and memory (un
 gpu: install  ## try and measure everything on a GPU: outputs/gpu (eight minutes at most)
 	$(BIN)/python scripts/bench/gpu.py
 
+# A worker takes one file after the other, in the order of tests/conftest.py.
+ON_TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: install lint  ## lint, then run the tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(ON_TWO_CORES)
+
+test-all: install lint  ## the same with every pair of cases, of which test has each part once (an hour)
+	TEST_ALL=1 $(BIN)/pytest $(ON_TWO_CORES)
 
 lint: install  ## check style, formatting and types
 	$(BIN)/ruff check .
@@ -105,4 +111,4 @@ build: install  ## sdist and wheel in dist/
 clean:  ## remove the virtual environment and caches, keep outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run results cifar art figures benchmark redraw reproduce sharing bench test lint docs build clean
+.PHONY: help install run results cifar art figures benchmark redraw reproduce sharing bench test test-all lint docs build clean

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -49,6 +50,29 @@ with contextlib.suppress(ImportError):  # as on a machine with a GPU, for the te
         "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("same")
+
+
+# Files that take half a minute or more. They come first, so that no worker is left with one of
+# them at the end; the others follow in their order.
+LONG = (
+    *("project/test_docs.py", "figures/test_figures.py", "verbs/test_end_to_end.py"),
+    *("scripts/test_torture.py", "runs/test_sweeps.py", "meta/test_one_device.py"),
+    *("cli/test_cli.py", "system/test_ranks.py", "config/test_config.py"),
+    *("tracking/test_loggers.py", "tasks/test_tasks.py", "figures/test_evaluations.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files for workers, which take one after the other."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    assert all(path.is_file() for path in places), "a file of LONG has another name now"
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: looking through it for garbage again and again takes a seventh."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,15 @@
 
 import atexit
 import contextlib
+import copy
 import functools
 import importlib
+import inspect
 import json
 import os
+import pickle
 import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -47,6 +51,12 @@ SINGLE_TASKS = sorted(  # a mixture has no functions of its own
     for file in (CONF / "task").glob("*.yaml")
     if "MixtureTask" not in file.read_text(encoding="utf-8")
 )
+# Those whose YAML names a class; the others set options of one of these.
+CLASSES_OF_TASKS = [
+    name
+    for name in SINGLE_TASKS
+    if "\n_target_:" in (CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8")
+]
 VERBS = ("meta_train", "evaluate", "tune", "stylize", "check", "benchmark", "figures")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 # A proxy that refuses connections: no download, and no waiting for one.
@@ -54,6 +64,12 @@ NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO
 
 # Variables that Python or a library reads when it starts or is imported.
 READ_AT_START = {"OMP_NUM_THREADS", "TRITON_INTERPRET", "HOME"}
+
+
+def thinned(everything: Sequence[Any], few: Sequence[Any]) -> Sequence[Any]:
+    """Cases of a test: a few that have each part in them once, or, for make test-all, all."""
+    assert len(few) < len(everything)
+    return everything if os.environ.get("TEST_ALL") else few
 
 
 def choices(group: str) -> list[str]:
@@ -67,11 +83,16 @@ def composed(verb: str, *overrides: str) -> Any:
     return defaults.composed(verb, overrides)
 
 
+@functools.cache
+def _resolved(verb: str, *overrides: str) -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(composed(verb, *overrides), resolve=True)
+    return dict(found)
+
+
 def node(verb: str, group: str, *overrides: str) -> dict[str, Any]:
-    """One group of a composed config, interpolations resolved."""
-    config = composed(verb, *overrides)
-    found: Any = OmegaConf.to_container(config, resolve=True)
-    return dict(found[group])
+    """One group of a composed config, interpolations resolved; the caller's to change."""
+    found: dict[str, Any] = copy.deepcopy(_resolved(verb, *overrides)[group])
+    return found
 
 
 def optimizer_node(name: str) -> dict[str, Any]:
@@ -197,10 +218,43 @@ def l2lgd(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedPro
 
 
 def served(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """As :func:`python`, without seconds of imports where that makes no difference."""
+    """As :func:`python`, without seconds of imports where that makes no difference.
+
+    Arguments begin with ``-m``, ``-c`` or a script.
+    """
     if sys.platform == "linux" and not changes.keys() & READ_AT_START:
         return _server().run(arguments, cwd, environment(**changes))
     return python(*arguments, cwd=cwd, **changes)
+
+
+def begun(*arguments: str, cwd: Path, **changes: str) -> "subprocess.Popen[bytes] | BegunRun":
+    """As :func:`served`, but it goes on by itself, to be met by signals; nobody sees its output."""
+    variables = environment(**changes)
+    if sys.platform == "linux" and not changes.keys() & READ_AT_START:
+        return _server().begin(arguments, cwd, variables)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=variables, **quiet)
+
+
+RANK = """
+import pickle, sys
+from {module} import {name}
+{name}(int(sys.argv[1]), *pickle.loads(bytes.fromhex(sys.argv[2])))
+"""
+
+
+def spawn(
+    function: Callable[..., None], arguments: tuple[Any, ...], nprocs: int, cwd: Path
+) -> None:
+    """As PyTorch's, without seconds of imports; ``cwd`` is where the processes run."""
+    file = Path(inspect.getfile(function))
+    code = RANK.format(module=file.stem, name=function.__name__)
+    paths = os.pathsep.join(map(str, (file.parent, Path(__file__).parent)))
+    given = pickle.dumps(arguments).hex()
+    runs = [
+        begun("-c", code, str(rank), given, cwd=cwd, PYTHONPATH=paths) for rank in range(nprocs)
+    ]
+    assert [run.wait() for run in runs] == [0] * nprocs
 
 
 def on_terminal(
@@ -267,18 +321,71 @@ class Server:
         shown = streams if terminal is None else dict.fromkeys(streams, terminal)
         request = {"arguments": arguments, "cwd": str(cwd.resolve()), "environment": variables}
         request |= {name: str(path) for name, path in shown.items()}
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        status = self._process.stdout.readline()
+        status = self._answer(request)
         out, err = (path.read_text("utf-8", errors="replace") for path in streams.values())
         assert status, f"no exit status of {arguments}: {err}"
         return subprocess.CompletedProcess(arguments, int(status), out, err)
 
+    def begin(
+        self, arguments: Sequence[str], cwd: Path, variables: Mapping[str, str]
+    ) -> "BegunRun":
+        """As ``python ARGUMENTS``, which goes on by itself; nobody sees what it writes."""
+        request = {"arguments": arguments, "cwd": str(cwd.resolve()), "environment": variables}
+        request |= {"stdout": os.devnull, "stderr": os.devnull, "background": True}
+        return BegunRun(self, int(self._answer(request)))
+
+    def status(self, pid: int) -> int | None:
+        """The exit status of a run that was begun; None before its end."""
+        found: int | None = json.loads(self._answer({"process": pid}))
+        return found
+
+    def _answer(self, request: Mapping[str, Any]) -> str:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
     def _end(self) -> None:
         self._process.communicate()
         self._folder.cleanup()
+
+
+class BegunRun:
+    """A run of the server in the background, with what tests need of a ``Popen``."""
+
+    def __init__(self, server: Server, pid: int) -> None:
+        self._server, self.pid = server, pid
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.kill()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """The exit status; None before its end."""
+        if self.returncode is None:
+            self.returncode = self._server.status(self.pid)
+        return self.returncode
+
+    def wait(self) -> int:
+        """The exit status, when it has ended."""
+        wait_until(lambda: self.poll() is not None, "end")
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, way: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, way)
+
+    def kill(self) -> None:
+        """Send it SIGKILL, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
 
 
 @functools.cache
@@ -332,7 +439,7 @@ def after(preparation: str, *arguments: str) -> list[str]:
 
 
 def wait_until(
-    holds: Callable[[], bool], what: str, process: subprocess.Popen[Any] | None = None
+    holds: Callable[[], bool], what: str, process: "subprocess.Popen[Any] | BegunRun | None" = None
 ) -> None:
     """Wait for a state, however slow the machine is.
 
@@ -351,21 +458,15 @@ def wait_until(
 
 
 @contextlib.contextmanager
-def begun_sweep(*words: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+def begun_sweep(*words: str, cwd: Path) -> "Iterator[subprocess.Popen[bytes] | BegunRun]":
     """The process of ``l2lgd meta-train --multirun``, when its first job has a checkpoint.
 
     Args:
         cwd: where the folder ``sweep`` will be.
     """
-    command = [sys.executable, "-m", "l2lgd", "meta-train", "--multirun", *words]
+    command = ("-m", "l2lgd", "meta-train", "--multirun", *words, "hydra.sweep.dir=sweep")
     last = cwd / "sweep" / "0" / "checkpoints" / "last.safetensors"
-    with subprocess.Popen(
-        [*command, "hydra.sweep.dir=sweep"],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with begun(*command, cwd=cwd) as process:
         wait_until(last.is_file, "checkpoint", process)
         yield process
 

@@ -6,6 +6,7 @@ one JSON object a line, on standard input.
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -16,14 +17,21 @@ from typing import Any, NoReturn
 
 
 def next_run() -> dict[str, Any]:
-    """Fork for one request after the other; returns in the process that is to be the run."""
+    """Fork for one request after the other; returns in the process that is to be the run.
+
+    The answer is an exit status; to a request that is not to be waited for, the number of the
+    process. With that number one may ask, and is told null until the process has ended.
+    """
     for line in sys.stdin:
-        process = os.fork()
+        request: dict[str, Any] = json.loads(line)
+        process = request.get("process") or os.fork()
         if process == 0:
-            request: dict[str, Any] = json.loads(line)
             return request
-        _, status = os.waitpid(process, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        if request.get("background"):
+            print(process, flush=True)
+            continue
+        ended, status = os.waitpid(process, os.WNOHANG if "process" in request else 0)
+        print(os.waitstatus_to_exitcode(status) if ended else "null", flush=True)
     sys.exit()
 
 
@@ -38,13 +46,19 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, flags), descriptor)
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    kind, *rest = request["arguments"]
+    if kind not in ("-m", "-c"):  # a script, or a folder that is one
+        script = Path(request["cwd"], kind)
+        sys.path[:1] = [*([] if script.is_dir() else [str(script.parent)]), *added]
+        sys.argv = [kind, *rest]
+        runpy.run_path(str(script), run_name="__main__")
+        return
+    what, *rest = rest
     sys.path[:1] = [request["cwd"], *added]
-    kind, what, *rest = request["arguments"]
     sys.argv = [kind, *rest]
     if kind == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
-        assert kind == "-c"
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
 
 
@@ -64,6 +78,8 @@ def preload() -> None:
 
     sys.path.append(str(Path(__file__).parents[1] / "scripts" / "torture"))
     import torture_imports  # noqa: F401
+
+    gc.set_threshold(50_000, 20, 20)  # runs of a second end before garbage matters
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _checked(
     if not isinstance(target, str):
         raise ConfigError(f"{path} has no _target_: it must name the class to build")
     found = _trusted_class(target, path, allow_targets, kinds)
-    hints = typing.get_type_hints(found.__init__)  # type: ignore[misc]
+    hints, schema = _hints(found), _schema_of(found)
     plain: dict[str, Any] = {}
     objects: dict[str, _Checked | dict[str, _Checked]] = {}
     for key, value in node.items():
@@ -118,7 +118,7 @@ def _checked(
         elif own and not (value is None and type(None) in typing.get_args(hint)):
             objects[key] = _checked(value, place, allow_targets, own, depth + 1)
         plain[key] = {} if key in objects else value
-    values = typed(OmegaConf.create(plain), _schema_of(found, hints), f"{path}.")
+    values = typed(OmegaConf.create(plain), schema, f"{path}.")
     arguments = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
     return _Checked(path, found, arguments, objects)
 
@@ -234,8 +234,16 @@ def _names_a_class(value: Any) -> bool:
     return "_target_" in value or any(isinstance(p, Mapping) and "_target_" in p for p in parts)
 
 
-def _schema_of(kind: type, hints: Mapping[str, Any]) -> type:
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a constructor's arguments; to be left as they are."""
+    return typing.get_type_hints(kind.__init__)  # type: ignore[misc]
+
+
+@functools.cache  # a search builds the same class for every rate that it tries
+def _schema_of(kind: type) -> type:
     """The constructor's signature as a dataclass; objects, of which OmegaConf has none, are any."""
+    hints = _hints(kind)
     fields: list[tuple[str, Any, Any]] = []
     for parameter in list(inspect.signature(kind).parameters.values()):
         default = parameter.default

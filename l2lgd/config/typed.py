@@ -54,7 +54,7 @@ def typed(config: DictConfig, schema: type, prefix: str) -> Any:
                 typed(value, field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
             )
         try:
-            filled = OmegaConf.merge(filled, {field.name: value})
+            filled.merge_with({field.name: value})
         except OmegaConfBaseException as error:
             option = f"{prefix}{error.full_key or field.name}"
             reason = str(error).splitlines()[0]

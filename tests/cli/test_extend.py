@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import json_lines, l2lgd, python
+from helpers import json_lines, l2lgd, python, served
 
 from l2lgd.storage import checkpoint
 
@@ -109,7 +109,7 @@ def test_an_own_optimizer_is_one_of_pytorch_s(installed: Path) -> None:
     if not (installed / "run").is_dir():
         ran = run(installed, "meta-train", "opt=gru", *SMALL, "hydra.run.dir=run")
         assert ran.returncode == 0, ran.stderr
-    ran = python("-c", USE, cwd=installed, PYTHONPATH=str(installed / "packages"))
+    ran = served("-c", USE, cwd=installed, PYTHONPATH=str(installed / "packages"))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["1", "True"]
 
@@ -167,7 +167,7 @@ def test_workers_find_own_code_in_the_working_directory_but_nothing_that_stands_
     assert not list(tmp_path.rglob("executed"))
     shutil.rmtree(tmp_path / "sweep" / "1")
     again = ("rerun=sweep", "hydra/launcher=basic")
-    ran = python("-P", "-m", "l2lgd", "meta-train", *again, cwd=tmp_path)
+    ran = l2lgd("meta-train", *again, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
 

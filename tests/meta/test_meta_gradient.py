@@ -15,6 +15,7 @@ from helpers import (
     quadratics,
     run_steps,
     tensors_of,
+    thinned,
 )
 from torch import Tensor
 
@@ -107,17 +108,29 @@ def assert_same_trajectory(
             )
 
 
-@pytest.mark.parametrize("block_size", [3, 7, 10, 25, BLOCK_SIZE])
+# Parts of a function, all of one, several functions, everything; for each rule, one and the last.
+BLOCK_SIZES = (3, 7, 10, 25, BLOCK_SIZE)
+BLOCKS = thinned(
+    [(name, size) for name in MAKES for size in BLOCK_SIZES],
+    [("lstm", size) for size in BLOCK_SIZES]
+    + [(name, size) for name in MAKES if name != "lstm" for size in (7, BLOCK_SIZE)],
+)
+
+
+@pytest.mark.parametrize(("name", "block_size"), BLOCKS)
 @pytest.mark.parametrize("optimizee", OPTIMIZEES)
-@pytest.mark.parametrize("name", MAKES)
 def test_replay_equals_the_textbook_loop_whatever_the_blocks(
     name: str, optimizee: str, block_size: int
 ) -> None:
     assert_same_trajectory(make(name), OPTIMIZEES[optimizee](), block_size, Unroll([U]))
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 1.0])
-@pytest.mark.parametrize("block_size", [7, BLOCK_SIZE])
+@pytest.mark.parametrize(
+    ("block_size", "smoothing"),
+    thinned(
+        [(7, 0.0), (7, 1.0), (BLOCK_SIZE, 0.0), (BLOCK_SIZE, 1.0)], [(7, 1.0), (BLOCK_SIZE, 0.0)]
+    ),
+)
 @pytest.mark.parametrize("optimizee", OPTIMIZEES)
 @pytest.mark.parametrize("name", MAKES)
 def test_replay_with_second_derivatives_equals_the_textbook_loop(
@@ -200,8 +213,13 @@ def assert_gradient(learned: Any, gradients: Gradients, meta_loss: Callable[[], 
         assert slope == pytest.approx(difference, rel=1e-5, abs=1e-8), list(direction)
 
 
-@pytest.mark.parametrize("loss_weights", ["uniform", "linear"])
-@pytest.mark.parametrize("optimizee", OPTIMIZEES)
+@pytest.mark.parametrize(
+    ("optimizee", "loss_weights"),
+    thinned(
+        [(optimizee, weights) for optimizee in OPTIMIZEES for weights in ("uniform", "linear")],
+        list(zip(OPTIMIZEES, ("uniform", "linear"), strict=True)),
+    ),
+)
 @pytest.mark.parametrize("name", MAKES)
 def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
     name: str, optimizee: str, loss_weights: str
@@ -225,8 +243,13 @@ def test_replay_is_the_derivative_with_the_recorded_gradients_frozen(
     assert_gradient(learned, gradients_of(learned), meta_loss)
 
 
-@pytest.mark.parametrize("meta_loss_kind", META_LOSSES)
-@pytest.mark.parametrize("optimizee", OPTIMIZEES)
+@pytest.mark.parametrize(
+    ("optimizee", "meta_loss_kind"),
+    thinned(
+        [(optimizee, kind) for optimizee in OPTIMIZEES for kind in META_LOSSES],
+        list(zip(OPTIMIZEES, META_LOSSES, strict=True)),
+    ),
+)
 @pytest.mark.parametrize("name", MAKES)
 def test_second_derivatives_give_the_derivative_of_the_whole_loop(
     name: str, optimizee: str, meta_loss_kind: str

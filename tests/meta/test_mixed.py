@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import composed, json_lines, l2lgd
+from helpers import composed, json_lines, l2lgd, spawn
 from torch import Tensor, nn
 
 from l2lgd.config.building import build
@@ -240,7 +240,7 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
         if size == 1:
             as_rank(0, size, folder)
         else:
-            torch.multiprocessing.spawn(as_rank, (size, folder), nprocs=size)
+            spawn(as_rank, (size, folder), size, tmp_path)
         tensors, _ = checkpoint.load(folder / "last.safetensors")
         phi = [tensor.flatten() for name, tensor in tensors.items() if name.startswith("phi.")]
         found.append(torch.cat(phi))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType, SimpleNamespace
@@ -23,7 +23,7 @@ from typing import Any
 
 import published
 import pytest
-from helpers import NO_NETWORK, l2lgd, python, served
+from helpers import HAND_DESIGNED, NO_NETWORK, l2lgd, python, served, thinned
 from PIL import Image
 
 from l2lgd.config.overrides import POSITIONAL
@@ -459,6 +459,7 @@ ONLY_LOOK = {"--help", "-h", "--cfg", "-c", "--info", "-i"}  # what runs nothing
 PLACEHOLDER = re.compile(r"…|\.\.\.|<[^<>]+>|\b(?:FILE|FOLDER|DIR|RUN|PATH)\b")
 PICTURES = (".jpg", ".jpeg", ".png")
 WEIGHTS = ("checkpoint", "initial_weights")
+PLACES = ("hydra.run.dir=", "tuned_dir=")  # where an evaluation leaves its results
 
 
 @dataclass
@@ -469,6 +470,8 @@ class Stage:
     gallery: Mapping[str, str]
     variables: Mapping[str, str]  # of the environment
     data: Path
+    tried: set[tuple[str, ...]]  # evaluations that ran on another page, or under another name
+    used: Sequence[str] = ()  # words of the page's commands, but for where each leaves its results
     made: dict[str, str] = field(default_factory=dict)
 
     def ready(self, command: Command) -> list[list[str]]:
@@ -477,7 +480,7 @@ class Stage:
         verb = words[0]
         if verb not in SMALL or ONLY_LOOK & set(words):
             return [[self._in_place("checkpoint", word, words) for word in words]]
-        words = [self._replaced(word, words) for word in words]
+        words = [self._replaced(_fewer_tuned(word), words) for word in words]
         if verb == "stylize":
             self._lay_out_pictures(words)
         small = self._small(verb, words)
@@ -498,6 +501,8 @@ class Stage:
 
     def _small(self, verb: str, words: Sequence[str]) -> dict[str, str]:
         small = dict(SMALL[verb])
+        if verb == "evaluate" and not any(word.startswith("baselines=") for word in words):
+            small["baselines"] = "[adam]"  # tuning four for each command of a page takes minutes
         if any(word.startswith(("logger.", "logger=tensorboard")) for word in words):
             small.pop("logger", None)
         task = " ".join(word for word in words if word.startswith("task="))
@@ -565,6 +570,18 @@ class Stage:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.open(self.gallery["style"]).save(path)
 
+    def _is_tried(self, words: Sequence[str]) -> bool:
+        """Did the same evaluation run before, whose folder no command of this page goes on from?"""
+        named = [word for word in words if word.startswith(PLACES)]
+        folders = [word.partition("=")[2] for word in named]
+        goes_on = any(word.startswith(("checkpoint", "weights_dir", "reuse")) for word in words)
+        if words[0] != "evaluate" or goes_on or any(f in u for f in folders for u in self.used):
+            return False
+        same = tuple(sorted(set(words) - set(named)))
+        found = same in self.tried
+        self.tried.add(same)
+        return found
+
     def run(self, command: Command) -> tuple[int, str]:
         """The exit status of a command, and what it said with the words that were tried."""
         folder = self.folder / command.folder
@@ -573,11 +590,22 @@ class Stage:
         if command.words[0] == "convert":
             published.write(command.words[1], folder / command.words[2])
         for words in self.ready(command):
+            if self._is_tried(words):
+                continue
             run = _torchrun if command.torchrun else l2lgd
             ran = run(*words, cwd=folder, **self.variables)
             if ran.returncode:
                 return ran.returncode, f"tried as: l2lgd {shlex.join(words)}\n{ran.stderr}"
         return 0, ""
+
+
+def _fewer_tuned(word: str) -> str:
+    """Baselines with one that is tuned, where there are several."""
+    if not word.startswith("baselines=["):
+        return word
+    names = word.removeprefix("baselines=[").removesuffix("]").split(",")
+    tuned = [name for name in names if name in HAND_DESIGNED]
+    return f"baselines=[{','.join(name for name in names if name not in tuned[1:])}]"
 
 
 def _swept(word: str, most: int) -> str:
@@ -623,6 +651,7 @@ def evaluates_figures(command: Command) -> bool:
 
 def assert_all_run(page: Path, stage: Stage, chosen: Sequence[Command]) -> None:
     failed = []
+    stage.used = [word for c in chosen for word in c.words if not word.startswith(PLACES)]
     for command in chosen:
         status, said = stage.run(command)
         if status:
@@ -631,11 +660,20 @@ def assert_all_run(page: Path, stage: Stage, chosen: Sequence[Command]) -> None:
     assert not failed, "\n\n".join(failed)
 
 
+@pytest.fixture(scope="module")
+def tried() -> set[tuple[str, ...]]:
+    return set()
+
+
 @pytest.fixture
 def stage(
-    variables: dict[str, str], gallery: dict[str, str], small_data: Path, tmp_path: Path
+    variables: dict[str, str],
+    gallery: dict[str, str],
+    small_data: Path,
+    tried: set[tuple[str, ...]],
+    tmp_path: Path,
 ) -> Stage:
-    return Stage(tmp_path, gallery, variables, small_data)
+    return Stage(tmp_path, gallery, variables, small_data, tried)
 
 
 @pytest.mark.parametrize("page", [page for page in SHOWN if COMMANDS[page]], ids=name_of)
@@ -646,6 +684,10 @@ def test_commands_on_a_page_run(page: Path, stage: Stage) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in SHOWN if any(map(evaluates_figures, COMMANDS[page]))], ids=name_of
 )
-def test_commands_that_draw_figures_run(page: Path, stage: Stage, mnist_dir: str) -> None:
+@pytest.mark.parametrize("way", thinned(["composed", "run"], ["composed"]))
+def test_commands_that_draw_figures_run(page: Path, way: str, stage: Stage, mnist_dir: str) -> None:
+    """Composed only where tests are thinned; tests/figures evaluates, and draws every figure."""
     stage.variables = {**stage.variables, "L2LGD_DATA": mnist_dir}
-    assert_all_run(page, stage, [c for c in COMMANDS[page] if evaluates_figures(c)])
+    look = ("--cfg", "job") if way == "composed" else ()
+    chosen = [c for c in COMMANDS[page] if evaluates_figures(c)]
+    assert_all_run(page, stage, [replace(c, words=(*c.words, *look)) for c in chosen])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, begun_sweep, environment, l2lgd, wait_until
+from helpers import PATIENCE, begun, begun_sweep, environment, l2lgd, wait_until
 from hydra.errors import MissingConfigException
 
 from l2lgd.config.messages import explanation
@@ -23,6 +23,9 @@ from l2lgd.storage import checkpoint
 
 TINY = ("task=quadratic", "logger=none", "meta_steps=2", "num_functions=2", "num_steps=10")
 TINY += ("unroll.lengths=[5]", "validate_every=2", "validation_functions=2", "threads=1")
+
+
+JOBS, BAD = 4, 2  # of the sweep of which one fails
 
 
 def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -42,32 +45,32 @@ def weights_of(folder: Path, job: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a sweep of eight jobs, the weights of one of which are damaged."""
+    """A folder with a sweep of four jobs, the weights of one of which are damaged."""
     folder = tmp_path_factory.mktemp("failing")
     shipped = SHIPPED / "quadratic-lstm.safetensors"
-    names = ",".join(f"{k}.safetensors" for k in range(8))
-    for k in range(8):
+    names = ",".join(f"{k}.safetensors" for k in range(JOBS))
+    for k in range(JOBS):
         shutil.copy(shipped, folder / f"{k}.safetensors")
-    damaged = folder / "5.safetensors"
+    damaged = folder / f"{BAD}.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     ran = sweep(folder, f"initial_weights={names}")
     (folder / "said").write_text(f"{ran.returncode}\n{ran.stdout}{ran.stderr}", encoding="utf-8")
     return folder
 
 
-def test_one_of_eight_jobs_fails_and_the_others_finish(failing: Path) -> None:
+def test_one_of_four_jobs_fails_and_the_others_finish(failing: Path) -> None:
     rows = table(failing)
-    assert sorted(int(row["job"]) for row in rows) == list(range(8))
+    assert sorted(int(row["job"]) for row in rows) == list(range(JOBS))
     status = {int(row["job"]): row["status"] for row in rows}
-    assert status == {k: "failed" if k == 5 else "completed" for k in range(8)}
-    for row in rows[:7]:
+    assert status == {k: "failed" if k == BAD else "completed" for k in range(JOBS)}
+    for row in rows[:-1]:
         summary = json.loads((failing / row["folder"] / "summary.json").read_text("utf-8"))
         assert float(row["best_validation_loss"]) == summary["best_validation_loss"]
         assert row["initial_weights"] == f"{row['job']}.safetensors"
-    values = [float(row["best_validation_loss"]) for row in rows[:7]]
+    values = [float(row["best_validation_loss"]) for row in rows[:-1]]
     assert values == sorted(values)
-    assert [row["rank"] for row in rows] == [*map(str, range(1, 8)), ""]
-    assert "5.safetensors is not a readable checkpoint" in rows[7]["error"]
+    assert [row["rank"] for row in rows] == [*map(str, range(1, JOBS)), ""]
+    assert f"{BAD}.safetensors is not a readable checkpoint" in rows[-1]["error"]
     assert (failing / "sweep" / "sweep.png").is_file()
 
 
@@ -75,10 +78,10 @@ def test_the_terminal_says_which_failed_why_and_what_to_do(failing: Path) -> Non
     said = (failing / "said").read_text("utf-8").splitlines()
     assert said[0] == "2"
     assert said[-1] == (
-        "l2lgd: 1 of 8 jobs did not succeed; to run them again: l2lgd meta-train rerun=sweep"
+        f"l2lgd: 1 of {JOBS} jobs did not succeed; to run them again: l2lgd meta-train rerun=sweep"
     )
-    assert said[-2].startswith("job 5 (")
-    assert "5.safetensors is not a readable checkpoint" in said[-2]
+    assert said[-2].startswith(f"job {BAD} (")
+    assert f"{BAD}.safetensors is not a readable checkpoint" in said[-2]
     assert not any("Traceback" in line for line in said)
 
 
@@ -86,7 +89,7 @@ def test_the_terminal_says_which_failed_why_and_what_to_do(failing: Path) -> Non
 def mended(failing: Path, tmp_path: Path) -> Iterator[Path]:
     """The same folder with whole weights; it is as it was for whoever needs it next."""
     shutil.copytree(failing, tmp_path / "kept")
-    shutil.copy(failing / "4.safetensors", failing / "5.safetensors")
+    shutil.copy(failing / "0.safetensors", failing / f"{BAD}.safetensors")
     yield failing
     shutil.rmtree(failing)
     shutil.copytree(tmp_path / "kept", failing)
@@ -94,13 +97,13 @@ def mended(failing: Path, tmp_path: Path) -> Iterator[Path]:
 
 def test_only_what_failed_is_run_again(mended: Path) -> None:
     failing = mended
-    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
+    before = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(JOBS)}
     ran = l2lgd("meta-train", "rerun=sweep", cwd=failing)
     assert ran.returncode == 0, ran.stderr
-    after = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(8)}
-    assert [k for k in range(8) if before[k] != after[k]] == [5]
+    after = {k: (failing / "sweep" / str(k) / "job.json").stat().st_mtime_ns for k in range(JOBS)}
+    assert [k for k in range(JOBS) if before[k] != after[k]] == [BAD]
     assert {row["status"] for row in table(failing)} == {"completed"}
-    assert weights_of(failing, 5) == weights_of(failing, 4)
+    assert weights_of(failing, BAD) == weights_of(failing, 0)
     ran = l2lgd("meta-train", "resume=sweep", cwd=failing)
     assert "that is a sweep; to go on with it: l2lgd meta-train rerun=sweep" in ran.stderr
     again = l2lgd("meta-train", "rerun=sweep", cwd=failing)
@@ -142,7 +145,7 @@ def test_words_of_a_plan_do_nothing_to_the_terminal(
 
 
 def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    longer = ("meta_steps=400", "validate_every=100", "checkpoint_every=5", "seed=0,1")
+    longer = ("meta_steps=120", "validate_every=30", "checkpoint_every=5", "seed=0,1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
@@ -163,7 +166,7 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["cores", "slurm_local"])
 def test_launchers_run_jobs_of_their_own(launcher: str, failing: Path, tmp_path: Path) -> None:
-    own = f"initial_weights={failing / '4.safetensors'}"
+    own = f"initial_weights={failing / '0.safetensors'}"
     ran = sweep(tmp_path, f"hydra/launcher={launcher}", own, "meta_learning_rate=0.01,-1")
     assert ran.returncode == 2, ran.stderr
     status = {int(row["job"]): row["status"] for row in table(tmp_path)}
@@ -196,9 +199,7 @@ def test_a_rerun_with_changes_that_is_killed_goes_on_with_the_changes(tmp_path: 
 
 def _killed_at(folder: Path, file: Path, *words: str, after: int = 0) -> None:
     """Run a command, SIGKILL it when a file has been written ``after`` that time."""
-    command = [sys.executable, "-m", "l2lgd", "meta-train", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=folder, env=environment(), **quiet) as process:
+    with begun("-m", "l2lgd", "meta-train", *words, cwd=folder) as process:
         wait_until(lambda: file.is_file() and file.stat().st_mtime_ns > after, file.name, process)
         process.kill()
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers import SCRIPTS, python
+from helpers import SCRIPTS, python, served
 
 CLIENTS = SCRIPTS / "clients"
 MODULES = sorted(CLIENTS.glob("client_*.py"))
@@ -42,7 +42,7 @@ def test_sharded_training_goes_on_to_the_same_bits_and_is_that_of_one_process() 
 
 
 def test_what_is_no_client_is_said() -> None:
-    ran = python(str(CLIENTS), "keras")
+    ran = served(str(CLIENTS), "keras", cwd=CLIENTS)
     assert ran.returncode == 2
     assert "no client keras; choose among lightning, " in ran.stderr
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import SCRIPTS, l2lgd, python
+from helpers import SCRIPTS, l2lgd, served
 
 from l2lgd.storage import checkpoint
 
@@ -31,20 +31,20 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_recorded_commands_give_the_same_weights(shipped: Path, tmp_path: Path) -> None:
     options = ("--shipped", str(shipped), "--only", "some/tiny-lstm", "--work", "again")
-    ran = python(SCRIPT, *options, cwd=tmp_path)
+    ran = served(SCRIPT, *options, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert len(re.findall("^l2lgd meta-train", ran.stdout, re.MULTILINE)) == 2
     tensors, metadata = checkpoint.load(tmp_path / "again/weights/some/tiny-lstm.safetensors")
     expected, recorded = checkpoint.load(shipped / "some" / "tiny-lstm.safetensors")
     assert all(tensors[name].equal(tensor) for name, tensor in expected.items())
     assert metadata["begun_from"]["seed"] == recorded["begun_from"]["seed"]
-    again = python(SCRIPT, *options, cwd=tmp_path)
+    again = served(SCRIPT, *options, cwd=tmp_path)
     assert "0 of 1 optimizers" in again.stdout
     assert "l2lgd meta-train" not in again.stdout
 
 
 def test_the_estimate_covers_every_shipped_optimizer(tmp_path: Path) -> None:
-    ran = python(SCRIPT, "--estimate", "--workers", "2", cwd=tmp_path)
+    ran = served(SCRIPT, "--estimate", "--workers", "2", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(
         r"(\d+) of \1 optimizers to meta-train, about \d+\.\d hours, .*\n", ran.stdout
@@ -53,7 +53,7 @@ def test_the_estimate_covers_every_shipped_optimizer(tmp_path: Path) -> None:
 
 
 def test_an_unknown_optimizer_ends_in_one_line(tmp_path: Path) -> None:
-    ran = python(SCRIPT, "--only", "mnist-lsmt", cwd=tmp_path)
+    ran = served(SCRIPT, "--only", "mnist-lsmt", cwd=tmp_path)
     assert ran.returncode == 2
     assert "did you mean mnist-lstm?" in ran.stderr
     assert ran.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SCRIPTS, python
+from helpers import SCRIPTS, served
 
 from l2lgd.results.curves import Curves
 from l2lgd.results.losses import KeptLosses
@@ -15,7 +15,7 @@ AGREEMENT = "studies/meta_gradient_agreement.py"
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(str(SCRIPTS / script), *arguments)
+    return served(str(SCRIPTS / script), *arguments, cwd=Path.cwd())
 
 
 def test_the_textbook_loop_has_our_meta_gradient() -> None:

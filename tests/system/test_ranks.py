@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import OPTIMIZEES, environment, json_lines, l2lgd, python
+from helpers import OPTIMIZEES, environment, json_lines, l2lgd, python, spawn
 from torch import Tensor
 
 from l2lgd.errors import ConfigError
@@ -101,7 +101,7 @@ def test_two_processes_end_where_one_does(kind: str, estimator: str, tmp_path: P
         if size == 1:
             meta_train(0, *rest)
         else:
-            torch.multiprocessing.spawn(meta_train, rest, nprocs=size)
+            spawn(meta_train, rest, size, tmp_path)
     alone, together = (weights_of(folder) for folder in folders.values())
     assert (alone - together).norm() <= 1e-10 * alone.norm()
     best = [checkpoint.load(f / "best.safetensors")[1]["validation_loss"] for f in folders.values()]
@@ -113,10 +113,9 @@ def test_two_processes_go_on_to_the_same_bits(estimator: str, tmp_path: Path) ->
     once, twice = tmp_path / "once", tmp_path / "twice"
     for folder in (once, twice):
         folder.mkdir()
-    spawn = torch.multiprocessing.spawn
-    spawn(meta_train, (2, once, "quadratics", estimator), nprocs=2)
-    spawn(meta_train, (2, twice, "quadratics", estimator, 3), nprocs=2)  # within a trajectory
-    spawn(meta_train, (2, twice, "quadratics", estimator, 5, True), nprocs=2)
+    spawn(meta_train, (2, once, "quadratics", estimator), 2, tmp_path)
+    spawn(meta_train, (2, twice, "quadratics", estimator, 3), 2, tmp_path)  # within a trajectory
+    spawn(meta_train, (2, twice, "quadratics", estimator, 5, True), 2, tmp_path)
     assert weights_of(once).equal(weights_of(twice))
 
 

@@ -5,14 +5,13 @@ import itertools
 import json
 import shutil
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import environment, json_lines, l2lgd, prepared, wait_until
+from helpers import begun, json_lines, l2lgd, prepared, wait_until
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -360,12 +359,7 @@ def test_a_factor_on_trained_updates_is_searched_and_kept(trained: Path, tmp_pat
 
 def killed_midway(folder: Path) -> Path:
     """A run that got SIGKILL after its first checkpoints and before its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "l2lgd", *LONG, "hydra.run.dir=run"],
-        cwd=folder,
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-    )
+    process = begun("-m", "l2lgd", *LONG, "hydra.run.dir=run", cwd=folder)
     metrics, last = folder / "run" / "metrics.jsonl", folder / "run/checkpoints/last.safetensors"
     wait_until(
         lambda: last.exists() and metrics.read_bytes().count(b"\n") > 50, "50 lines", process
