@@ -4,7 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ class Bench:
             f"allow_targets=[{','.join(options.allow_targets)}]",
         ]
         config = OmegaConf.create(composed_with(*words, verb="evaluate"))
-        self.run = Run.of(config, "evaluate", folder, entry.name, "adam")
+        run = Run.of(config, "evaluate", folder, entry.name, "adam")
+        self.run = replace(run, verb="benchmark")  # for the commands that files keep
         self.run.refuse_mixture()
         self.store = Measurements([OURS, as_typed(options.results_dir)])
 
