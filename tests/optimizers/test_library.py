@@ -79,6 +79,7 @@ OWN: dict[str, Made] = {
     "torch": alone(torch.optim.AdamW),
     "tuned_adam": alone(torch.optim.AdamW),
 }
+READY = [name for name in LIBRARY if not name.startswith("untuned")]
 # Muon multiplies in bfloat16, and line searches decide by differences of losses.
 ROUNDING = {"muon": 1e-6, "lbfgs": 1e-6}
 
@@ -141,9 +142,22 @@ def apart(chosen: LibraryOptimizer) -> LibraryOptimizer:
     return chosen
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", READY)
 def test_a_ready_one_is_the_librarys_on_each_function(name: str) -> None:
     assert_is_own(optimizer(name), OWN[name], ROUNDING.get(name, 1e-9))
+
+
+def test_untuned_ones_have_pytorchs_rate() -> None:
+    functions = classifiers()
+    for name, kind in (("untuned_adam", torch.optim.Adam), ("untuned_adamw", torch.optim.AdamW)):
+        visited = run_steps(optimizer(name), functions, STEPS)
+        loop = Loop(functions, 0, lambda parameters, _, kind=kind: [kind(parameters)])
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(loop.objects[0], T_max=STEPS)
+        for step in range(STEPS):
+            loop.step(step)
+            if name == "untuned_adamw":
+                schedule.step()
+        torch.testing.assert_close(visited[-1, 0], loop.theta(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("algorithm", ELEMENTWISE)
@@ -464,7 +478,7 @@ def test_hand_designed_ones_point_here() -> None:
     assert "opt=torch" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", READY)
 def test_ready_ones_have_a_rate_to_tune_and_keep_their_space(name: str) -> None:
     chosen = optimizer(name)
     if name not in ("torch", "library"):
