@@ -1,5 +1,6 @@
 """Evaluation: the losses of any optimizer on functions that a task draws."""
 
+import torch
 from torch import Tensor
 
 from l2lgd.meta.graphed import step_of
@@ -50,6 +51,9 @@ class Evaluator:
         for step in range(1, num_steps + 1):
             signals.check()
             if step % AHEAD == 1:
+                if not at.parameters.isfinite().all(1).any():  # nor will a loss be again
+                    losses[step:] = torch.nan
+                    break
                 own.prefetch(range(step, min(step + AHEAD, num_steps + 1)))
             at = following(at)
             losses[step] = reported_loss(at)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -19,7 +19,7 @@ from l2lgd.benchmark.outcome import of_task, over_tasks
 from l2lgd.benchmark.report import write
 from l2lgd.benchmark.suite import BenchmarkTask, entries
 from l2lgd.benchmark.tables import printed
-from l2lgd.config.overrides import option
+from l2lgd.config.overrides import option, quoted
 from l2lgd.config.schemas import validated
 from l2lgd.errors import ConfigError, UserError
 from l2lgd.results.summary import versions, write_summary
@@ -34,7 +34,8 @@ from l2lgd.verbs.ending import say_where
 
 log = logging.getLogger(__name__)
 
-OWN = ("tasks", "workers", "hydra.run.dir")  # options that processes for one task get otherwise
+LONG = 2e7  # coordinates times steps
+OWN = ("tasks", "workers", "hydra.run.dir")  # options that those processes get otherwise
 
 
 def benchmark(config: DictConfig) -> float:
@@ -107,7 +108,8 @@ def _found(
     missing = [entry for entry in chosen if entry.name in found and found[entry.name].missing]
     missing.sort(key=lambda entry: -entry.num_steps * found[entry.name].coordinates)
     if missing:
-        failed |= _make(missing, folder, workers)
+        jobs = [job for entry in missing for job in _jobs(found[entry.name], options.reference)]
+        failed |= _make(jobs, folder, workers)
         look([entry for entry in missing if entry.name not in failed], make=False)
     for name, one in found.items():
         if one.missing and name not in failed:
@@ -121,35 +123,55 @@ def _found(
     return [found[entry.name] for entry in chosen]
 
 
-def _make(missing: Sequence[BenchmarkTask], folder: Path, workers: int) -> dict[str, UserError]:
-    """Have tasks measured by processes, so many at once; returns what went wrong."""
+class Job(NamedTuple):
+    """What a process measures."""
+
+    task: str
+    optimizers: list[str] | None = None  # None for all
+
+    @property
+    def name(self) -> str:
+        return self.task if self.optimizers is None else f"{self.task}, {self.optimizers[0]}"
+
+    def words(self, folder: Path) -> list[str]:
+        """Options of ``benchmark``."""
+        one = "" if self.optimizers is None else Path(self.optimizers[0]).stem
+        found = [
+            f"tasks=[{self.task}]",
+            option("hydra.run.dir", folder / "tasks" / self.task / one),
+        ]
+        if self.optimizers is not None:
+            found.append(f"optimizers=[{','.join(quoted(name) for name in self.optimizers)}]")
+        return found
+
+
+def _jobs(task: OfTask, reference: str) -> list[Job]:
+    """One for a task, or where that takes long one for each optimizer, if the reference is known."""
+    lacking = [name for name, found in task.measured.items() if found is None]
+    if reference in lacking or task.coordinates * task.entry.num_steps < LONG:
+        return [Job(task.entry.name)]
+    return [Job(task.entry.name, [name]) for name in lacking]
+
+
+def _make(jobs: Sequence[Job], folder: Path, workers: int) -> dict[str, UserError]:
+    """Have processes measure, so many at once; returns what went wrong, by task."""
     given = [word for word in _given() if word.partition("=")[0] not in OWN]
     words = ["benchmark", *given, "workers=1"]
     children, began = Children(), time.monotonic()
     failed: dict[str, UserError] = {}
-    log.info("%d tasks to measure, %d at once", len(missing), min(workers, len(missing)))
+    log.info("%d measurements to make, %d at once", len(jobs), min(workers, len(jobs)))
     with ThreadPoolExecutor(workers) as pool:
         try:
-            running = {
-                pool.submit(
-                    children.run,
-                    [
-                        *words,
-                        f"tasks=[{entry.name}]",
-                        option("hydra.run.dir", folder / "tasks" / entry.name),
-                    ],
-                ): entry.name
-                for entry in missing
-            }
+            running = {pool.submit(children.run, [*words, *job.words(folder)]): job for job in jobs}
             for done, future in enumerate(as_completed(running), 1):
-                name, error = running[future], future.result()
+                job, error = running[future], future.result()
                 minutes = (time.monotonic() - began) / 60
-                where = f"{done} of {len(missing)}, {minutes:.1f} minutes"
+                where = f"{done} of {len(jobs)}, {minutes:.1f} minutes"
                 if error is None:
-                    log.info("%s: measured (%s)", name, where)
+                    log.info("%s: measured (%s)", job.name, where)
                 else:
-                    failed[name] = error
-                    log.warning("%s: %s (%s)", name, error, where)
+                    failed[job.task] = error
+                    log.warning("%s: %s (%s)", job.name, error, where)
         except BaseException:
             children.stop()
             raise

@@ -7,6 +7,7 @@
     python scripts/torture evaluations --times 10  # SIGKILL while rates are tuned and evaluated
     python scripts/torture tunings --times 10      # the same of a search of rates
     python scripts/torture drawings --times 10     # and of a figure
+    python scripts/torture benchmarks --times 10   # and of a benchmark
     python scripts/torture clock                  # a clock that jumps
     python scripts/torture damage --times 200     # checkpoints cut short, or with a bit flipped
     python scripts/torture data --times 100       # other files cut short
@@ -47,6 +48,7 @@ TORTURES: dict[str, Callable[[Path, int, random.Random], str]] = {
             runs.evaluations,
             runs.tunings,
             runs.drawings,
+            runs.benchmarks,
             runs.clock,
         ),
         *(files.damage, files.data, files.disk, files.writes, files.unwritable),

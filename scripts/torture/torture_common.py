@@ -128,6 +128,16 @@ def found_by(run: Path, what: str) -> dict[str, Any]:
     return {name: result[what] for name, result in summary["results"].items()}
 
 
+def same_benchmarks(whole: Path, other: Path) -> None:
+    one, two = (json.loads((run / "summary.json").read_text("utf-8")) for run in (whole, other))
+    for name, task in one["tasks"].items():
+        for optimizer, result in task["results"].items():
+            again = two["tasks"][name]["results"][optimizer]
+            for what in ("final_loss", "held_out_loss", "speed_up", "loss_ratio", "diverged"):
+                expect(result[what] == again[what], f"{what} of {optimizer} on {name} differs")
+            expect(result.get("trials") == again.get("trials"), f"trials on {name} differ")
+
+
 def same_figures(whole: Path, other: Path) -> None:
     files = [
         {path.name: path.read_bytes() for path in run.glob("figure_*") if path.suffix != ".md"}

@@ -24,6 +24,7 @@ from torture_common import (
     compiled,
     expect,
     l2lgd,
+    same_benchmarks,
     same_evaluations,
     same_figures,
     same_searches,
@@ -37,6 +38,8 @@ EVALUATION = ["task=quadratic", "task.dimension=9", "num_functions=50", "num_ste
 EVALUATION += ["tune_functions=30", "logger=none", "threads=1"]
 TUNING = ["task=quadratic", "task.dimension=9", "num_functions=60", "num_steps=200"]
 TUNING += ["logger=none", "threads=1"]
+BENCHMARK = ["tasks=[graph,quadratic_ill,quadratic_noisy]", "seeds=2", "trials=4", "workers=2"]
+BENCHMARK += ["optimizers=[quadratic-lstm,untuned_adam]", "device=cpu", "tune_functions=1"]
 FIGURE = ["figure=4", "scale.functions.quadratic=3", "scale.functions.mnist=1", "threads=1"]
 
 
@@ -174,10 +177,39 @@ def drawings(folder: Path, times: int, draw: random.Random) -> str:
     return f"{times} kills: the pictures and their numbers are the same to the byte"
 
 
+def benchmarks(folder: Path, times: int, draw: random.Random) -> str:
+    """SIGKILL during a benchmark by two processes, each time begun again."""
+
+    def words(run: str) -> list[str]:
+        kept = [f"results_dir=kept_{run}", f"tuned_dir=tuned_{run}"]
+        return ["benchmark", *BENCHMARK, *kept, f"hydra.run.dir={run}"]
+
+    written: dict[Path, int] = {}
+
+    def nothing_twice() -> None:
+        for path, when in written.items():
+            expect(path.stat().st_mtime_ns == when, f"{path.name} was made twice")
+        files = (folder / "kept_broken").glob("*.safetensors")
+        written.update({path: path.stat().st_mtime_ns for path in files})
+
+    killed_again_and_again(folder, times, draw, words, nothing_twice)
+    nothing_twice()
+    same_benchmarks(folder / "whole", folder / "broken")
+    return f"{times} kills: trials and losses are the same to the bit, and none was made twice"
+
+
 def killed_again_and_again(
-    folder: Path, times: int, draw: random.Random, words: Callable[[str], list[str]]
+    folder: Path,
+    times: int,
+    draw: random.Random,
+    words: Callable[[str], list[str]],
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """A command left alone in the run folder ``whole``, and one killed at random in ``broken``."""
+    """A command left alone in the run folder ``whole``, and one killed at random in ``broken``.
+
+    Args:
+        look: is called after each kill.
+    """
     began = time.monotonic()
     ran = l2lgd(folder, *words("whole"))
     expect(ran.returncode == 0, ran.stderr)
@@ -193,6 +225,7 @@ def killed_again_and_again(
         losses = folder / "broken" / LOSSES
         if losses.exists():
             checkpoint.load(losses)
+        look()
     ran = l2lgd(folder, *words("broken"))
     expect(ran.returncode == 0, ran.stderr)
 
