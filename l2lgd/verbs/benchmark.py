@@ -146,7 +146,7 @@ class Job(NamedTuple):
 
 
 def _jobs(task: OfTask, reference: str) -> list[Job]:
-    """One for a task, or where that takes long one for each optimizer, if the reference is known."""
+    """One for a task; one for each optimizer where that takes long and the reference is known."""
     lacking = [name for name, found in task.measured.items() if found is None]
     if reference in lacking or task.coordinates * task.entry.num_steps < LONG:
         return [Job(task.entry.name)]
