@@ -69,7 +69,7 @@ def benchmark(config: DictConfig) -> float:
         "seed": options.seed,
         "scores": over_tasks(tasks, compared),
         "tasks": tasks,
-        "command": shlex.join(["l2lgd", "benchmark", *_given()]),
+        "command": _command(),
         "versions": versions(),
         "device": str(pick_device(options.device)),
         "seconds": time.monotonic() - began,
@@ -183,12 +183,16 @@ def _given() -> list[str]:
     return [*own_configs(where_typed()), *HydraConfig.get().overrides.task]
 
 
+def _command() -> str:
+    return shlex.join(["l2lgd", "benchmark", *_given()])
+
+
 @contextlib.contextmanager
 def _way_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("what was measured is kept; the same command goes on") from None
+        raise KeyboardInterrupt(_command()) from None  # what was measured is kept
 
 
 def _workers(device: str) -> int:
