@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ from l2lgd.evaluation.space_tuning import SpaceTuning
 from l2lgd.meta.evaluator import Evaluator
 from l2lgd.meta.held_out import held_out_losses
 from l2lgd.meta.rollout import Position, reported_parameters
-from l2lgd.optimizers.base import given_part
+from l2lgd.optimizers.base import Optimizer, given_part
 from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
 from l2lgd.seeding import derive_seed, generator
 from l2lgd.storage.paths import as_typed
+from l2lgd.tasks.base import Optimizee
 from l2lgd.tracking.tracker import NullTracker
 
 log = logging.getLogger(__name__)
 
 OURS = SHIPPED / "benchmark"  # tuned Adam on the suite
 AT_ONCE = 5  # functions that are drawn together, whatever number of them is measured
+LARGE = 200_000  # coordinates, from which on functions are measured one by one, to save memory
 TIMED = 5  # steps, whose median is the time of the optimizer
 
 
@@ -137,7 +139,7 @@ class Bench:
     def _blocks(self) -> range:
         return range(-(-self.options.seeds // AT_ONCE))
 
-    def _functions(self, block: int) -> Any:
+    def _functions(self, block: int) -> Optimizee:
         draw = generator(self.options.seed, "benchmark", block)
         return self.run.task.sample("train", AT_ONCE, draw)
 
@@ -168,24 +170,44 @@ class Bench:
         if found is not None or not make:
             return found
         log.info("%s: %s is being measured", self.entry.name, one.name)
-        drawn, rows = self._functions(block), slice(0, count)
-        functions = drawn.select(rows)
+        functions = self._functions(block)
+        together = count if functions.initial_parameters.shape[1] < LARGE else 1
+        parts = [
+            self._measured(optimizer, functions, slice(row, min(row + together, count)), block)
+            for row in range(0, count, together)
+        ]
+        measurement = joined(parts)
+        self.store.keep(key, measurement, self.run.command())
+        return measurement
+
+    def _measured(
+        self, optimizer: Optimizer, functions: Optimizee, rows: slice, block: int
+    ) -> Measurement:
+        """Of some of the functions of a block, at once."""
+        task, seed, steps = self.run.task, self.options.seed, self.entry.num_steps
+        chosen, count = functions.select(rows), rows.stop - rows.start
         began = time.perf_counter()
-        losses, at = Evaluator(task, self.options.seed, NullTracker()).path(
-            optimizer, functions, self.entry.num_steps
-        )
-        seconds = (time.perf_counter() - began) / self.entry.num_steps / count
-        seed = derive_seed(self.options.seed, "held out", block)
-        held_out = held_out_losses(task, drawn, reported_parameters(at), "test", seed, rows=rows)
+        losses, at = Evaluator(task, seed, NullTracker()).path(optimizer, chosen, steps)
+        seconds = time.perf_counter() - began
+        own = derive_seed(seed, "held out", block)
+        held_out = held_out_losses(task, functions, reported_parameters(at), "test", own, rows=rows)
         about = {
-            "seconds": seconds,
+            "seconds": seconds / steps / count,
             "optimizer_seconds": _optimizer_seconds(at) / count,
             "stochastic": functions.stochastic,
             "coordinates": functions.initial_parameters.shape[1],
         }
-        measurement = Measurement(losses.cpu(), held_out, about)
-        self.store.keep(key, measurement, self.run.command())
-        return measurement
+        return Measurement(losses.cpu(), held_out, about)
+
+
+def joined(parts: Sequence[Measurement]) -> Measurement:
+    """Of all functions; what is said about them is that of the first."""
+    held_out = [part.held_out for part in parts if part.held_out is not None]
+    return Measurement(
+        torch.cat([part.losses for part in parts], dim=1),
+        torch.cat(held_out) if held_out else None,
+        parts[0].about,
+    )
 
 
 def _first(found: Measurement, count: int) -> Measurement:

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from l2lgd.benchmark.contestants import Contestant
-from l2lgd.benchmark.measuring import OfTask
+from l2lgd.benchmark.measuring import OfTask, joined
 from l2lgd.benchmark.scores import (
     has_diverged,
     interquartile_mean,
@@ -17,7 +16,6 @@ from l2lgd.benchmark.scores import (
     smoothed,
     speed_ups,
 )
-from l2lgd.benchmark.store import Measurement
 
 SCORES = ("speed_up", "loss_ratio", "held_out_ratio")
 
@@ -28,7 +26,7 @@ def of_task(found: OfTask, reference: str) -> dict[str, Any]:
     Args:
         reference: the optimizer that others are compared with.
     """
-    whole = {name: _joined(parts) for name, parts in found.measured.items() if parts}
+    whole = {name: joined(parts) for name, parts in found.measured.items() if parts}
     curves = {
         name: smoothed(one.losses.double().numpy(), one.about["stochastic"])
         for name, one in whole.items()
@@ -120,13 +118,3 @@ def seen_data(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
 def numbers(values: Sequence[float | None]) -> np.ndarray:
     """Losses or ratios of a summary, where null stands for what is not finite."""
     return np.array([math.inf if value is None else value for value in values])
-
-
-def _joined(parts: Sequence[Measurement]) -> Measurement:
-    """Of all functions; numbers that are about all are those of the first five."""
-    held_out = [part.held_out for part in parts if part.held_out is not None]
-    return Measurement(
-        torch.cat([part.losses for part in parts], dim=1),
-        torch.cat(held_out) if held_out else None,
-        parts[0].about,
-    )
