@@ -3,6 +3,7 @@
 import logging
 import statistics
 import time
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from l2lgd.benchmark.contestants import Contestant
 from l2lgd.benchmark.store import Measurement, Measurements
-from l2lgd.benchmark.suite import BenchmarkTask
+from l2lgd.benchmark.suite import BenchmarkTask, in_place
 from l2lgd.config.overrides import option
 from l2lgd.config.packages import sources_of
 from l2lgd.config.schemas import Benchmark
@@ -30,7 +31,8 @@ from l2lgd.pretrained.weights import SHIPPED
 from l2lgd.runs.run import Run
 from l2lgd.seeding import derive_seed, generator
 from l2lgd.storage.paths import as_typed
-from l2lgd.tasks.base import Optimizee
+from l2lgd.tasks.base import Optimizee, Task
+from l2lgd.tasks.module import ModuleTask
 from l2lgd.tracking.tracker import NullTracker
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 OURS = SHIPPED / "benchmark"  # tuned Adam on the suite
 AT_ONCE = 5  # functions that are drawn together, whatever number of them is measured
 LARGE = 200_000  # coordinates, from which on functions are measured one by one, to save memory
+COMMON = (object, ABC, Task, ModuleTask)  # classes that say nothing about a task
 TIMED = 5  # steps, whose median is the time of the optimizer
 
 
@@ -46,6 +49,7 @@ class OfTask:
     """What was measured on a task.
 
     Args:
+        family: the classes that the task is of.
         measured: by optimizer, one measurement of every five functions; None of what is missing.
         searches: by optimizer, the settings that were found and all trials.
     """
@@ -53,6 +57,7 @@ class OfTask:
     entry: BenchmarkTask
     data: dict[str, object] | None
     coordinates: int
+    family: list[str]
     measured: dict[str, list[Measurement] | None]
     searches: dict[str, dict[str, Any]]
 
@@ -89,8 +94,9 @@ class Bench:
             option("tuned_dir", options.tuned_dir),
             f"allow_targets=[{','.join(options.allow_targets)}]",
         ]
-        config = OmegaConf.create(composed_with(*words, verb="evaluate"))
-        run = Run.of(config, "evaluate", folder, entry.name, "adam")
+        with in_place(entry.name):
+            config = OmegaConf.create(composed_with(*words, verb="evaluate"))
+            run = Run.of(config, "evaluate", folder, entry.name, "adam")
         self.run = replace(run, verb="benchmark")  # for the commands that files keep
         self.run.refuse_mixture()
         self.store = Measurements([OURS, as_typed(options.results_dir)])
@@ -116,7 +122,8 @@ class Bench:
             measured[one.name] = whole if len(whole) == len(found) else None
         data, functions = self.run.task.data_description(), self._functions(0)
         coordinates = functions.initial_parameters.shape[1]
-        return OfTask(self.entry, data, coordinates, measured, searches)
+        family = [kind.__name__ for kind in type(self.run.task).__mro__ if kind not in COMMON]
+        return OfTask(self.entry, data, coordinates, family, measured, searches)
 
     def _ready(
         self, one: Contestant, make: bool
@@ -128,7 +135,7 @@ class Bench:
         trials, told = self.options.trials, self.run.options
         functions, seed = told.tune_functions, told.tune_seed
         tuning = SpaceTuning(self.run, one.name, node, trials, functions, seed, "train", OURS)
-        search = tuning.search() if make else tuning.known()
+        search = tuning.search(must_converge=False) if make else tuning.known()
         if search is None:
             return None
         settings = search.best.settings
@@ -162,13 +169,17 @@ class Bench:
             "block": block,
             "device": self.run.device.type,
         }
-        found = self.store.find(key | {"functions": AT_ONCE})
-        if found is not None:  # of which the first are as good
-            return _first(found, count)
-        key["functions"] = count
-        found = self.store.find(key)
-        if found is not None or not make:
+        if self.run.options.matmul_precision != "highest":
+            key["matmul_precision"] = self.run.options.matmul_precision
+        found = self.store.find(key | {"functions": count})
+        if found is not None:
             return found
+        found = self.store.find(key | {"functions": AT_ONCE})
+        if found is not None:  # of which the first are as good, but for their last digits
+            return _first(found, count)
+        if not make:
+            return None
+        key["functions"] = count
         log.info("%s: %s is being measured", self.entry.name, one.name)
         functions = self._functions(block)
         together = count if functions.initial_parameters.shape[1] < LARGE else 1
@@ -188,6 +199,7 @@ class Bench:
         chosen, count = functions.select(rows), rows.stop - rows.start
         began = time.perf_counter()
         losses, at = Evaluator(task, seed, NullTracker()).path(optimizer, chosen, steps)
+        _wait(at.parameters)
         seconds = time.perf_counter() - began
         own = derive_seed(seed, "held out", block)
         held_out = held_out_losses(task, functions, reported_parameters(at), "test", own, rows=rows)

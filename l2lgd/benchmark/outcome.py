@@ -37,21 +37,18 @@ def of_task(found: OfTask, reference: str) -> dict[str, Any]:
         if one.held_out is not None
     }
     results = {}
+    lost = {name: has_diverged(own) for name, own in curves.items()}
     for name, one in whole.items():
         own, other = curves[name], curves[reference]
-        diverged = has_diverged(own)
-        held_out = held_ratio = None
-        if name in held:
-            held_out = held[name].tolist()
-            ratio = held[name] / held[reference]
-            held_ratio = np.where(np.isfinite(ratio) & ~diverged, ratio, math.inf).tolist()
+        both = lost[name], lost[reference]
+        held_ratio = loss_ratios(held[name], held[reference], *both) if name in held else None
         results[name] = {
             "final_loss": own[-1].tolist(),
-            "held_out_loss": held_out,
-            "loss_ratio": loss_ratios(own, other).tolist(),
-            "held_out_ratio": held_ratio,
+            "held_out_loss": held[name].tolist() if name in held else None,
+            "loss_ratio": _listed(loss_ratios(own[-1], other[-1], *both)),
+            "held_out_ratio": _listed(held_ratio),
             "speed_up": speed_ups(own, other).tolist(),
-            "diverged": int(diverged.sum()),
+            "diverged": int(lost[name].sum()),
             "seconds_per_step": one.about["seconds"],
             "optimizer_seconds_per_step": one.about["optimizer_seconds"],
             **found.searches.get(name, {}),
@@ -64,6 +61,7 @@ def of_task(found: OfTask, reference: str) -> dict[str, Any]:
         "num_steps": entry.num_steps,
         "coordinates": found.coordinates,
         "data": found.data,
+        "family": found.family,
         **axis,
         "results": results,
     }
@@ -93,12 +91,13 @@ def _scores(one: Contestant, tasks: Mapping[str, Any]) -> dict[str, Any]:
             "median": float(np.median(scores)),
             "tasks": len(rows),
         }
-    medians = [float(np.median(result["loss_ratio"])) for result in results.values()]
+    ratios = [result["loss_ratio"] for result in results.values()]
+    medians = [np.median(own) for own in ratios if own is not None]
     largest = max(tasks, key=lambda name: tasks[name]["coordinates"])
     cost = results[largest]["optimizer_seconds_per_step"] / tasks[largest]["coordinates"]
     searched = {len(result["trials"]) for result in results.values() if "trials" in result}
     found |= {
-        "below_reference": sum(ratio < 1 for ratio in medians),
+        "below_reference": sum(bool(ratio < 1) for ratio in medians),
         "diverged": sum(result["diverged"] for result in results.values()),
         "runs": sum(len(result["final_loss"]) for result in results.values()),
         "seconds_per_step": float(np.median([r["seconds_per_step"] for r in results.values()])),
@@ -109,10 +108,14 @@ def _scores(one: Contestant, tasks: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def seen_data(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
-    """The optimizers that were meta-trained on the data set of a task."""
-    data = (task["data"] or {}).get("name")
-    return [name for name, own in scores.items() if data in own["trained_on"]]
+def acquainted(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
+    """The optimizers that were meta-trained on the data set of a task, or on its family."""
+    known = {(task["data"] or {}).get("name"), *task["family"]}
+    return [name for name, own in scores.items() if known & set(own["trained_on"])]
+
+
+def _listed(values: np.ndarray | None) -> list[float] | None:
+    return None if values is None else values.tolist()
 
 
 def numbers(values: Sequence[float | None]) -> np.ndarray:

@@ -38,7 +38,9 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
     for row, task in enumerate(tasks):
         for place, name in enumerate(names):
             y = row + 0.8 * ((place + 0.5) / len(names) - 0.5)
-            _point(left, task["results"][name]["loss_ratio"], y, colors[name])
+            ratios = task["results"][name]["loss_ratio"]
+            if ratios is not None:
+                _point(left, ratios, y, colors[name])
     left.axvline(1, color="0.3", linewidth=0.8)
     left.set_xscale("log")
     left.set_xlim(LOWEST / 1.15, HIGHEST * 1.15)
@@ -73,6 +75,7 @@ def draw_axes(path: Path, summary: Mapping[str, Any]) -> None:
     reference = summary["reference"]
     names = [name for name in summary["scores"] if name != reference]
     colors, tasks = _colors(names), list(summary["tasks"].values())
+    tasks = [task for task in tasks if task["results"][names[0]]["loss_ratio"] is not None]
     axes_of = list(dict.fromkeys(task["axis"] for task in tasks if task.get("axis")))
     figure = Figure(figsize=(3.6 * len(axes_of), 3.8), layout="constrained")
     panels = figure.subplots(1, len(axes_of), sharey=True, squeeze=False)[0]
@@ -87,7 +90,7 @@ def draw_axes(path: Path, summary: Mapping[str, Any]) -> None:
             panel.plot(factors, middle, marker="o", color=colors[name], label=_label(name))
             panel.fill_between(factors, low, high, color=colors[name], alpha=0.15, linewidth=0)
         panel.axhline(1, color="0.3", linewidth=0.8)
-        panel.set(xscale="log", yscale="log", xlabel=f"{axis}, times that of meta-training")
+        panel.set(xscale="log", yscale="log", xlabel=f"{axis}, times the smallest")
         panel.set_xticks(factors, [f"{factor:g}" for factor in factors])
         panel.minorticks_off()
         panel.set_ylim(LOWEST / 1.1, HIGHEST * 1.1)

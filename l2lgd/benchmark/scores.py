@@ -8,6 +8,7 @@ means, with intervals of a bootstrap that draws seeds within each task anew, as 
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from l2lgd.results.curves import FINAL_WINDOW
 
@@ -24,14 +25,10 @@ def smoothed(losses: np.ndarray, stochastic: bool) -> np.ndarray:
     """
     if not stochastic:
         return losses
-    found, later = losses.copy(), losses[1:]
-    sums = np.cumsum(np.vstack([np.zeros_like(losses[:1]), later]), axis=0)
-    for step in range(1, len(losses)):
-        begin = max(0, step - FINAL_WINDOW)
-        if np.isfinite(sums[step]).all():
-            found[step] = (sums[step] - sums[begin]) / (step - begin)
-        else:
-            found[step] = later[begin:step].mean(0)
+    found, window = losses.copy(), min(FINAL_WINDOW, len(losses) - 1)
+    for step in range(1, window):
+        found[step] = losses[1 : step + 1].mean(0)
+    found[window:] = sliding_window_view(losses[1:], window, axis=0).mean(-1)
     return found
 
 
@@ -42,48 +39,57 @@ def has_diverged(curves: np.ndarray) -> np.ndarray:
     return ~ended_well
 
 
-def loss_ratios(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Final losses over those of the reference on the same functions; infinite what diverged.
+def loss_ratios(
+    losses: np.ndarray, others: np.ndarray, diverged: np.ndarray, others_diverged: np.ndarray
+) -> np.ndarray | None:
+    """Losses over those of the reference on the same functions (F,); None where some are negative.
+
+    A run that diverged has an infinite ratio, whatever the reference does; against a reference
+    that diverged alone, the ratio is 0.
 
     Args:
-        curves, reference: smoothed losses (T + 1, F).
-
-    Returns:
-        (F,).
+        losses, others: at the end, of the optimizer and the reference (F,).
+        diverged, others_diverged: which of them diverged (F,).
     """
-    found: np.ndarray = (curves[-1] + TINY) / (reference[-1] + TINY)
-    return np.where(has_diverged(curves), math.inf, found)
+    if (losses[np.isfinite(losses)] < 0).any() or (others[np.isfinite(others)] < 0).any():
+        return None
+    with np.errstate(invalid="ignore"):
+        found = (losses + TINY) / (others + TINY)
+    found = np.where(others_diverged | ~np.isfinite(others), 0.0, found)
+    ratios: np.ndarray = np.where(diverged | ~np.isfinite(losses), math.inf, found)
+    return ratios
 
 
 def speed_ups(curves: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Steps that the reference takes over those that the optimizer takes to the same loss (F,).
 
-    That loss is the worse one of the two final losses, so that both reach it. An optimizer that
-    ends where the reference is after half of its steps has 0.5; one that is where the reference
-    ends after half of the steps has 2; the same final loss is 1; one that diverged has 0. Losses
-    of minibatches go up and down: the first step that is low enough counts.
+    That loss is the worse one of the two final losses, so that both reach it; they have reached
+    it when they stay there to the end. An optimizer that ends where the reference is after half
+    of its steps has 0.5; one that is where the reference ends after half of the steps has 2; the
+    same final loss is 1. One that diverged has 0, and T against a reference that diverged alone.
 
     Args:
         curves, reference: smoothed losses (T + 1, F).
     """
-    steps = len(curves) - 1
-    found = np.zeros(curves.shape[1])
-    diverged = has_diverged(curves)
-    for one in range(curves.shape[1]):
-        if diverged[one]:
-            continue
+    steps, found = len(curves) - 1, np.zeros(curves.shape[1])
+    diverged, lost = has_diverged(curves), has_diverged(reference)
+    for one in np.flatnonzero(~diverged):
         own, other = curves[:, one], reference[:, one]
-        if own[-1] == other[-1]:
+        if lost[one]:
+            found[one] = steps
+        elif own[-1] == other[-1]:
             found[one] = 1.0
         elif own[-1] < other[-1]:
-            found[one] = steps / max(1, _first(own <= other[-1]))
+            found[one] = steps / max(1, _reached(own, other[-1]))
         else:
-            found[one] = _first(other <= own[-1]) / steps
+            found[one] = _reached(other, own[-1]) / steps
     return found
 
 
-def _first(reached: np.ndarray) -> int:
-    return int(np.argmax(reached))
+def _reached(curve: np.ndarray, level: float) -> int:
+    """The step from which on a curve that ends below a level stays at or below it."""
+    above = np.flatnonzero(~(curve <= level))
+    return int(above[-1]) + 1 if len(above) else 0
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:

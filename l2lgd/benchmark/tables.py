@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from l2lgd.benchmark.outcome import numbers, seen_data
+from l2lgd.benchmark.outcome import acquainted, numbers
 
 COLUMNS = (
     "optimizer",
@@ -39,13 +39,14 @@ def by_task(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     names = [name for name in summary["scores"] if name != summary["reference"]]
     rows = []
     for task in summary["tasks"].values():
-        seen = seen_data(task, summary["scores"])
+        seen = acquainted(task, summary["scores"])
         final = task["results"][summary["reference"]]["final_loss"]
         row = [task["title"], f"{task['num_steps']:,}", number(np.median(numbers(final)))]
         for name in names:
             result = task["results"][name]
             mark = SEEN if name in seen else ""
-            row.append(number(np.median(numbers(result["loss_ratio"]))) + mark)
+            ratios = result["loss_ratio"]
+            row.append(("–" if ratios is None else number(np.median(numbers(ratios)))) + mark)
         rows.append(row)
     return ["task", "steps", f"loss of {summary['reference']}", *names], rows
 
@@ -70,7 +71,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
         *_lines(columns, rows),
     ]
     if marked:
-        lines += ["", f"{SEEN} The optimizer was meta-trained on this data set, on another task."]
+        lines += [
+            "",
+            f"{SEEN} The optimizer was meta-trained on this data set or family, on another task.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -165,14 +165,14 @@ class SuiteTask:
     Args:
         options: of ``evaluate``, as they are typed.
         num_steps: T.
-        title: in tables and pictures.
+        title: in tables and pictures; None for its name.
         axis: what is varied, in a suite that varies something.
         factor: of what is varied, to where optimizers were trained.
     """
 
     options: list[str]
     num_steps: int
-    title: str
+    title: str | None = None
     axis: str | None = None
     factor: float | None = None
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2lgd.config.options import BESIDE, RECOMMENDED
+from l2lgd.config.packages import installed
 from l2lgd.optimizers.base import LearnedRule, Optimizer
 from l2lgd.results.losses import digest
 from l2lgd.runs.run import Run
@@ -50,6 +51,12 @@ def losses_key(
         key["weights"] = digest(optimizer.state_dict())
     found: dict[str, Any] = json.loads(json.dumps(key))
     return found
+
+
+def library_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The version of the library that an optimizer is of, unless that is PyTorch; else nothing."""
+    package = str(node.get("package") or "torch").partition(".")[0]
+    return {} if package == "torch" else {"library": {package: installed(package)}}
 
 
 def task_options(node: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:

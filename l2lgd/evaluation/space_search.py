@@ -51,6 +51,15 @@ class SpaceSearch:
         rates = [trial.settings[RATE] for trial in self.trials]
         return self.best.settings[RATE] in (min(rates), max(rates))
 
+    def check(self) -> None:
+        """Raise UserError where every trial diverged."""
+        if not math.isfinite(self.best.loss):
+            low = min(trial.settings[RATE] for trial in self.trials)
+            raise UserError(
+                f"all {len(self.trials)} trials diverge, rates down to {low:.1e}; give a lower "
+                "range of rates in the optimizer's space"
+            )
+
 
 def search_space(
     final_loss: Callable[[Settings], float],
@@ -66,9 +75,6 @@ def search_space(
         space: bounds of the learning rate, and a list of choices of every other setting.
         done: trials of the same search that was broken off.
         keep: is given all trials after each.
-
-    Raises:
-        UserError: every trial diverges.
     """
     check_space(space)
     made = list(done[:trials])
@@ -76,14 +82,7 @@ def search_space(
         settings = following(space, made, trials, seed)
         made.append(Trial(settings, final_loss(settings)))
         keep(made)
-    found = SpaceSearch(tuple(made))
-    if not math.isfinite(found.best.loss):
-        low = min(trial.settings[RATE] for trial in made)
-        raise UserError(
-            f"all {trials} trials diverge, rates down to {low:.1e}; give a lower range of rates "
-            "in the optimizer's space"
-        )
-    return found
+    return SpaceSearch(tuple(made))
 
 
 def following(space: Space, done: Sequence[Trial], trials: int, seed: int) -> Settings:
@@ -94,6 +93,8 @@ def following(space: Space, done: Sequence[Trial], trials: int, seed: int) -> Se
         return fresh
     search = SpaceSearch(tuple(done))
     best, rates = search.best.settings, [trial.settings[RATE] for trial in done]
+    if not math.isfinite(search.best.loss):
+        return {**best, RATE: min(rates) / BEYOND}
     if search.at_an_end:
         beyond = BEYOND if best[RATE] == max(rates) else 1 / BEYOND
         return {**best, RATE: best[RATE] * beyond}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2lgd.evaluation.keys import tuning_key
+from l2lgd.config.packages import sources_of
+from l2lgd.evaluation.keys import library_of, tuning_key
 from l2lgd.evaluation.space_search import RATE, RATES_ALONE, Settings, SpaceSearch, search_space
 from l2lgd.evaluation.tuned_settings import TunedSettings
 from l2lgd.meta.evaluator import Evaluator
@@ -47,12 +48,12 @@ class SpaceTuning:
         done = self._kept().find(self._key())
         return SpaceSearch(done[: self.trials]) if len(done) >= self.trials else None
 
-    def search(self, tracker: Tracker | None = None) -> SpaceSearch:
+    def search(self, tracker: Tracker | None = None, must_converge: bool = True) -> SpaceSearch:
         """All trials; those that were made before are taken as they are.
 
         Raises:
             ConfigError: the space cannot be searched.
-            UserError: every trial diverges.
+            UserError: every trial diverges, and that must not be.
         """
         kept, key = self._kept(), self._key()
         evaluator = Evaluator(self.run.task, self.seed, tracker or NullTracker())
@@ -77,6 +78,8 @@ class SpaceTuning:
             done,
             lambda made: kept.store(key, made, about),
         )
+        if must_converge:
+            found.check()
         if found.at_an_end:
             rate = found.best.settings[RATE]
             log.info(
@@ -89,4 +92,6 @@ class SpaceTuning:
 
     def _key(self) -> dict[str, Any]:
         key = tuning_key(self.run, self.name, dict(self.node), self.num_functions, self.seed)
-        return key | {"trials": self.trials, "split": self.split}
+        own = {**sources_of(self.node), **sources_of(self.run.config["task"])}
+        found = {"sources": own} if own else {}
+        return key | {"trials": self.trials, "split": self.split} | found | library_of(self.node)

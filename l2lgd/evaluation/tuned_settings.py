@@ -28,16 +28,18 @@ class TunedSettings:
 
     def find(self, key: Mapping[str, Any]) -> tuple[Trial, ...]:
         """The trials of a key, which are fewer than it says where a search was broken off."""
-        for folder in (self._own, self._shipped):
-            path = folder / file_name(key)
-            try:
-                stored = parsed(path.read_text(encoding="utf-8"))
-                return tuple(_trial(settings, loss) for settings, loss in stored["trials"])
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("ignoring the unreadable tuning result %s (%s)", path, error)
-        return ()
+        return max((self._read(folder, key) for folder in (self._own, self._shipped)), key=len)
+
+    def _read(self, folder: Path, key: Mapping[str, Any]) -> tuple[Trial, ...]:
+        path = folder / file_name(key)
+        try:
+            stored = parsed(path.read_text(encoding="utf-8"))
+            return tuple(_trial(settings, loss) for settings, loss in stored["trials"])
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("ignoring the unreadable tuning result %s (%s)", path, error)
+            return ()
 
     def store(
         self, key: Mapping[str, Any], trials: Sequence[Trial], about: Mapping[str, Any]

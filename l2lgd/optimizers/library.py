@@ -35,7 +35,8 @@ class LibraryOptimizer(TunedOptimizer[LibraryState]):
     Some classes want more than gradients:
 
     * Muon takes matrices alone. All other tensors go to AdamW with the same learning rate and
-      schedule, as its authors do; its weight decay is AdamW's own where none is given. The Muon of
+      schedule; its weight decay is AdamW's own where none is given. Embeddings and output layers
+      are matrices here, which its authors give to AdamW. The Muon of
       ``pytorch_optimizer`` has both within it, and is told by ``use_muon`` which tensors are
       whose; tensors of more than two dimensions are then matrices, too.
     * LBFGS evaluates the function several times within a step, on one minibatch, and each function

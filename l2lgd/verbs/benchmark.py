@@ -17,7 +17,7 @@ from l2lgd.benchmark.contestants import Contestant, contestants
 from l2lgd.benchmark.measuring import Bench, OfTask
 from l2lgd.benchmark.outcome import of_task, over_tasks
 from l2lgd.benchmark.report import write
-from l2lgd.benchmark.suite import BenchmarkTask, entries
+from l2lgd.benchmark.suite import BenchmarkTask, entries, in_place
 from l2lgd.benchmark.tables import printed
 from l2lgd.config.overrides import option, quoted
 from l2lgd.config.schemas import validated
@@ -27,7 +27,7 @@ from l2lgd.runs.children import Children
 from l2lgd.runs.run import own_configs
 from l2lgd.storage import locks
 from l2lgd.storage.files import check_writable
-from l2lgd.storage.paths import where_typed
+from l2lgd.storage.paths import as_typed, where_typed
 from l2lgd.system.runtime import pick_device
 from l2lgd.system.terminal import show
 from l2lgd.verbs.ending import say_where
@@ -52,11 +52,13 @@ def benchmark(config: DictConfig) -> float:
             raise ConfigError(f"{name}={value}: must be at least 1")
     began = time.monotonic()
     chosen = entries(options.suite.tasks, options.tasks)
-    if not options.optimizers:
-        raise ConfigError("optimizers=[]: name at least one")
-    compared = contestants([options.reference, *options.optimizers])
+    compared = contestants(options.reference, options.optimizers)
+    with in_place(chosen[0].name):
+        for one in compared:
+            one.check(chosen[0].options, options.allow_targets)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    check_writable(folder / "summary.json")
+    for place in (folder, as_typed(options.results_dir), as_typed(options.tuned_dir)):
+        check_writable(place / "summary.json")
     locks.hold(folder)
     with _way_on():
         found = _found(chosen, compared, options, folder)
@@ -116,6 +118,8 @@ def _found(
             failed[name] = UserError(f"results_dir={options.results_dir} lacks what was measured")
     if failed:
         name, error = next(iter(failed.items()))
+        if len(chosen) == 1:
+            raise error
         raise UserError(
             f"not measured: {', '.join(failed)} ({name}: {error}); all else is kept, give the same "
             "command again to go on, or leave these out of tasks="

@@ -28,9 +28,10 @@ def main() -> None:
     given.to.mkdir(parents=True, exist_ok=True)
     for name in options.suite.tasks:
         command = f"l2lgd benchmark suite={given.suite} tasks=[{name}]"
+        made = _newest(given.folder, f"{name}-{options.reference}-")
         for old in given.to.glob(f"{name}-{options.reference}-*"):
             old.unlink()
-        for path in _newest(given.folder, f"{name}-{options.reference}-"):
+        for path in made:
             if path.suffix == ".json":
                 content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 text = json.dumps(content | {"command": command}, indent=1) + "\n"

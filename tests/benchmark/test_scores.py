@@ -82,17 +82,58 @@ def test_speed_up_is_a_ratio_of_steps_in_both_directions() -> None:
     assert speed_ups(restless, restless) == 1
 
 
-def test_speed_up_of_what_diverged_is_zero() -> None:
+def ratios(curves: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
+    both = has_diverged(curves), has_diverged(reference)
+    return loss_ratios(curves[-1], reference[-1], *both)
+
+
+def lost(curves: np.ndarray) -> np.ndarray:
+    found = curves.copy()
+    found[50:] = math.nan
+    return found
+
+
+def test_what_diverged_is_the_worst_whatever_the_reference_does() -> None:
     worse = 2 - falling(0.02)
-    nan = falling(0.02)
-    nan[50:] = math.nan
-    for curves in (worse, nan):
-        assert speed_ups(curves, falling(0.01)) == 0
-        assert loss_ratios(curves, falling(0.01)) == math.inf
+    for curves in (worse, lost(falling(0.02))):
+        for reference in (falling(0.01), worse, lost(falling(0.01))):
+            assert speed_ups(curves, reference) == 0
+            assert ratios(curves, reference) == math.inf
+
+
+def test_a_reference_that_diverged_alone_has_lost() -> None:
+    for reference in (lost(falling(0.01)), 2 - falling(0.02)):
+        assert speed_ups(falling(0.01), reference) == 100
+        assert ratios(falling(0.01), reference) == 0
+
+
+def test_losses_of_zero_are_equal_and_negative_ones_have_no_ratio() -> None:
+    nothing = falling(0.01)
+    nothing[60:] = 0
+    assert ratios(nothing, nothing) == 1
+    assert ratios(falling(0.01) - 1, falling(0.02)) is None
+    assert speed_ups(falling(0.02) - 1, falling(0.01) - 1) == pytest.approx(2.0)
 
 
 def test_each_function_is_compared_with_the_reference_on_the_same() -> None:
     own = np.hstack([falling(0.01), falling(0.03)])
     reference = np.hstack([falling(0.02), falling(0.01)])
     assert speed_ups(own, reference) == pytest.approx([0.5, 100 / 34])
-    assert loss_ratios(own, reference) == pytest.approx([math.exp(1), math.exp(-2)])
+    assert ratios(own, reference) == pytest.approx([math.exp(1), math.exp(-2)])
+
+
+def test_one_low_minibatch_is_not_an_arrival() -> None:
+    noise = 0.01 * np.random.default_rng(3).standard_normal((401, 20))
+    one, other = np.ones((401, 20)) + noise, np.ones((401, 20)) + noise[::-1]
+    for curves in (one, other):
+        curves[0] = 2
+        curves[7] = 0.5
+    found = speed_ups(smoothed(one, True), smoothed(other, True))
+    assert 0.8 < np.median(found) < 1.25
+
+
+def test_a_spike_leaves_no_trace_after_ten_steps() -> None:
+    losses = np.linspace(1, 0.2, 101)[:, None]
+    spiked = losses.copy()
+    spiked[3] = 3e16
+    assert smoothed(spiked, True)[13:] == pytest.approx(smoothed(losses, True)[13:])

@@ -47,6 +47,13 @@ def test_a_best_rate_at_an_end_extends_the_space() -> None:
     assert search_space(bowl(1e12), SPACE, 30, 0).at_an_end
 
 
+def test_where_all_have_diverged_rates_go_down() -> None:
+    def loss(settings: dict[str, Any]) -> float:
+        return 1.0 if settings["learning_rate"] < 2e-5 else math.inf
+
+    assert search_space(loss, SPACE, 30, 0).best.loss == 1
+
+
 def test_a_search_that_was_broken_off_goes_on_to_the_same_trials(tmp_path: Path) -> None:
     kept, key = (
         TunedSettings(tmp_path / "none", tmp_path),
@@ -87,7 +94,7 @@ def test_what_diverged_is_kept_as_such(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line() -> None:
     with pytest.raises(UserError, match="all 5 trials diverge, rates down to"):
-        search_space(lambda _: math.inf, SPACE, 5, 0)
+        search_space(lambda _: math.inf, SPACE, 5, 0).check()
     for bounds in (None, [1.0], [1.0, 0.1], [0.0, 1.0], ["a", "b"]):
         with pytest.raises(ConfigError, match=r"space\.learning_rate"):
             search_space(bowl(1), {"learning_rate": bounds}, 5, 0)

@@ -20,7 +20,7 @@ from l2lgd.pretrained.weights import find
 from l2lgd.storage import checkpoint
 
 TIMES = ("seconds", "seconds_per_step", "optimizer_seconds_per_step")
-TIMES += ("optimizer_seconds_per_coordinate",)
+TIMES += ("optimizer_seconds_per_coordinate", "command")
 SHORT = ("suite.tasks.graph.num_steps=12", "suite.tasks.quadratic_ill.num_steps=15")
 SMALL = (
     *("benchmark", "tasks=[graph,quadratic_ill]", *SHORT, "seeds=2", "trials=3"),
@@ -148,22 +148,27 @@ def test_axes_have_a_picture_of_their_own(tmp_path: Path) -> None:
 
 OWN_RULE = """
 import torch
-from l2lgd.optimizers.base import Optimizer
+from l2lgd.optimizers.base import TunedOptimizer
 
 
-class Halving(Optimizer):
+class Descent(TunedOptimizer):
+    def __init__(self, learning_rate: float | None = None) -> None:
+        super().__init__(learning_rate)
+
     def initial_state(self, parameters):
         return torch.zeros_like(parameters)
 
     def step(self, gradient, state, width=None):
-        return -{rate} * gradient, state
+        return -{factor} * self.tuned_rate() * gradient, state
 """
 
 
 def test_ones_own_tasks_and_optimizers_take_part(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "conf" / "opt").mkdir(parents=True)
     (tmp_path / "conf" / "task").mkdir()
-    (tmp_path / "conf" / "opt" / "mine.yaml").write_text("# mine\n_target_: mypkg.Halving\n")
+    (tmp_path / "conf" / "opt" / "mine.yaml").write_text(
+        "# mine\n_target_: mypkg.Descent\nlearning_rate: null\n", encoding="utf-8"
+    )
     task = "# mine\ndefaults:\n  - quadratic\n  - _self_\nname: my_task\ndimension: 5\n"
     (tmp_path / "conf" / "task" / "my_task.yaml").write_text(
         task + "recommended:\n  num_steps: 7\n", encoding="utf-8"
@@ -171,13 +176,30 @@ def test_ones_own_tasks_and_optimizers_take_part(whole: Path, tmp_path: Path) ->
     words = [word for word in SMALL if not word.startswith(("tasks=", "optimizers="))]
     words += ["--config-dir", "conf", "tasks=[my_task]", "optimizers=[mine]"]
     finals = []
-    for rate in (0.01, 0.02, 0.01):
-        (tmp_path / "mypkg.py").write_text(OWN_RULE.format(rate=rate), encoding="utf-8")
+    for factor in (1, 2, 1):
+        (tmp_path / "mypkg.py").write_text(OWN_RULE.format(factor=factor), encoding="utf-8")
         run(*words, "allow_targets=[mypkg]", cwd=tmp_path)
         found = summary_of(tmp_path / "run")["tasks"]["my_task"]
         assert found["num_steps"] == 7
-        finals.append(found["results"]["mine"]["final_loss"])
-    assert finals[0] == finals[2] != finals[1]  # a changed rule is another one
+        finals.append((found["results"]["mine"]["final_loss"], found["results"]["mine"]["trials"]))
+    assert finals[0] == finals[2]  # a changed rule is another one, trials and all
+    assert finals[0][0] != finals[1][0]
+    assert finals[0][1] != finals[1][1]
+
+
+def test_what_diverges_in_every_trial_counts_as_that(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "opt").mkdir(parents=True)
+    rates = "space: {learning_rate: [1.0e+35, 1.0e+36]}"
+    node = "# bad\ndefaults:\n  - adamw\n  - _self_\n" + rates
+    (tmp_path / "conf" / "opt" / "bad.yaml").write_text(node, encoding="utf-8")
+    words = [word for word in SMALL if not word.startswith(("tasks=", "optimizers="))]
+    words += ["--config-dir", "conf", "tasks=[graph]", "optimizers=[bad]", "workers=1"]
+    run(*words, cwd=tmp_path)
+    result = summary_of(tmp_path / "run")["tasks"]["graph"]["results"]["bad"]
+    assert result["diverged"] == 2
+    assert result["speed_up"] == [0, 0]
+    assert result["loss_ratio"] == [None, None]
+    assert len(result["trials"]) == 3
 
 
 def test_a_file_of_weights_is_known_by_its_content(whole: Path, tmp_path: Path) -> None:
@@ -196,20 +218,26 @@ MISTAKES = {
     "optimizers=[quadratic_lstm]": "did you mean quadratic-lstm",
     "optimizers=[lstm]": "named by its weights",
     "optimizers=[gone.safetensors]": "gone.safetensors",
-    "optimizers=[]": "name at least one",
+    "optimizers=[]": "name one to compare with tuned_adam",
+    "optimizers=[tuned_adam]": "name one to compare with tuned_adam",
+    "reference=shipped": "reference=shipped: there is none",
     "seeds=0": "seeds=0: must be at least 1",
     "trials=0": "trials=0: must be at least 1",
     "workers=0": "workers=0: must be at least 1",
     "reference=tuned_adm": "did you mean tuned_adam",
     "tasks=[mixture]": "mixture",
     "suite.tasks.graph.num_steps=0": "at least 1",
-    "suite.tasks.graph.options=[task=grph]": "grph",
+    "suite.tasks.graph.options=['task=grph']": "graph, a task of the benchmark",
+    "+suite.tasks.graph.axis=width": "axis and factor come together",
+    "results_dir=a_file": "a_file",
+    "tuned_dir=a_file": "a_file",
     "suite=standrd": "standard",
 }
 
 
 @pytest.mark.parametrize("word", MISTAKES)
 def test_mistakes_end_in_one_line(word: str, tmp_path: Path) -> None:
+    (tmp_path / "a_file").touch()
     done = l2lgd(*SMALL, "workers=1", word, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()[-1:]
@@ -229,7 +257,9 @@ def test_the_reference_ships_for_the_whole_suite() -> None:
     """Its keys say what was measured; data that differ between machines are looked for anew."""
     from l2lgd.benchmark.measuring import OURS
 
-    suite = validated(composed("benchmark"), "benchmark").suite.tasks
+    suite = {}
+    for name in ("standard", "generalisation"):
+        suite |= validated(composed("benchmark", f"suite={name}"), "benchmark").suite.tasks
     kept = [checkpoint.load(file)[1]["key"] for file in OURS.glob("*.safetensors")]
     searches = [json.loads(file.read_text("utf-8")) for file in OURS.glob("*.json")]
     assert {key["task_name"] for key in kept if key["optimizer_name"] == "tuned_adam"} >= set(suite)
