@@ -227,7 +227,7 @@ MISTAKES = {
     "reference=tuned_adm": "did you mean tuned_adam",
     "tasks=[mixture]": "mixture",
     "suite.tasks.graph.num_steps=0": "at least 1",
-    "suite.tasks.graph.options=['task=grph']": "graph, a task of the benchmark",
+    "suite.tasks.graph.options=['task=grph']": "there is no task=grph",
     "+suite.tasks.graph.axis=width": "axis and factor come together",
     "results_dir=a_file": "a_file",
     "tuned_dir=a_file": "a_file",
