@@ -217,6 +217,7 @@ def test_the_composed_config_is_shown(tmp_path: Path) -> None:
                 "evaluate",
                 "tune",
                 "stylize",
+                "benchmark",
                 "check",
                 "figures",
                 "optimizers",
