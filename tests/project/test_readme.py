@@ -156,6 +156,7 @@ ROWS = {  # the folder of results, the learned optimizer, figure, panel and step
     "CIFAR-2": ("cifar2", "lstm_per_group", ("7", "cifar2", "1000")),
     "Neural art, in millions": ("neural_art", "lstm", None),
 }
+FOREIGN = "17 foreign tasks"  # of the benchmark
 
 
 def final_losses(name: str) -> dict[str, float]:
@@ -192,7 +193,18 @@ def rounds_to(cell: str, value: float) -> bool:
 
 
 def test_the_table_has_every_row() -> None:
-    assert list(shown()) == list(ROWS)
+    assert list(shown()) == [*ROWS, FOREIGN]
+
+
+def test_the_row_of_the_benchmark_agrees_with_its_summary() -> None:
+    found = json.loads((RESULTS / "benchmark" / "summary.json").read_text("utf-8"))
+    best = found["scores"]["cifar10-lstm_per_group"]
+    _, ours, other, ratio = shown()[FOREIGN]
+    assert f"{len(found['tasks'])} foreign tasks" == FOREIGN
+    cost = best["optimizer_seconds_per_coordinate"] * 1e6
+    assert ours == f"{best['diverged']} of {best['runs']} diverged, {cost:.1f} µs/parameter"
+    assert other == "**tuned Adam**"
+    assert rounds_to(ratio, best["loss_ratio"]["median"])
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -57,3 +57,17 @@ def test_the_summary_has_the_learned_optimizers_losses_and_intervals(summary: Pa
 def test_the_model_zoo_has_all_shipped_weights() -> None:
     written = (RESULTS / "models.md").read_text("utf-8")
     assert not [name for name in names() if f"`{name}`" not in written]
+
+
+def folder_of(path: Path) -> str:
+    return path.parent.name
+
+
+@pytest.mark.parametrize(
+    "table", sorted((ROOT / "outputs" / "results").glob("*/table.md")), ids=folder_of
+)
+def test_the_page_of_the_benchmark_has_its_tables(table: Path) -> None:
+    page = (RESULTS / "benchmark.md").read_text(encoding="utf-8")
+    rows = [line for line in table.read_text("utf-8").splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    assert [row for row in rows if row not in page] == []
