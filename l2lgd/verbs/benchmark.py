@@ -127,7 +127,7 @@ def _found(
     return [found[entry.name] for entry in chosen]
 
 
-class Job(NamedTuple):
+class Measuring(NamedTuple):
     """What a process measures."""
 
     task: str
@@ -149,15 +149,15 @@ class Job(NamedTuple):
         return found
 
 
-def _jobs(task: OfTask, reference: str) -> list[Job]:
+def _jobs(task: OfTask, reference: str) -> list[Measuring]:
     """One for a task; one for each optimizer where that takes long and the reference is known."""
     lacking = [name for name, found in task.measured.items() if found is None]
     if reference in lacking or task.coordinates * task.entry.num_steps < LONG:
-        return [Job(task.entry.name)]
-    return [Job(task.entry.name, [name]) for name in lacking]
+        return [Measuring(task.entry.name)]
+    return [Measuring(task.entry.name, [name]) for name in lacking]
 
 
-def _make(jobs: Sequence[Job], folder: Path, workers: int) -> dict[str, UserError]:
+def _make(jobs: Sequence[Measuring], folder: Path, workers: int) -> dict[str, UserError]:
     """Have processes measure, so many at once; returns what went wrong, by task."""
     given = [word for word in _given() if word.partition("=")[0] not in OWN]
     words = ["benchmark", *given, "workers=1"]
