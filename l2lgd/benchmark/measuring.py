@@ -20,7 +20,7 @@ from l2lgd.config.overrides import option
 from l2lgd.config.packages import sources_of
 from l2lgd.config.schemas import Benchmark
 from l2lgd.evaluation.baselines import needs_tuning
-from l2lgd.evaluation.keys import same_images, task_options
+from l2lgd.evaluation.keys import problem_of
 from l2lgd.evaluation.learned import composed_with
 from l2lgd.evaluation.space_tuning import SpaceTuning
 from l2lgd.meta.evaluator import Evaluator
@@ -137,10 +137,7 @@ class Bench:
         search = tuning.search(must_converge=False) if make else tuning.known()
         if search is None:
             return None
-        settings = search.best.settings
-        made = [[trial.settings, trial.loss] for trial in search.trials]
-        about = {"settings": settings, "at_an_end": search.at_an_end, "trials": made}
-        return {**node, **settings}, about
+        return {**node, **search.best.settings}, {**search.told(), "at_an_end": search.at_an_end}
 
     def _blocks(self) -> range:
         return range(-(-self.options.seeds // AT_ONCE))
@@ -155,13 +152,10 @@ class Bench:
         """Measured now or before, on up to five functions."""
         count = min(AT_ONCE, self.options.seeds - block * AT_ONCE)
         optimizer = one.built(self.run, node)
-        task, config = self.run.task, self.run.config["task"]
         key = {
-            "task_name": self.entry.name,
+            **problem_of(self.run),
             "optimizer_name": one.weights.path.stem if one.weights else one.name,
-            "task": task_options(config, task.not_in_keys),
-            "task_sources": sources_of(config),
-            "data": same_images(task.data_description()),
+            "task_sources": sources_of(self.run.config["task"]),
             **one.identity(node, optimizer),
             "num_steps": self.entry.num_steps,
             "seed": self.options.seed,

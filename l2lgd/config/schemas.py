@@ -167,7 +167,7 @@ class SuiteTask:
         num_steps: T.
         title: in tables and pictures; None for its name.
         axis: what is varied, in a suite that varies something.
-        factor: of what is varied, to where optimizers were trained.
+        factor: of what is varied, to the smallest.
     """
 
     options: list[str]

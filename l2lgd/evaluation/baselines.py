@@ -1,4 +1,4 @@
-"""Hand-designed optimizers made ready for a comparison: tuned for its problem."""
+"""Hand-designed optimizers made ready for a comparison: their learning rates tuned."""
 
 import logging
 from typing import Any
@@ -15,6 +15,7 @@ from l2lgd.system.ranks import Ranks
 from l2lgd.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
+
 LOWEST_RATE, HIGHEST_RATE = 1e-4, 10.0  # where the grid begins; it grows when the best is at an end
 
 

@@ -17,9 +17,7 @@ def tuning_key(
     """What a tuned learning rate depends on."""
     optimizer = {k: v for k, v in node.items() if k != "learning_rate"}
     return {
-        "task_name": run.task_name,
-        "task": task_options(run.config["task"], run.task.not_in_keys),
-        "data": same_images(run.task.data_description()),
+        **problem_of(run),
         "optimizer_name": name,
         "optimizer": optimizer,
         "num_steps": run.options.num_steps,
@@ -34,9 +32,7 @@ def losses_key(
     """What the losses of an evaluation depend on, as JSON has it."""
     options = run.options
     key = {
-        "task_name": run.task_name,
-        "task": task_options(run.config["task"], run.task.not_in_keys),
-        "data": same_images(run.task.data_description()),
+        **problem_of(run),
         "optimizer_name": name,
         "optimizer": {**node, "learning_rate": rate},
         "split": options.split,
@@ -51,6 +47,15 @@ def losses_key(
         key["weights"] = digest(optimizer.state_dict())
     found: dict[str, Any] = json.loads(json.dumps(key))
     return found
+
+
+def problem_of(run: Run) -> dict[str, Any]:
+    """The task and its data, as they are in a key."""
+    return {
+        "task_name": run.task_name,
+        "task": task_options(run.config["task"], run.task.not_in_keys),
+        "data": same_images(run.task.data_description()),
+    }
 
 
 def library_of(node: Mapping[str, Any]) -> dict[str, Any]:

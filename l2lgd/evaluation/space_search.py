@@ -51,6 +51,11 @@ class SpaceSearch:
         rates = [trial.settings[RATE] for trial in self.trials]
         return self.best.settings[RATE] in (min(rates), max(rates))
 
+    def told(self) -> dict[str, Any]:
+        """What a summary says: the best settings, and all trials with their losses."""
+        trials = [[trial.settings, trial.loss] for trial in self.trials]
+        return {"settings": self.best.settings, "trials": trials}
+
     def check(self) -> None:
         """Raise UserError where every trial diverged."""
         if not math.isfinite(self.best.loss):

@@ -152,8 +152,7 @@ def _ready(
         tuning = SpaceTuning(run, name, node, options.tune_trials, functions, seed)
         found = tuning.search(tracker)
         settings = found.best.settings
-        told = [[trial.settings, trial.loss] for trial in found.trials]
-        about = {"learning_rate": settings["learning_rate"], "settings": settings, "trials": told}
+        about = {"learning_rate": settings["learning_rate"], **found.told()}
         return run.build_optimizer({**node, **settings}), about
     if needs_tuning(node):
         optimizer, search = tuned(run, name, node, tracker)
